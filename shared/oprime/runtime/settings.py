@@ -1,0 +1,226 @@
+"""The sections of a run's TOML file that several services read, and how a service reads them.
+
+A service declares the sections it needs as a subclass of `ServiceSettings`; sections of other services are passed over,
+unknown ones are refused. `oprime_cli.run_config` puts all of them together and checks what spans sections.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from oprime.runtime.errors import SettingsError
+
+SECTIONS = (
+    "run", "model", "tasks", "sampling", "algorithm", "staleness", "endpoints", "queue", "store",
+    "coordinator", "generator", "verifier", "prm", "learner", "gateway", "sft",
+)  # fmt: skip
+
+
+class Section(BaseModel):
+    """A frozen, closed and documented group of settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class RunSection(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run; its files are in `directory`/`name`."""
+    directory: Path = Path("runs")
+    """Folder that holds all runs."""
+    seed: int = Field(0, ge=0)
+    """Seeds the order of prompts and every rollout."""
+    steps: int = Field(gt=0)
+    """Train steps to run."""
+    evaluate_every: int = Field(10, ge=0)
+    """Evaluate held-out accuracy every so many steps, besides before and after; 0 means only then."""
+    checkpoint_every: int = Field(10, gt=0)
+    """Save a checkpoint every so many steps, and after the last."""
+    keep_checkpoints: int = Field(2, gt=0)
+    """Number of newest complete checkpoints to keep."""
+    heartbeat_s: float = Field(1.0, gt=0)
+    """Seconds between two status reports of a service."""
+
+    @property
+    def folder(self) -> Path:
+        return self.directory / self.name
+
+
+class ModelSection(Section):
+    path: str
+    """Hugging Face causal language model that the policy, the implicit PRM and its reference start from: a directory or hub id."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type. Master weights are always float32."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention implementation of the training forward pass."""
+    gradient_checkpointing: bool = False
+    """Recompute layer activations in the backward pass."""
+    trust_remote_code: bool = False
+    """Run model code from the model's repository. Leave off unless you read that code."""
+
+
+class ChainSection(Section):
+    """The built-in task: seeded arithmetic chains (see `oprime.tasks.chain`)."""
+
+    operations: int = Field(8, ge=1, le=64)
+    """Reasoning steps per problem."""
+    teacher_seed: int = Field(7, ge=0)
+    """Seed of the noisy teacher's misconceptions."""
+    train_problems: int = Field(100_000, gt=0)
+    """Size of the training set."""
+    heldout_problems: int = Field(256, gt=0)
+    """Size of the held-out set."""
+
+
+class TasksSection(Section):
+    source: Literal["chain", "rows"] = "rows"
+    """`chain` is the built-in task; `rows` reads files in the Eurus-2-RL-Data schema."""
+    train: str = ""
+    """JSONL or parquet file, or `hf://datasets/OWNER/NAME/FILE`, with training rows."""
+    heldout: str = ""
+    """The same for held-out rows."""
+    skip_bad_rows: bool = False
+    """Leave out rows that cannot be used, and count them, instead of stopping."""
+    chain: ChainSection = ChainSection()
+    """Settings of the built-in task."""
+
+
+class SamplingSection(Section):
+    group_size: int = Field(4, ge=1)
+    """K, the number of responses per prompt."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature; behaviour log-probs are taken after it."""
+    max_prompt_tokens: int = Field(1024, gt=0)
+    """Prompts longer than this are refused when tasks are loaded."""
+    max_response_tokens: int = Field(3072, gt=0, le=16_384)
+    """Responses are cut at this length. 16,384 is the most that one queue entry carries."""
+
+
+class AlgorithmSection(Section):
+    """The RL algorithm; see docs/algorithm.md for each equation."""
+
+    estimator: Literal["rloo"] = "rloo"
+    """Advantage estimator. `rloo`: leave-one-out baselines (paper, Eq. 5)."""
+    loo: Literal["paper", "released"] = "paper"
+    """Leave-one-out on process rewards: Eq. 5 of the paper, or its released code (scaled by K/(K-1))."""
+    process_weight: float = Field(1.0, ge=0)
+    """Weight of the process rewards' return; 0 trains on outcomes alone."""
+    outcome_weight: float = Field(1.0, ge=0)
+    """Weight of the outcome rewards' return."""
+    process_discount: float = Field(1.0, ge=0, le=1)
+    """Discount gamma of process rewards."""
+    outcome_discount: float = Field(1.0, ge=0, le=1)
+    """Discount gamma of the outcome reward."""
+    process_normalisation: Literal["batch_norm", "none"] = "batch_norm"
+    """`batch_norm` divides process rewards by the largest absolute process return of the whole batch."""
+    normalisation_floor: float = Field(1e-3, ge=0)
+    """Below this largest return, batch_norm leaves the rewards alone (at the start, PRM = reference)."""
+    whiten_advantages: bool = True
+    """Shift and scale advantages to mean 0 and variance 1 over all response tokens of the batch."""
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    """Lower side of the policy clip: ratios below 1 - clip_low are clipped."""
+    clip_high: float = Field(0.2, gt=0)
+    """Upper side of the policy clip: ratios above 1 + clip_high are clipped."""
+    importance_cap: float = Field(2.0, ge=1)
+    """Truncated importance sampling: cap on proximal / behaviour probability per token."""
+
+    @model_validator(mode="after")
+    def some_reward_counts(self) -> Self:
+        if self.process_weight == 0 and self.outcome_weight == 0:
+            raise ValueError(
+                "algorithm.process_weight and algorithm.outcome_weight are both 0, so there is nothing to learn from: set one of them above 0"
+            )
+        return self
+
+
+class StalenessSection(Section):
+    max_staleness: int = Field(1, ge=0)
+    """S: no token of a trained rollout is older than S weight versions. 0 is the synchronous algorithm."""
+
+
+class EndpointsSection(Section):
+    """Where services reach each other. Port 0 lets `oprime train` and `oprime up` choose a free one."""
+
+    coordinator: str = "127.0.0.1:0"
+    """gRPC address of the coordinator."""
+    generator: str = "127.0.0.1:0"
+    """gRPC address of the generator; several replicas share one name."""
+    verifier: str = "127.0.0.1:0"
+    """gRPC address of the verifier; several replicas share one name."""
+    prm: str = "127.0.0.1:0"
+    """gRPC address of the PRM."""
+    learner: str = "127.0.0.1:0"
+    """gRPC address of the learner."""
+    gateway: str = "127.0.0.1:0"
+    """HTTP address of the gateway."""
+    bind: str = ""
+    """Interface that services listen on, for example 0.0.0.0 in a container; empty means the address above."""
+
+    def listen(self, service: str) -> str:
+        address: str = getattr(self, service)
+        return f"{self.bind}:{address.rpartition(':')[2]}" if self.bind else address
+
+
+class QueueSection(Section):
+    url: str = "embedded"
+    """`embedded` starts a Redis of the run's own; else a redis://, rediss:// or unix:// address."""
+    password_file: Path | None = None
+    """File with the password of Redis, if it needs one."""
+    lease_s: float = Field(30.0, gt=0)
+    """Seconds after which an entry whose worker went silent is given to another. Workers renew at a third of it."""
+    max_deliveries: int = Field(3, ge=1)
+    """An entry that failed this often becomes a dead letter."""
+
+
+class StoreSection(Section):
+    url: str = ""
+    """Where weight versions live: a directory or any fsspec URL; empty means RUN/weights."""
+    keep_versions: int = Field(4, ge=2)
+    """Newest versions to keep, besides those that a checkpoint or a replica needs."""
+
+
+class ServiceSettings(BaseModel):
+    """Base of a service's settings: the sections it declares as fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a run's TOML file. Raises SettingsError with file, setting, value and rule."""
+        return cls.from_document(read_toml(path), origin=str(path))
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any], *, origin: str) -> Self:
+        unknown = sorted(set(document) - set(SECTIONS))
+        if unknown:
+            raise SettingsError(f"{origin}: unknown section [{unknown[0]}]; sections are {', '.join(SECTIONS)}")
+        wanted = {name: section for name, section in document.items() if name in cls.model_fields}
+        try:
+            return cls.model_validate(wanted)
+        except ValidationError as error:
+            raise SettingsError(f"{origin}: {describe(error)}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(f"no settings file {path}: give the path of a TOML file, for example deploy/config/demo.toml") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read as TOML: {error}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """One line per problem: setting, rule and the value that was given."""
+    lines: list[str] = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown setting {name} = {problem['input']!r}: see docs/settings.md for the names")
+        elif problem["type"] == "missing":
+            lines.append(f"setting {name} is missing: add it (docs/settings.md)")
+        else:
+            given = f" (given: {problem['input']!r})" if not isinstance(problem["input"], dict) else ""
+            lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}{given}")
+    return "; ".join(line.lstrip(": ") for line in lines)

@@ -1,0 +1,68 @@
+"""A whole run's settings: every section of its TOML file, and the rules that span sections."""
+
+from oprime.runtime.settings import (
+    AlgorithmSection,
+    EndpointsSection,
+    ModelSection,
+    QueueSection,
+    RunSection,
+    SamplingSection,
+    Section,
+    ServiceSettings,
+    StalenessSection,
+    StoreSection,
+    TasksSection,
+)
+from oprime_coordinator.config import CoordinatorSection
+from oprime_gateway.config import GatewaySection
+from oprime_generator.config import GeneratorSection
+from oprime_learner.config import LearnerSection
+from oprime_prm.config import PrmSection
+from oprime_verifier.config import VerifierSection
+from pydantic import Field
+
+
+class SftSection(Section):
+    """Supervised warm-up of the starting model (`oprime sft`)."""
+
+    output: str = ""
+    """Directory of the resulting model; empty means model.path."""
+    steps: int = Field(300, gt=0)
+    """Optimizer steps."""
+    batch_rows: int = Field(128, gt=0)
+    """Demonstrations per step."""
+    learning_rate: float = Field(3e-3, gt=0)
+    """Peak of the one-cycle schedule."""
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps over which the learning rate grows."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's decoupled weight decay."""
+    gradient_clip: float = Field(1.0, gt=0)
+    """Largest gradient norm."""
+    max_tokens: int = Field(4096, gt=0)
+    """Length of a packed row; longer demonstrations are refused."""
+    seed: int = Field(0, ge=0)
+    """Seeds initial weights and the order of demonstrations."""
+    save_every: int = Field(100, gt=0)
+    """Steps between two resumable states."""
+    demonstrations: str = ""
+    """JSONL or parquet rows with `messages` (last one the assistant's); empty means the chain task's noisy teacher."""
+
+
+class RunConfig(ServiceSettings):
+    run: RunSection
+    model: ModelSection
+    tasks: TasksSection
+    sampling: SamplingSection = SamplingSection()
+    algorithm: AlgorithmSection = AlgorithmSection()
+    staleness: StalenessSection = StalenessSection()
+    endpoints: EndpointsSection = EndpointsSection()
+    queue: QueueSection = QueueSection()
+    store: StoreSection = StoreSection()
+    coordinator: CoordinatorSection
+    generator: GeneratorSection = GeneratorSection()
+    verifier: VerifierSection = VerifierSection()
+    prm: PrmSection = PrmSection()
+    learner: LearnerSection = LearnerSection()
+    gateway: GatewaySection = GatewaySection()
+    sft: SftSection | None = None
