@@ -27,23 +27,23 @@ class SftSection(Section):
 
     output: str = ""
     """Directory of the resulting model; empty means model.path."""
-    steps: int = Field(300, gt=0)
+    steps: int = Field(default=300, gt=0)
     """Optimizer steps."""
-    batch_rows: int = Field(128, gt=0)
+    batch_rows: int = Field(default=128, gt=0)
     """Demonstrations per step."""
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     """Peak of the one-cycle schedule."""
-    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate grows."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's decoupled weight decay."""
-    gradient_clip: float = Field(1.0, gt=0)
+    gradient_clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
-    max_tokens: int = Field(4096, gt=0)
+    max_tokens: int = Field(default=4096, gt=0)
     """Length of a packed row; longer demonstrations are refused."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seeds initial weights and the order of demonstrations."""
-    save_every: int = Field(100, gt=0)
+    save_every: int = Field(default=100, gt=0)
     """Steps between two resumable states."""
     demonstrations: str = ""
     """JSONL or parquet rows with `messages` (last one the assistant's); empty means the chain task's noisy teacher."""

@@ -2,8 +2,6 @@
 
 from typing import Self
 
-from pydantic import Field, model_validator
-
 from oprime.runtime.settings import (
     AlgorithmSection,
     EndpointsSection,
@@ -17,6 +15,7 @@ from oprime.runtime.settings import (
     StoreSection,
     TasksSection,
 )
+from pydantic import Field, model_validator
 
 
 class FilterSection(Section):
@@ -24,9 +23,9 @@ class FilterSection(Section):
 
     enabled: bool = True
     """Whether groups are filtered at all."""
-    low: float = Field(0.2, ge=0, le=1)
+    low: float = Field(default=0.2, ge=0, le=1)
     """Groups with a mean outcome reward below this are too hard."""
-    high: float = Field(0.8, ge=0, le=1)
+    high: float = Field(default=0.8, ge=0, le=1)
     """Groups with a mean outcome reward above this are too easy."""
     drop_truncated: bool = True
     """Leave out groups with a response that was cut at the token limit."""
@@ -41,13 +40,13 @@ class FilterSection(Section):
 class CoordinatorSection(Section):
     groups_per_batch: int = Field(gt=0)
     """Prompts per train step, after filtering."""
-    max_live_groups: int = Field(4096, gt=0)
+    max_live_groups: int = Field(default=4096, gt=0)
     """Never have more groups under way than this, whatever the staleness bound allows."""
     filter: FilterSection = FilterSection()
     """Online prompt filter."""
-    heldout_samples: int = Field(1, ge=1)
+    heldout_samples: int = Field(default=1, ge=1)
     """Sampled answers per held-out problem at temperature 1."""
-    stall_s: float = Field(1800.0, gt=0)
+    stall_s: float = Field(default=1800.0, gt=0)
     """Report the run as stalled when no step was committed for this long."""
 
 

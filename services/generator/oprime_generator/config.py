@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from oprime.runtime.settings import (
     EndpointsSection,
     ModelSection,
@@ -15,22 +13,23 @@ from oprime.runtime.settings import (
     StalenessSection,
     StoreSection,
 )
+from pydantic import Field
 
 
 class GeneratorSection(Section):
     backend: Literal["vllm", "transformers"] = "vllm"
     """Sampler. `transformers` serves platforms without a vLLM wheel; it is slow and deterministic."""
-    max_running_groups: int = Field(64, gt=0)
+    max_running_groups: int = Field(default=64, gt=0)
     """Tickets that one replica holds at a time."""
-    follow_poll_s: float = Field(0.05, gt=0)
+    follow_poll_s: float = Field(default=0.05, gt=0)
     """Seconds between two looks for a newer weight version."""
-    tensor_parallel: int = Field(1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
     """GPUs per replica (vLLM)."""
-    max_running_rollouts: int = Field(256, gt=0)
+    max_running_rollouts: int = Field(default=256, gt=0)
     """Sequences that vLLM decodes at once."""
-    gpu_memory_share: float = Field(0.9, gt=0, le=1)
+    gpu_memory_share: float = Field(default=0.9, gt=0, le=1)
     """Share of the GPU that vLLM may fill."""
-    cpu_cache_gib: float = Field(1.0, gt=0)
+    cpu_cache_gib: float = Field(default=1.0, gt=0)
     """Size of vLLM's key-value cache on a CPU, in GiB."""
     eager: bool = True
     """Skip graph capture and compilation (vLLM's enforce_eager)."""

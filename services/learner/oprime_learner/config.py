@@ -1,7 +1,5 @@
 """Settings of the learner."""
 
-from pydantic import Field
-
 from oprime.runtime.settings import (
     AlgorithmSection,
     EndpointsSection,
@@ -14,10 +12,11 @@ from oprime.runtime.settings import (
     StoreSection,
 )
 from oprime.runtime.training_settings import TrainerSection
+from pydantic import Field
 
 
 class LearnerSection(TrainerSection):
-    learning_rate: float = Field(5e-7, gt=0)
+    learning_rate: float = Field(default=5e-7, gt=0)
     """Peak learning rate of AdamW (paper, section 4.1)."""
 
 

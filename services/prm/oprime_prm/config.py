@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from oprime.runtime.settings import (
     AlgorithmSection,
     EndpointsSection,
@@ -15,14 +13,15 @@ from oprime.runtime.settings import (
     StoreSection,
 )
 from oprime.runtime.training_settings import TrainerSection
+from pydantic import Field
 
 
 class PrmSection(TrainerSection):
-    learning_rate: float = Field(1e-6, gt=0)
+    learning_rate: float = Field(default=1e-6, gt=0)
     """Peak learning rate of AdamW (paper, section 4.1)."""
-    gradient_clip: float = Field(10.0, gt=0)
+    gradient_clip: float = Field(default=10.0, gt=0)
     """Largest gradient norm."""
-    beta: float = Field(0.05, gt=0)
+    beta: float = Field(default=0.05, gt=0)
     """Scale that turns a log-probability ratio into a reward (paper, Eq. 3)."""
     update: Literal["double_forward", "single_forward", "offline"] = "double_forward"
     """`double_forward` updates, then scores with the new version; `single_forward` scores with the version before the
@@ -31,9 +30,9 @@ class PrmSection(TrainerSection):
     """Loss on outcomes: cross-entropy (paper, Eq. 4)."""
     initial_model: str = ""
     """Start the PRM from this model instead of model.path."""
-    sampled_groups: int = Field(1, ge=0)
+    sampled_groups: int = Field(default=1, ge=0)
     """Groups per step whose rollouts are kept, with their process rewards, in RUN/samples."""
-    max_score_items: int = Field(256, ge=1)
+    max_score_items: int = Field(default=256, ge=1)
     """Most responses in one Score request."""
 
 

@@ -1,16 +1,15 @@
 """Settings of the verifier."""
 
-from pydantic import Field
-
 from oprime.runtime.settings import EndpointsSection, QueueSection, RunSection, Section, ServiceSettings
+from pydantic import Field
 
 
 class VerifierSection(Section):
-    workers: int = Field(1, ge=1)
+    workers: int = Field(default=1, ge=1)
     """Processes that judge responses in parallel."""
-    deadline_s: float = Field(10.0, gt=0)
+    deadline_s: float = Field(default=10.0, gt=0)
     """Seconds that one verification may take before its worker is killed."""
-    attempts: int = Field(2, ge=1)
+    attempts: int = Field(default=2, ge=1)
     """Tries before a verification whose worker failed is an ERROR."""
     plugins: dict[str, str] = Field(default_factory=dict)
     """Verifiers besides the built-in ones: name = "module:function"."""

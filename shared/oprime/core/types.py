@@ -197,14 +197,14 @@ class ScoredBatch:
     process_rewards: tuple[TokenFloats, ...]
     """One array per rollout, in the order of `batch.rollouts`."""
     prm_version: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommittedStep:
     step: int
     weight_version: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def rollout_id(group_id: int, index: int) -> str:

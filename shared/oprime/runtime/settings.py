@@ -29,17 +29,17 @@ class RunSection(Section):
     """Name of the run; its files are in `directory`/`name`."""
     directory: Path = Path("runs")
     """Folder that holds all runs."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seeds the order of prompts and every rollout."""
     steps: int = Field(gt=0)
     """Train steps to run."""
-    evaluate_every: int = Field(10, ge=0)
+    evaluate_every: int = Field(default=10, ge=0)
     """Evaluate held-out accuracy every so many steps, besides before and after; 0 means only then."""
-    checkpoint_every: int = Field(10, gt=0)
+    checkpoint_every: int = Field(default=10, gt=0)
     """Save a checkpoint every so many steps, and after the last."""
-    keep_checkpoints: int = Field(2, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)
     """Number of newest complete checkpoints to keep."""
-    heartbeat_s: float = Field(1.0, gt=0)
+    heartbeat_s: float = Field(default=1.0, gt=0)
     """Seconds between two status reports of a service."""
 
     @property
@@ -63,13 +63,13 @@ class ModelSection(Section):
 class ChainSection(Section):
     """The built-in task: seeded arithmetic chains (see `oprime.tasks.chain`)."""
 
-    operations: int = Field(8, ge=1, le=64)
+    operations: int = Field(default=8, ge=1, le=64)
     """Reasoning steps per problem."""
-    teacher_seed: int = Field(7, ge=0)
+    teacher_seed: int = Field(default=7, ge=0)
     """Seed of the noisy teacher's misconceptions."""
-    train_problems: int = Field(100_000, gt=0)
+    train_problems: int = Field(default=100_000, gt=0)
     """Size of the training set."""
-    heldout_problems: int = Field(256, gt=0)
+    heldout_problems: int = Field(default=256, gt=0)
     """Size of the held-out set."""
 
 
@@ -87,13 +87,13 @@ class TasksSection(Section):
 
 
 class SamplingSection(Section):
-    group_size: int = Field(4, ge=1)
+    group_size: int = Field(default=4, ge=1)
     """K, the number of responses per prompt."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature; behaviour log-probs are taken after it."""
-    max_prompt_tokens: int = Field(1024, gt=0)
+    max_prompt_tokens: int = Field(default=1024, gt=0)
     """Prompts longer than this are refused when tasks are loaded."""
-    max_response_tokens: int = Field(3072, gt=0, le=16_384)
+    max_response_tokens: int = Field(default=3072, gt=0, le=16_384)
     """Responses are cut at this length. 16,384 is the most that one queue entry carries."""
 
 
@@ -104,38 +104,38 @@ class AlgorithmSection(Section):
     """Advantage estimator. `rloo`: leave-one-out baselines (paper, Eq. 5)."""
     loo: Literal["paper", "released"] = "paper"
     """Leave-one-out on process rewards: Eq. 5 of the paper, or its released code (scaled by K/(K-1))."""
-    process_weight: float = Field(1.0, ge=0)
+    process_weight: float = Field(default=1.0, ge=0)
     """Weight of the process rewards' return; 0 trains on outcomes alone."""
-    outcome_weight: float = Field(1.0, ge=0)
+    outcome_weight: float = Field(default=1.0, ge=0)
     """Weight of the outcome rewards' return."""
-    process_discount: float = Field(1.0, ge=0, le=1)
+    process_discount: float = Field(default=1.0, ge=0, le=1)
     """Discount gamma of process rewards."""
-    outcome_discount: float = Field(1.0, ge=0, le=1)
+    outcome_discount: float = Field(default=1.0, ge=0, le=1)
     """Discount gamma of the outcome reward."""
     process_normalisation: Literal["batch_norm", "none"] = "batch_norm"
     """`batch_norm` divides process rewards by the largest absolute process return of the whole batch."""
-    normalisation_floor: float = Field(1e-3, ge=0)
+    normalisation_floor: float = Field(default=1e-3, ge=0)
     """Below this largest return, batch_norm leaves the rewards alone (at the start, PRM = reference)."""
     whiten_advantages: bool = True
     """Shift and scale advantages to mean 0 and variance 1 over all response tokens of the batch."""
-    clip_low: float = Field(0.2, gt=0, lt=1)
+    clip_low: float = Field(default=0.2, gt=0, lt=1)
     """Lower side of the policy clip: ratios below 1 - clip_low are clipped."""
-    clip_high: float = Field(0.2, gt=0)
+    clip_high: float = Field(default=0.2, gt=0)
     """Upper side of the policy clip: ratios above 1 + clip_high are clipped."""
-    importance_cap: float = Field(2.0, ge=1)
+    importance_cap: float = Field(default=2.0, ge=1)
     """Truncated importance sampling: cap on proximal / behaviour probability per token."""
 
     @model_validator(mode="after")
     def some_reward_counts(self) -> Self:
         if self.process_weight == 0 and self.outcome_weight == 0:
             raise ValueError(
-                "algorithm.process_weight and algorithm.outcome_weight are both 0, so there is nothing to learn from: set one of them above 0"
+                "algorithm.process_weight and algorithm.outcome_weight are both 0: there is nothing to learn from; set one above 0"
             )
         return self
 
 
 class StalenessSection(Section):
-    max_staleness: int = Field(1, ge=0)
+    max_staleness: int = Field(default=1, ge=0)
     """S: no token of a trained rollout is older than S weight versions. 0 is the synchronous algorithm."""
 
 
@@ -167,16 +167,16 @@ class QueueSection(Section):
     """`embedded` starts a Redis of the run's own; else a redis://, rediss:// or unix:// address."""
     password_file: Path | None = None
     """File with the password of Redis, if it needs one."""
-    lease_s: float = Field(30.0, gt=0)
+    lease_s: float = Field(default=30.0, gt=0)
     """Seconds after which an entry whose worker went silent is given to another. Workers renew at a third of it."""
-    max_deliveries: int = Field(3, ge=1)
+    max_deliveries: int = Field(default=3, ge=1)
     """An entry that failed this often becomes a dead letter."""
 
 
 class StoreSection(Section):
     url: str = ""
     """Where weight versions live: a directory or any fsspec URL; empty means RUN/weights."""
-    keep_versions: int = Field(4, ge=2)
+    keep_versions: int = Field(default=4, ge=2)
     """Newest versions to keep, besides those that a checkpoint or a replica needs."""
 
 

@@ -12,33 +12,33 @@ class TrainerSection(Section):
     """Peak learning rate of AdamW."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Learning rate after warm-up, over the run's steps; `linear` and `cosine` end at min_learning_rate_ratio."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
     """Steps over which the learning rate grows from 0."""
-    min_learning_rate_ratio: float = Field(0.0, ge=0, le=1)
+    min_learning_rate_ratio: float = Field(default=0.0, ge=0, le=1)
     """Where a schedule ends, as a share of the peak."""
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     """AdamW's first moment decay."""
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     """AdamW's second moment decay."""
-    adam_eps: float = Field(1e-8, gt=0)
+    adam_eps: float = Field(default=1e-8, gt=0)
     """AdamW's epsilon."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
-    gradient_clip: float = Field(1.0, gt=0)
+    gradient_clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
-    updates_per_batch: int = Field(1, ge=1)
+    updates_per_batch: int = Field(default=1, ge=1)
     """Optimizer steps per batch; groups are split evenly, in order."""
-    micro_batch_rollouts: int = Field(8, ge=1)
+    micro_batch_rollouts: int = Field(default=8, ge=1)
     """Rollouts per forward pass and rank. Changes memory and speed, not the result."""
-    logprob_chunk_tokens: int = Field(1024, ge=1)
+    logprob_chunk_tokens: int = Field(default=1024, ge=1)
     """Tokens whose vocabulary row exists at once; the rest is recomputed in the backward pass."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage."""
     offload_optimizer: bool = False
     """Keep optimizer state in CPU memory (ZeRO 1 to 3)."""
-    ranks: int = Field(1, ge=1)
+    ranks: int = Field(default=1, ge=1)
     """Processes of the data-parallel group."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; `auto` takes a GPU when there is one."""
-    threads: int = Field(0, ge=0)
+    threads: int = Field(default=0, ge=0)
     """CPU threads per rank; 0 leaves the choice to torch."""

@@ -5,6 +5,7 @@ Queue payloads are the same messages as gRPC's, serialised: `encode(record)` and
 
 import numpy as np
 import numpy.typing as npt
+from oprime_proto.v1 import common_pb2 as pb
 
 from oprime.core.types import (
     Batch,
@@ -26,7 +27,6 @@ from oprime.core.types import (
     VerifiedRollout,
     WeightVersionSpan,
 )
-from oprime_proto.v1 import common_pb2 as pb
 
 _FINISH_TO_PROTO = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
 _FINISH_FROM_PROTO = {number: reason for reason, number in _FINISH_TO_PROTO.items()}
