@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import torch
 
+    from oprime.core.token_rows import TokenRows
+
 TICKETS = "tickets"
 ROLLOUTS = "rollouts"
 VERDICTS = "verdicts"
@@ -183,6 +185,10 @@ class WeightStore(Protocol):
         """Write a version; publishing an existing one returns it unchanged."""
         ...
 
+    def publish_directory(self, version: int, directory: Path) -> WeightVersion:
+        """Publish the model of a Hugging Face directory, byte for byte; an existing version is returned unchanged."""
+        ...
+
     def latest(self) -> int | None: ...
 
     def versions(self) -> list[int]: ...
@@ -212,18 +218,6 @@ class Metrics(Protocol):
     def observe(self, name: str, value: float, **labels: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenRows:
-    """Right-padded rows of prompt + response for one micro-batch. All tensors are on the CPU; engines move them."""
-
-    input_ids: "torch.Tensor"
-    """[rollout, token] int64."""
-    attention_mask: "torch.Tensor"
-    """[rollout, token] bool."""
-    is_response: "torch.Tensor"
-    """[rollout, token] bool; position t is True where token t belongs to the response."""
-
-
 class TrainEngine(Protocol):
     """A causal language model with its optimizer, spread over the ranks of one process group."""
 
@@ -233,12 +227,12 @@ class TrainEngine(Protocol):
     @property
     def world_size(self) -> int: ...
 
-    def logprobs(self, rows: TokenRows) -> "torch.Tensor":
+    def logprobs(self, rows: "TokenRows") -> "torch.Tensor":
         """Log-prob of every token given those before it, [rollout, token] float32 on the CPU; 0 outside the response."""
         ...
 
     def train_step(
-        self, micro_batches: Sequence[TokenRows], loss: Callable[[int, "torch.Tensor"], "torch.Tensor"], *, learning_rate: float
+        self, micro_batches: Sequence["TokenRows"], loss: Callable[[int, "torch.Tensor"], "torch.Tensor"], *, learning_rate: float
     ) -> float:
         """One optimizer step on the sum over micro-batches and ranks of `loss(i, logprobs_i)`; returns the gradient norm.
 

@@ -1,5 +1,7 @@
 """A whole run's settings: every section of its TOML file, and the rules that span sections."""
 
+from pydantic import Field
+
 from oprime.runtime.settings import (
     AlgorithmSection,
     EndpointsSection,
@@ -19,7 +21,6 @@ from oprime_generator.config import GeneratorSection
 from oprime_learner.config import LearnerSection
 from oprime_prm.config import PrmSection
 from oprime_verifier.config import VerifierSection
-from pydantic import Field
 
 
 class SftSection(Section):

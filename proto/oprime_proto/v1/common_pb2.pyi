@@ -46,9 +46,8 @@ class SamplingSettings(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., max_prompt_tokens: _Optional[int] = ..., max_response_tokens: _Optional[int] = ...) -> None: ...
 
 class Ticket(_message.Message):
-    __slots__ = ("group_id", "prompt_position", "messages", "verifier", "ground_truth", "data_source", "sampling", "seeds", "min_weight_version")
+    __slots__ = ("group_id", "messages", "verifier", "ground_truth", "data_source", "sampling", "seeds", "min_weight_version")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_POSITION_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     VERIFIER_FIELD_NUMBER: _ClassVar[int]
     GROUND_TRUTH_FIELD_NUMBER: _ClassVar[int]
@@ -57,7 +56,6 @@ class Ticket(_message.Message):
     SEEDS_FIELD_NUMBER: _ClassVar[int]
     MIN_WEIGHT_VERSION_FIELD_NUMBER: _ClassVar[int]
     group_id: int
-    prompt_position: int
     messages: _containers.RepeatedCompositeFieldContainer[ChatMessage]
     verifier: str
     ground_truth: str
@@ -65,7 +63,7 @@ class Ticket(_message.Message):
     sampling: SamplingSettings
     seeds: _containers.RepeatedScalarFieldContainer[int]
     min_weight_version: int
-    def __init__(self, group_id: _Optional[int] = ..., prompt_position: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., verifier: _Optional[str] = ..., ground_truth: _Optional[str] = ..., data_source: _Optional[str] = ..., sampling: _Optional[_Union[SamplingSettings, _Mapping]] = ..., seeds: _Optional[_Iterable[int]] = ..., min_weight_version: _Optional[int] = ...) -> None: ...
+    def __init__(self, group_id: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., verifier: _Optional[str] = ..., ground_truth: _Optional[str] = ..., data_source: _Optional[str] = ..., sampling: _Optional[_Union[SamplingSettings, _Mapping]] = ..., seeds: _Optional[_Iterable[int]] = ..., min_weight_version: _Optional[int] = ...) -> None: ...
 
 class WeightVersionSpan(_message.Message):
     __slots__ = ("start", "end", "version")

@@ -2,6 +2,8 @@
 
 from typing import Self
 
+from pydantic import Field, model_validator
+
 from oprime.runtime.settings import (
     AlgorithmSection,
     EndpointsSection,
@@ -15,7 +17,6 @@ from oprime.runtime.settings import (
     StoreSection,
     TasksSection,
 )
-from pydantic import Field, model_validator
 
 
 class FilterSection(Section):

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from oprime.runtime.settings import EndpointsSection, RunSection, Section, ServiceSettings
 from pydantic import Field
+
+from oprime.runtime.settings import EndpointsSection, RunSection, Section, ServiceSettings
 
 
 class GatewaySection(Section):

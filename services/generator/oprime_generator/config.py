@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from oprime.runtime.settings import (
     EndpointsSection,
     ModelSection,
@@ -13,7 +15,6 @@ from oprime.runtime.settings import (
     StalenessSection,
     StoreSection,
 )
-from pydantic import Field
 
 
 class GeneratorSection(Section):

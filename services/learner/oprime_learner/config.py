@@ -1,5 +1,7 @@
 """Settings of the learner."""
 
+from pydantic import Field
+
 from oprime.runtime.settings import (
     AlgorithmSection,
     EndpointsSection,
@@ -12,7 +14,6 @@ from oprime.runtime.settings import (
     StoreSection,
 )
 from oprime.runtime.training_settings import TrainerSection
-from pydantic import Field
 
 
 class LearnerSection(TrainerSection):

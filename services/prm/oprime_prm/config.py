@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from oprime.runtime.settings import (
     AlgorithmSection,
     EndpointsSection,
@@ -13,7 +15,6 @@ from oprime.runtime.settings import (
     StoreSection,
 )
 from oprime.runtime.training_settings import TrainerSection
-from pydantic import Field
 
 
 class PrmSection(TrainerSection):

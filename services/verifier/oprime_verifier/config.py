@@ -1,7 +1,8 @@
 """Settings of the verifier."""
 
-from oprime.runtime.settings import EndpointsSection, QueueSection, RunSection, Section, ServiceSettings
 from pydantic import Field
+
+from oprime.runtime.settings import EndpointsSection, QueueSection, RunSection, Section, ServiceSettings
 
 
 class VerifierSection(Section):
@@ -11,6 +12,8 @@ class VerifierSection(Section):
     """Seconds that one verification may take before its worker is killed."""
     attempts: int = Field(default=2, ge=1)
     """Tries before a verification whose worker failed is an ERROR."""
+    memory_mib: int = Field(default=4096, ge=256)
+    """Address space of one worker process, in MiB."""
     plugins: dict[str, str] = Field(default_factory=dict)
     """Verifiers besides the built-in ones: name = "module:function"."""
 

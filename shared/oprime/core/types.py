@@ -62,8 +62,7 @@ class Ticket:
     """Permission to sample one group of K rollouts."""
 
     group_id: int
-    prompt_position: int
-    """Place in the seeded order of prompts, counted over epochs."""
+    """Only grows; also the place in the seeded order of prompts, counted over epochs."""
     task: Task
     sampling: SamplingSettings
     seeds: tuple[int, ...]

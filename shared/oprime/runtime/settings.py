@@ -172,6 +172,16 @@ class QueueSection(Section):
     max_deliveries: int = Field(default=3, ge=1)
     """An entry that failed this often becomes a dead letter."""
 
+    @property
+    def password(self) -> str | None:
+        """The password in `password_file`. Raises SettingsError when the file cannot be read."""
+        if self.password_file is None:
+            return None
+        try:
+            return self.password_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise SettingsError(f"queue.password_file ({self.password_file}) cannot be read: {error.strerror}") from error
+
 
 class StoreSection(Section):
     url: str = ""

@@ -5,7 +5,6 @@ Queue payloads are the same messages as gRPC's, serialised: `encode(record)` and
 
 import numpy as np
 import numpy.typing as npt
-from oprime_proto.v1 import common_pb2 as pb
 
 from oprime.core.types import (
     Batch,
@@ -27,6 +26,7 @@ from oprime.core.types import (
     VerifiedRollout,
     WeightVersionSpan,
 )
+from oprime_proto.v1 import common_pb2 as pb
 
 _FINISH_TO_PROTO = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
 _FINISH_FROM_PROTO = {number: reason for reason, number in _FINISH_TO_PROTO.items()}
@@ -79,7 +79,6 @@ def sampling_from_proto(message: pb.SamplingSettings) -> SamplingSettings:
 def ticket_to_proto(ticket: Ticket) -> pb.Ticket:
     return pb.Ticket(
         group_id=ticket.group_id,
-        prompt_position=ticket.prompt_position,
         messages=messages_to_proto(ticket.task.messages),
         verifier=ticket.task.verifier,
         ground_truth=ticket.task.ground_truth,
@@ -93,7 +92,6 @@ def ticket_to_proto(ticket: Ticket) -> pb.Ticket:
 def ticket_from_proto(message: pb.Ticket) -> Ticket:
     return Ticket(
         group_id=message.group_id,
-        prompt_position=message.prompt_position,
         task=Task(
             messages=messages_from_proto(list(message.messages)),
             verifier=message.verifier,

@@ -1,0 +1,9 @@
+"""A container's health check: `python healthcheck.py SERVICE PORT` exits 0 when the service says it is ready."""
+
+import sys
+
+from oprime_cli.health import health_of
+
+if __name__ == "__main__":
+    service, port = sys.argv[1:]
+    sys.exit(0 if health_of(service, f"127.0.0.1:{port}")() else 1)

@@ -1,0 +1,133 @@
+"""Builds the coordinator service."""
+
+import asyncio
+import os
+import socket
+import uuid
+from pathlib import Path
+
+import structlog
+from oprime.adapters.store_weights import StoreWeights
+from oprime.tasks.dataset import PromptOrder, load_tasks
+
+from oprime.adapters.prometheus_metrics import PrometheusMetrics
+from oprime.adapters.redis_queue import RedisQueue
+from oprime.adapters.system_clock import SystemClock
+from oprime.core.types import SamplingSettings, Task
+from oprime.lm.tokenizers import load_tokenizer, render_prompt
+from oprime.runtime.errors import SettingsError
+from oprime.runtime.grpc_client import connect
+from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.process import Lifecycle
+from oprime_coordinator.config import CoordinatorSettings
+from oprime_coordinator.coordinate import Coordinate, RunState
+from oprime_coordinator.evaluation import Evaluator
+from oprime_coordinator.metrics_file import MetricsFile
+from oprime_coordinator.run_loop import RunLoop
+from oprime_coordinator.servicer import CoordinatorServicer
+from oprime_proto.v1.coordinator_pb2_grpc import add_CoordinatorServiceServicer_to_server
+
+log = structlog.get_logger()
+
+SERVE_ONLY = "OPRIME_SERVE_ONLY"
+"""Environment variable: 1 keeps the services up without training."""
+
+
+class Prompts:
+    """Training tasks in their seeded order; prompts that are too long are passed over."""
+
+    def __init__(self, settings: CoordinatorSettings) -> None:
+        self._tasks = load_tasks(settings.tasks, "train")
+        if len(self._tasks) == 0:
+            raise SettingsError("tasks.train has no usable rows: give a file with at least one")
+        self._order = PromptOrder(settings.run.seed, len(self._tasks))
+        self._tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
+        self._longest = settings.sampling.max_prompt_tokens
+
+    def at(self, position: int) -> Task | None:
+        task = self._tasks[self._order.index(position)]
+        tokens = len(render_prompt(self._tokenizer, task.messages))
+        if tokens <= self._longest:
+            return task
+        log.info("prompt_passed_over", position=position, tokens=tokens, max_prompt_tokens=self._longest)
+        return None
+
+
+async def serve(settings: CoordinatorSettings, lifecycle: Lifecycle) -> None:
+    clock = SystemClock()
+    metrics = PrometheusMetrics()
+    queue = RedisQueue.connect(
+        settings.queue.url,
+        run=settings.run.name,
+        password=settings.queue.password,
+        lease_s=settings.queue.lease_s,
+        max_deliveries=settings.queue.max_deliveries,
+    )
+    prompts = await asyncio.to_thread(Prompts, settings)
+    generator, verifier = connect(settings.endpoints.generator), connect(settings.endpoints.verifier)
+    evaluator = Evaluator(
+        await asyncio.to_thread(load_tasks, settings.tasks, "heldout"),
+        SamplingSettings(
+            temperature=1.0,
+            max_prompt_tokens=settings.sampling.max_prompt_tokens,
+            max_response_tokens=settings.sampling.max_response_tokens,
+        ),
+        answers_per_problem=settings.coordinator.heldout_samples,
+        run_seed=settings.run.seed,
+        generator=generator,
+        verifier=verifier,
+    )
+    coordinate = build(settings, queue, clock, metrics, prompts, evaluator)
+    server = GrpcServer(settings.endpoints.listen("coordinator"))
+    servicer = CoordinatorServicer(coordinate, queue, total_steps=settings.run.steps)
+    server.add(add_CoordinatorServiceServicer_to_server, servicer, "oprime_proto.v1.CoordinatorService")
+    await server.start()
+    try:
+        await coordinate.take_lease(lifecycle.stopping)
+        await coordinate.restore()
+        await server.set_serving(True)
+        await lifecycle.run(coordinate.keep_lease(), coordinate.watch(), _train_or_serve(coordinate, lifecycle.stopping))
+    finally:
+        await server.stop()
+        await queue.end_turn("coordinator", coordinate.owner)
+        await queue.close()
+        await generator.close()
+        await verifier.close()
+
+
+async def _train_or_serve(coordinate: Coordinate, stopping: asyncio.Event) -> None:
+    if os.environ.get(SERVE_ONLY) == "1":
+        coordinate.run_state = RunState.SERVING
+    else:
+        await coordinate.run(stopping)
+    await stopping.wait()
+
+
+def build(
+    settings: CoordinatorSettings,
+    queue: RedisQueue,
+    clock: SystemClock,
+    metrics: PrometheusMetrics,
+    prompts: Prompts,
+    evaluator: Evaluator,
+) -> Coordinate:
+    url = settings.store.url or str(settings.run.folder / "weights")
+    coordinate: Coordinate
+
+    def note_step(step: int, values: dict[str, float]) -> None:
+        coordinate.note_step(step, values)
+
+    loop = RunLoop(settings, queue, clock, metrics, task_at=prompts.at, on_step=note_step)
+    settings.run.folder.mkdir(parents=True, exist_ok=True)
+    coordinate = Coordinate(
+        settings,
+        queue,
+        clock,
+        metrics,
+        loop,
+        evaluator,
+        MetricsFile(settings.run.folder / "metrics.jsonl"),
+        StoreWeights(url, template=Path(settings.model.path), dtype=settings.model.dtype),
+        owner=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
+    )
+    return coordinate

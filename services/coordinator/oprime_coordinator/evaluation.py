@@ -1,0 +1,130 @@
+"""Held-out accuracy: samples every held-out problem, greedily and at temperature 1, and has the answers verified."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import grpc
+import structlog
+from oprime.tasks.seeds import rollout_seed
+
+from oprime.core.types import OutcomeStatus, SamplingSettings, Task
+from oprime.runtime.errors import NotReadyError
+from oprime.wire.codec import messages_to_proto, outcome_from_proto, sampling_to_proto
+from oprime_proto.v1 import generator_pb2, generator_pb2_grpc, verifier_pb2, verifier_pb2_grpc
+
+log = structlog.get_logger()
+
+CONCURRENT_PROBLEMS = 64
+CALL_TIMEOUT_S = 1800.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    step: int
+    heldout_accuracy: float
+    heldout_greedy_accuracy: float
+    problems: int
+    answers: int
+    unverified: int
+    """Answers that the verifier could not judge; left out of the accuracies."""
+    oldest_weight_version: int
+    newest_weight_version: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    scores: tuple[float, ...]
+    unverified: int
+    versions: tuple[int, ...]
+
+
+class Evaluator:
+    """Asks the generator and the verifier over gRPC; the queues are for training."""
+
+    def __init__(
+        self,
+        problems: Sequence[Task],
+        sampling: SamplingSettings,
+        *,
+        answers_per_problem: int,
+        run_seed: int,
+        generator: grpc.aio.Channel,
+        verifier: grpc.aio.Channel,
+    ) -> None:
+        self._problems = problems
+        self._sampled = replace(sampling, temperature=1.0)
+        self._greedy = replace(sampling, temperature=0.0)
+        self._answers = answers_per_problem
+        self._run_seed = run_seed
+        self._generator = generator_pb2_grpc.GeneratorServiceStub(generator)
+        self._verifier = verifier_pb2_grpc.VerifierServiceStub(verifier)
+
+    async def evaluate(self, step: int) -> Evaluation:
+        """Accuracy with weights of at least version `step`. Raises NotReadyError when a service does not answer."""
+        started = time.monotonic()
+        try:
+            greedy = await self._judge_all(step, self._greedy, answers=1)
+            sampled = await self._judge_all(step, self._sampled, answers=self._answers)
+        except grpc.aio.AioRpcError as error:
+            raise NotReadyError(f"evaluation after step {step} failed: {error.code().name} {error.details()}") from error
+        versions = greedy.versions + sampled.versions
+        return Evaluation(
+            step=step,
+            heldout_accuracy=_mean(sampled.scores),
+            heldout_greedy_accuracy=_mean(greedy.scores),
+            problems=len(self._problems),
+            answers=len(sampled.scores),
+            unverified=greedy.unverified + sampled.unverified,
+            oldest_weight_version=min(versions),
+            newest_weight_version=max(versions),
+            seconds=time.monotonic() - started,
+        )
+
+    async def _judge_all(self, step: int, sampling: SamplingSettings, *, answers: int) -> Judged:
+        slots = asyncio.Semaphore(CONCURRENT_PROBLEMS)
+
+        async def judge(index: int) -> Judged:
+            async with slots:
+                return await self._judge(index, step, sampling, answers)
+
+        parts = await asyncio.gather(*(judge(index) for index in range(len(self._problems))))
+        return Judged(
+            scores=tuple(score for part in parts for score in part.scores),
+            unverified=sum(part.unverified for part in parts),
+            versions=tuple(version for part in parts for version in part.versions),
+        )
+
+    async def _judge(self, index: int, step: int, sampling: SamplingSettings, answers: int) -> Judged:
+        task = self._problems[index]
+        request = generator_pb2.GenerateRequest(
+            messages=messages_to_proto(task.messages),
+            sampling=sampling_to_proto(sampling),
+            # Training groups count up from 0, so these negative ids never share a seed with them.
+            seeds=[rollout_seed(self._run_seed, -1 - index, answer) for answer in range(answers)],
+            min_weight_version=step,
+        )
+        generated = await self._generator.Generate(request, timeout=CALL_TIMEOUT_S)
+        verified = await self._verifier.VerifyBatch(
+            verifier_pb2.VerifyBatchRequest(
+                requests=[
+                    verifier_pb2.VerifyRequest(
+                        verifier=task.verifier, response=rollout.text, ground_truth=task.ground_truth, data_source=task.data_source
+                    )
+                    for rollout in generated.rollouts
+                ]
+            ),
+            timeout=CALL_TIMEOUT_S,
+        )
+        outcomes = [outcome_from_proto(response.outcome) for response in verified.responses]
+        return Judged(
+            scores=tuple(outcome.score for outcome in outcomes if outcome.score is not None),
+            unverified=sum(outcome.status is OutcomeStatus.ERROR for outcome in outcomes),
+            versions=tuple(span.version for rollout in generated.rollouts for span in rollout.spans),
+        )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")

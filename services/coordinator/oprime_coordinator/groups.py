@@ -1,0 +1,63 @@
+"""Completes groups and decides what becomes of them. Pure: no clock, no queue."""
+
+from dataclasses import dataclass, field
+
+from oprime.core.group_filter import filter_reason
+from oprime.core.types import DroppedRollout, FinishReason, VerifiedGroup, VerifiedRollout
+from oprime.ports import Delivery
+from oprime_coordinator.config import FilterSection
+
+SMALLEST_GROUP = 2
+"""Leave-one-out needs a sibling to compare with."""
+SIBLINGS_LOST = "siblings_lost"
+"""Why the rest of a group is dropped when too few of its rollouts could be verified."""
+
+
+@dataclass(slots=True)
+class OpenGroup:
+    """A group whose rollouts are still arriving."""
+
+    group_id: int
+    size: int
+    verified: dict[int, VerifiedRollout] = field(default_factory=dict[int, VerifiedRollout])
+    lost: set[int] = field(default_factory=set[int])
+    """Indices that were dropped or became dead letters."""
+    deliveries: list[Delivery] = field(default_factory=list[Delivery])
+
+    @property
+    def complete(self) -> bool:
+        return len(self.verified) + len(self.lost - self.verified.keys()) >= self.size
+
+    def add(self, event: VerifiedRollout | DroppedRollout, delivery: Delivery) -> None:
+        self.deliveries.append(delivery)
+        if isinstance(event, VerifiedRollout):
+            self.verified[event.rollout.index] = event
+        else:
+            self.lost.add(event.index)
+
+    def group(self) -> VerifiedGroup:
+        return VerifiedGroup(group_id=self.group_id, rollouts=tuple(self.verified[index] for index in sorted(self.verified)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyGroup:
+    """A complete group that passed the filter and waits for its batch."""
+
+    group: VerifiedGroup
+    deliveries: tuple[Delivery, ...]
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Oldest weights first, then first issued: what would become too stale soonest goes into the next batch."""
+        return self.group.oldest_weight_version, self.group.group_id
+
+
+def refusal(group: VerifiedGroup, settings: FilterSection) -> str | None:
+    """Why a complete group is not trained on: a ledger state, or None if it is."""
+    if len(group.rollouts) < SMALLEST_GROUP:
+        return f"dropped:{SIBLINGS_LOST}"
+    if not settings.enabled:
+        return None
+    truncated = any(verified.rollout.finish_reason is FinishReason.LENGTH for verified in group.rollouts)
+    reason = filter_reason(group.outcome_rewards, truncated, low=settings.low, high=settings.high, drop_truncated=settings.drop_truncated)
+    return None if reason is None else f"filtered:{reason}"

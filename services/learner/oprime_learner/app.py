@@ -1,0 +1,207 @@
+"""Builds the learner service."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from oprime.adapters.store_weights import StoreWeights
+
+from oprime.adapters.deepspeed_engine import DeepSpeedEngine
+from oprime.adapters.redis_queue import RedisQueue
+from oprime.adapters.system_clock import SystemClock
+from oprime.core.types import CommittedStep
+from oprime.lm.checkpoints import begin_part, checkpoint_root, complete_part, newest_complete, verify_part
+from oprime.lm.models import load_causal_lm
+from oprime.lm.token_logprobs import TokenLogprobModel
+from oprime.lm.tokenizers import load_tokenizer, pad_token_id
+from oprime.ports import SCORED, STEPS, Delivery, LedgerMove, Output, WeightStore
+from oprime.runtime.consume import patiently
+from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.heartbeat import report_heartbeats
+from oprime.runtime.in_order import CheckpointPlan, wait_for_start, work_in_order
+from oprime.runtime.process import Lifecycle
+from oprime.runtime.ranks import Ranks
+from oprime.wire.codec import committed_step_to_proto, scored_batch_from_proto
+from oprime_learner.config import LearnerSettings
+from oprime_learner.policy_trainer import PolicyTrainer
+from oprime_learner.publish import versions_to_keep
+from oprime_learner.servicer import LearnerServicer, Progress
+from oprime_proto.v1 import common_pb2 as pb
+from oprime_proto.v1.learner_pb2_grpc import add_LearnerServiceServicer_to_server
+
+log = structlog.get_logger()
+
+CONSUMER = "learner"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """What every rank holds."""
+
+    engine: DeepSpeedEngine
+    trainer: PolicyTrainer
+    store: WeightStore
+
+
+async def serve(settings: LearnerSettings, lifecycle: Lifecycle) -> None:
+    models = await asyncio.to_thread(build_models, settings)
+    methods = RankMethods(models, settings)
+    ranks = Ranks(models.engine, {"process": methods.process, "publish": methods.publish, "save": methods.save, "load": methods.load})
+    if models.engine.rank != 0:
+        await asyncio.to_thread(ranks.follow)
+        return
+    clock = SystemClock()
+    queue = RedisQueue.connect(
+        settings.queue.url,
+        run=settings.run.name,
+        password=settings.queue.password,
+        lease_s=settings.queue.lease_s,
+        max_deliveries=settings.queue.max_deliveries,
+    )
+    progress = Progress()
+    server = GrpcServer(settings.endpoints.listen("learner"))
+    server.add(add_LearnerServiceServicer_to_server, LearnerServicer(progress), "oprime_proto.v1.LearnerService")
+    await server.start()
+    await server.set_serving(True)
+    try:
+        await lifecycle.run(
+            train(settings, ranks, models, queue, clock, progress, lifecycle.stopping),
+            ranks.stay_in_touch(),
+            report_heartbeats(
+                queue,
+                "learner/0",
+                lambda: {**progress.meter.read(), "step": progress.step},
+                every_s=settings.run.heartbeat_s,
+                stopping=lifecycle.stopping,
+            ),
+        )
+    finally:
+        await server.stop()
+        await ranks.stop()
+        await queue.close()
+
+
+async def train(
+    settings: LearnerSettings,
+    ranks: Ranks,
+    models: Models,
+    queue: RedisQueue,
+    clock: SystemClock,
+    progress: Progress,
+    stopping: asyncio.Event,
+) -> None:
+    """Load the newest checkpoint, make sure its weights are published, then train batch after batch."""
+    await wait_for_start(queue, clock, stopping)
+    progress.step = await ranks.call("load")
+    waiting_since = clock.now()
+
+    async def handle(step: int, delivery: Delivery) -> None:
+        nonlocal waiting_since
+        began = clock.now()
+        with progress.meter:
+            metrics: dict[str, float] = await ranks.call("process", delivery.payload)
+            trained = clock.now()
+            await ranks.call("publish", str(step).encode())
+        scored = scored_batch_from_proto(pb.ScoredBatch.FromString(delivery.payload))
+        metrics = {
+            **scored.metrics,
+            **metrics,
+            "seconds_learner": trained - began,
+            "seconds_publish": clock.now() - trained,
+            "wait_s_learner": began - waiting_since,
+        }
+        committed = CommittedStep(step=step, weight_version=step, metrics=metrics)
+        output = Output(stream=STEPS, key=str(step), payload=committed_step_to_proto(committed).SerializeToString())
+        moves = [LedgerMove(rollout_id=verified.rollout.rollout_id, state=f"trained:{step}") for verified in scored.batch.rollouts]
+        await patiently(lambda: queue.commit(f"train:{step}", outputs=[output], moves=moves), clock)
+        progress.step = step
+        progress.trained_tokens += int(metrics["trained_tokens"])
+        log.info("train_step", step=step, seconds=round(clock.now() - began, 3), loss=metrics["policy_loss"])
+        await prune(settings, models.store, queue, clock)
+        waiting_since = clock.now()
+
+    async def save(step: int) -> None:
+        with progress.meter:
+            await ranks.call("save", str(step).encode())
+
+    await work_in_order(
+        queue,
+        SCORED,
+        CONSUMER,
+        done_step=progress.step,
+        handle=handle,
+        save=save,
+        plan=CheckpointPlan(every=settings.run.checkpoint_every, last=settings.run.steps),
+        clock=clock,
+        stopping=stopping,
+    )
+
+
+async def prune(settings: LearnerSettings, store: WeightStore, queue: RedisQueue, clock: SystemClock) -> None:
+    """Remove weight versions that no checkpoint, replica or live rollout needs."""
+    replicas = await patiently(lambda: queue.values("generator/"), clock)
+    in_use = [int(json.loads(report)["weight_version"]) for report in replicas.values()]
+    keep = versions_to_keep(checkpoint_root(settings.run.folder), in_use)
+    newest = max(settings.store.keep_versions, settings.staleness.max_staleness + 2)
+    await asyncio.to_thread(store.prune, keep, newest)
+
+
+class RankMethods:
+    """What all ranks do together."""
+
+    def __init__(self, models: Models, settings: LearnerSettings) -> None:
+        self._models = models
+        self._settings = settings
+        self._root = checkpoint_root(settings.run.folder)
+
+    def process(self, payload: bytes) -> dict[str, float]:
+        """Train on one scored batch."""
+        return self._models.trainer.process(scored_batch_from_proto(pb.ScoredBatch.FromString(payload)))
+
+    def publish(self, payload: bytes) -> None:
+        """Make the weights after step `payload` exist as a version; one that exists already stays as it is."""
+        version = int(payload)
+        weights = self._models.engine.weights()
+        if self._models.engine.rank == 0:
+            self._models.store.publish(version, weights, parent=version - 1)
+        for _ in weights:
+            pass
+
+    def save(self, payload: bytes) -> None:
+        """Checkpoint after step `payload`."""
+        own = str(begin_part(self._root, int(payload), "policy")).encode() if self._models.engine.rank == 0 else None
+        part = Path(self._models.engine.broadcast(own).decode())
+        self._models.engine.save(part)
+        if self._models.engine.rank == 0:
+            complete_part(part, int(payload))
+
+    def load(self, _: bytes) -> int:
+        """Load the newest checkpoint and publish its weights if need be; returns its step, 0 without one."""
+        newest = newest_complete(self._root, ("policy",))
+        if newest is None:
+            if self._models.engine.rank == 0:
+                self._models.store.publish_directory(0, Path(self._settings.model.path))
+            return 0
+        step, directory = newest
+        verify_part(directory / "policy")
+        self._models.engine.load(directory / "policy")
+        self.publish(str(step).encode())
+        log.info("checkpoint_loaded", step=step)
+        return step
+
+
+def build_models(settings: LearnerSettings) -> Models:
+    tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
+    model = load_causal_lm(
+        settings.model.path,
+        attention=settings.model.attention,
+        gradient_checkpointing=settings.model.gradient_checkpointing,
+        trust_remote_code=settings.model.trust_remote_code,
+    )
+    engine = DeepSpeedEngine(TokenLogprobModel(model, settings.learner.logprob_chunk_tokens), settings.learner, dtype=settings.model.dtype)
+    trainer = PolicyTrainer(engine, settings.algorithm, settings.learner, pad_id=pad_token_id(tokenizer), total_steps=settings.run.steps)
+    url = settings.store.url or str(settings.run.folder / "weights")
+    store = StoreWeights(url, template=Path(settings.model.path), dtype=settings.model.dtype)
+    return Models(engine=engine, trainer=trainer, store=store)

@@ -1,0 +1,73 @@
+"""Composition root of the verifier."""
+
+from oprime.adapters.prometheus_metrics import PrometheusMetrics
+from oprime.adapters.redis_queue import RedisQueue
+from oprime.adapters.system_clock import SystemClock
+from oprime.ports import ROLLOUTS
+from oprime.runtime.consume import consume
+from oprime.runtime.errors import SettingsError
+from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.process import Lifecycle
+from oprime.runtime.settings import QueueSection
+from oprime_proto.v1.verifier_pb2_grpc import add_VerifierServiceServicer_to_server
+from oprime_verifier.config import VerifierSettings
+from oprime_verifier.heartbeat import Heartbeat, replica_id
+from oprime_verifier.servicer import VerifierServicer
+from oprime_verifier.verify import VerifyRollouts
+from oprime_verifier.worker import WorkerSetup
+from oprime_verifier.worker_pool import WorkerPool
+
+MIB = 1024 * 1024
+
+
+async def serve(settings: VerifierSettings, lifecycle: Lifecycle) -> None:
+    clock, metrics, replica = SystemClock(), PrometheusMetrics(), replica_id()
+    pool = make_pool(settings)
+    server = GrpcServer(settings.endpoints.listen("verifier"))
+    server.add(add_VerifierServiceServicer_to_server, VerifierServicer(pool), "oprime_proto.v1.VerifierService")
+    queue = _connect(settings)
+    handler = VerifyRollouts(queue, pool, metrics)
+    try:
+        await server.start()
+        await pool.start()
+        heartbeat = Heartbeat(replica, pool, handler, clock)
+        await lifecycle.run(
+            heartbeat.run(queue, server, metrics, every_s=settings.run.heartbeat_s, stopping=lifecycle.stopping),
+            consume(
+                queue,
+                ROLLOUTS,
+                replica,
+                handler,
+                # One item in judgement and one ready for each worker.
+                concurrency=2 * settings.verifier.workers,
+                lease_s=settings.queue.lease_s,
+                clock=clock,
+                stopping=lifecycle.stopping,
+            ),
+        )
+    finally:
+        await server.stop()
+        await pool.close()
+        await queue.close()
+
+
+def make_pool(settings: VerifierSettings) -> WorkerPool:
+    section = settings.verifier
+    setup = WorkerSetup(plugins=section.plugins, memory_bytes=section.memory_mib * MIB, deadline_s=section.deadline_s)
+    return WorkerPool(setup, workers=section.workers, attempts=section.attempts)
+
+
+def _connect(settings: VerifierSettings) -> RedisQueue:
+    section = settings.queue
+    return RedisQueue.connect(
+        section.url, run=settings.run.name, password=_password(section), lease_s=section.lease_s, max_deliveries=section.max_deliveries
+    )
+
+
+def _password(section: QueueSection) -> str | None:
+    if section.password_file is None:
+        return None
+    try:
+        return section.password_file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"queue.password_file = {str(section.password_file)!r} cannot be read: {error.strerror}") from error

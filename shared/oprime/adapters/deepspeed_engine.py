@@ -1,0 +1,529 @@
+"""The train engine on DeepSpeed: ZeRO 0 to 3, gloo on CPUs and NCCL on GPUs. The only module that imports deepspeed.
+
+DeepSpeed averages gradients over ranks and micro-batches; this engine undoes both, so that an optimizer step is taken on the
+sum of all losses and neither the number of ranks, the micro-batch size nor the ZeRO stage changes what is learned.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, distributed, nn
+
+from oprime.core.token_rows import TokenRows
+from oprime.runtime.errors import CheckpointError, OprimeError, SettingsError
+from oprime.runtime.training_settings import TrainerSection
+
+COLLECTIVE_TIMEOUT = timedelta(days=7)
+"""Ranks wait for the next batch as long as it takes; a rank that died closes its connections, which ends the wait."""
+STATE_FILE = "engine.json"
+STATE_FORMAT = 1
+SHARD_BYTES = 2 << 30
+MASTER = "master"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class LogprobModel(Protocol):
+    """What the engine trains: `oprime.lm.token_logprobs.TokenLogprobModel`."""
+
+    causal_lm: Any
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, is_response: Tensor) -> Tensor: ...
+
+
+class DeepSpeedEngine:
+    """A causal language model with AdamW, spread over the ranks of one process group. Implements `oprime.ports.TrainEngine`.
+
+    `model` comes with float32 weights, which become the master weights. With dtype bfloat16 the model computes in bfloat16
+    while gradients are summed, and weights updated, in float32. Ranks come from RANK, WORLD_SIZE, MASTER_ADDR and
+    MASTER_PORT (as torchrun sets them); without these there is one rank.
+    """
+
+    def __init__(self, model: LogprobModel, settings: TrainerSection, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
+        self._settings = settings
+        self._bfloat16 = dtype == "bfloat16"
+        self._on_gpu = _choose_accelerator(settings)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self._group = _join_ranks(on_gpu=self._on_gpu)
+        if settings.ranks != self.world_size:
+            raise SettingsError(
+                f"ranks is {settings.ranks}, but {self.world_size} processes were started: start one per rank, with RANK and WORLD_SIZE set"
+            )
+        self._causal_lm = model.causal_lm
+        self._stage = _zero_stage(settings, bfloat16=self._bfloat16)
+        self._engine: Any = self._initialize(model)
+        self._base_optimizer: torch.optim.Optimizer = self._engine.basic_optimizer
+
+    def _initialize(self, model: LogprobModel) -> Any:
+        config = _deepspeed_config(self._settings, stage=self._stage, bfloat16=self._bfloat16, on_gpu=self._on_gpu)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What DeepSpeed imports is deprecated here and there: no concern of ours.
+            import deepspeed  # reads DS_ACCELERATOR
+
+            # It would compile a shared-memory all-reduce for CPUs at the first start; gloo does without a compiler.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+            engine, *_ = deepspeed.initialize(model=model, config=config)
+        return engine
+
+    @property
+    def rank(self) -> int:
+        return distributed.get_rank()
+
+    @property
+    def world_size(self) -> int:
+        return distributed.get_world_size()
+
+    @property
+    def device(self) -> torch.device:
+        return self._engine.device
+
+    # Computing
+
+    @torch.no_grad()
+    def logprobs(self, rows: TokenRows) -> Tensor:
+        """See `TrainEngine.logprobs`. With ZeRO 3 all ranks must call it equally often; rows may be empty."""
+        self._engine.eval()
+        return self._forward(rows).float().cpu()
+
+    def train_step(self, micro_batches: Sequence[TokenRows], loss: Callable[[int, Tensor], Tensor], *, learning_rate: float) -> float:
+        """See `TrainEngine.train_step`. Returns the global norm before clipping.
+
+        Raises OprimeError, with the weights as they were, if that norm is not finite.
+        """
+        if not micro_batches:
+            raise ValueError("train_step got no micro-batches: every rank must give equally many, at least one (it may be empty)")
+        self._engine.train()
+        for index, rows in enumerate(micro_batches):
+            self._engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
+            logprobs = self._forward(rows)
+            share = loss(index, logprobs)
+            # A micro-batch without a say (no rows, no weight) still takes part in the ranks' collective calls.
+            share = share.to(logprobs.device) + 0.0 * logprobs.sum()
+            # DeepSpeed divides the ranks' sum by their number.
+            self._engine.backward(share * self.world_size)
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        return self._step()
+
+    def _forward(self, rows: TokenRows) -> Tensor:
+        """Log-probs of `rows`; without rows, a row of one token runs instead and an empty slice of its result is returned."""
+        _require_usable(rows)
+        empty = rows.input_ids.shape[0] == 0
+        input_ids = torch.zeros(1, 1, dtype=torch.int64) if empty else rows.input_ids
+        attention_mask = torch.ones(1, 1, dtype=torch.bool) if empty else rows.attention_mask
+        is_response = torch.zeros(1, 1, dtype=torch.bool) if empty else rows.is_response
+        logprobs = self._engine(*(tensor.to(self.device) for tensor in (input_ids, attention_mask, is_response)))
+        return logprobs[:0].expand(0, rows.input_ids.shape[1]) if empty else logprobs
+
+    def _step(self) -> float:
+        if self._stage == 0:
+            # DeepSpeed clips here without telling the norm, so its own clipping is off and this one instead.
+            norm = float(nn.utils.clip_grad_norm_(self._engine.module.parameters(), self._settings.gradient_clip))
+            if not torch.isfinite(torch.tensor(norm)):
+                self._engine.zero_grad()
+            else:
+                self._engine.step()
+        else:
+            self._engine.step()
+            norm = float(self._engine.get_global_grad_norm())
+        if not torch.isfinite(torch.tensor(norm)):
+            raise OprimeError(
+                f"the gradient norm is {norm}: no step was taken and the weights are as before. Look for infinite rewards or log-probs in "
+                "this batch, or lower the learning rate"
+            )
+        return norm
+
+    # Weights
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See `TrainEngine.weights`: float32, or bfloat16 if that is what the model computes in. Tied weights come once."""
+        for name, parameter in self._causal_lm.named_parameters():
+            with self._whole(parameter):
+                tensor = parameter.detach().to("cpu", copy=True)
+            yield name, tensor.contiguous()
+        stored = set(self._causal_lm.state_dict())
+        for name, buffer in self._causal_lm.named_buffers():
+            if name in stored:
+                yield name, buffer.detach().to("cpu", copy=True).contiguous()
+
+    def _whole(self, parameter: Tensor, *, write: bool = False) -> Any:
+        """A context in which `parameter` holds all its values, on every rank; with `write`, rank 0's changes are kept."""
+        if self._stage != 3:
+            return nullcontext()
+        from deepspeed.zero import GatheredParameters
+
+        return GatheredParameters([parameter], modifier_rank=0 if write else None)
+
+    # Saving. Full float32 tensors by name: a checkpoint fits any number of ranks and any ZeRO stage. No pickle.
+
+    def save(self, directory: Path) -> None:
+        """Write master weights, AdamW's moments and random states. Raises CheckpointError on every rank if one cannot write."""
+        directory.mkdir(parents=True, exist_ok=True)
+        writer = _ShardWriter(directory, active=self.rank == 0)
+        for name, parameter in self._trained():
+            for key in (MASTER, *(MOMENTS if self._adam_steps() else ())):
+                writer.add(f"{key}/{name}", self._full_state(parameter, key))
+        writer.finish(adam_steps=self._adam_steps(), world_size=self.world_size)
+        failure = writer.failure or _write_random_state(directory, self.rank)
+        failures = [text for text in self._everywhere((failure or "").encode()) if text]
+        if failures:
+            raise CheckpointError(failures[0].decode())
+
+    def load(self, directory: Path) -> None:
+        """Continue from what `save` wrote, with any number of ranks. Raises CheckpointError if it does not fit the model."""
+        state = _read_state(directory)
+        reader = _ShardReader(directory, state)
+        steps = int(state["adam_steps"])
+        trained = list(self._trained())
+        reader.require({f"{key}/{name}": parameter_shape(parameter) for name, parameter in trained for key in _keys(steps)})
+        if steps:
+            self._make_moments(steps)
+        for name, parameter in trained:
+            master = reader.tensor(f"{MASTER}/{name}").to(self.device)
+            with self._whole(parameter, write=True), torch.no_grad():
+                parameter.copy_(master)
+            self._set_full_state(parameter, MASTER, master)
+            for key in MOMENTS if steps else ():
+                self._set_full_state(parameter, key, reader.tensor(f"{key}/{name}").to(self.device))
+        _read_random_state(directory, self.rank)
+        self._barrier()
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, parameter) for name, parameter in self._causal_lm.named_parameters() if parameter.requires_grad)
+
+    def _adam_steps(self) -> int:
+        """AdamW's own count of steps, for its bias correction; 0 before the first."""
+        return max((int(state["step"]) for state in self._base_optimizer.state.values()), default=0)
+
+    def _full_state(self, parameter: nn.Parameter, key: str) -> Tensor:
+        if self._stage == 0:
+            return parameter.detach() if key == MASTER else self._base_optimizer.state[parameter][key]
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        full = safe_get_full_fp32_param(parameter) if key == MASTER else safe_get_full_optimizer_state(parameter, key)
+        if full is None:
+            raise OprimeError(f"DeepSpeed gave no {key} of a parameter of shape {parameter_shape(parameter)}: it cannot be saved")
+        return full
+
+    def _set_full_state(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+        if self._stage == 0:
+            if key != MASTER:
+                self._base_optimizer.state[parameter][key].copy_(value)
+        elif self._stage == 3:
+            self._set_partition(parameter, key, value)
+        else:
+            from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+            if key == MASTER:
+                safe_set_full_fp32_param(parameter, value)
+            else:
+                safe_set_full_optimizer_state(parameter, value, key)
+
+    def _set_partition(self, parameter: Any, key: str, value: Tensor) -> None:
+        """ZeRO 3 cuts a flattened parameter into equal pieces, one per rank; the last ones are padded."""
+        from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
+
+        piece = parameter.ds_tensor.numel()
+        padded = torch.zeros(piece * self.world_size, dtype=value.dtype, device=value.device)
+        padded[: value.numel()] = value.flatten()
+        mine = padded[self.rank * piece : (self.rank + 1) * piece]
+        if key == MASTER:
+            safe_set_local_fp32_param(parameter, mine)
+        else:
+            safe_set_local_optimizer_state(parameter, mine, key)
+
+    def _make_moments(self, steps: int) -> None:
+        """Give AdamW the state it would have after `steps`, with moments still 0; it creates that only in its first step."""
+        optimizer = self._engine.optimizer
+        masters = optimizer.fp32_partitioned_groups_flat if self._stage == 3 else _parameters(self._base_optimizer)
+        for master in masters:
+            state = self._base_optimizer.state[master]
+            state["step"] = torch.tensor(float(steps))
+            for key in MOMENTS:
+                state[key] = torch.zeros_like(master, memory_format=torch.preserve_format)
+        if self._stage in (1, 2):
+            optimizer._hp_optimizer_states_linked = False
+            optimizer._lazy_init_hp_params_optimizer_state()
+
+    # Talking between ranks, on the CPU
+
+    def broadcast(self, payload: bytes | None) -> bytes:
+        """See `TrainEngine.broadcast`."""
+        if self.rank == 0 and payload is None:
+            raise ValueError("broadcast got no payload on rank 0: rank 0 gives it, the others pass None")
+        if self.world_size == 1:
+            return bytes(payload or b"")
+        size = torch.tensor([len(payload or b"")], dtype=torch.int64)
+        distributed.broadcast(size, src=0, group=self._group)
+        content = _to_tensor(payload or b"", int(size)) if self.rank == 0 else torch.empty(int(size), dtype=torch.uint8)
+        if int(size):
+            distributed.broadcast(content, src=0, group=self._group)
+        return content.numpy().tobytes()
+
+    def gather(self, payload: bytes) -> list[bytes] | None:
+        """See `TrainEngine.gather`."""
+        payloads = self._everywhere(payload, only_rank_0=True)
+        return payloads if self.rank == 0 else None
+
+    def all_sum(self, values: Tensor) -> Tensor:
+        return self._reduced(values, distributed.ReduceOp.SUM)
+
+    def all_max(self, values: Tensor) -> Tensor:
+        return self._reduced(values, distributed.ReduceOp.MAX)
+
+    def _reduced(self, values: Tensor, operation: Any) -> Tensor:
+        result = values.detach().to("cpu", copy=True).contiguous()
+        if self.world_size > 1:
+            distributed.all_reduce(result, op=operation, group=self._group)
+        return result
+
+    def _everywhere(self, payload: bytes, *, only_rank_0: bool = False) -> list[bytes]:
+        """Every rank's payload, on every rank or, to spare the network, on rank 0 only (elsewhere the list is empty)."""
+        if self.world_size == 1:
+            return [payload]
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
+        distributed.all_gather(sizes, torch.tensor([len(payload)], dtype=torch.int64), group=self._group)
+        longest = max(int(size) for size in sizes)
+        if longest == 0:
+            return [b""] * self.world_size
+        mine = _to_tensor(payload, longest)
+        receives = not only_rank_0 or self.rank == 0
+        parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.world_size)] if receives else []
+        if only_rank_0:
+            distributed.gather(mine, parts if receives else None, dst=0, group=self._group)
+        else:
+            distributed.all_gather(parts, mine, group=self._group)
+        return [part[: int(size)].numpy().tobytes() for part, size in zip(parts, sizes, strict=False)]
+
+    def _barrier(self) -> None:
+        if self.world_size > 1:
+            distributed.barrier(group=self._group)
+
+    def close(self) -> None:
+        """Free the model and leave the process group."""
+        self._engine.destroy()
+        distributed.destroy_process_group()
+
+
+def parameter_shape(parameter: Any) -> tuple[int, ...]:
+    """Shape of the whole parameter, also where ZeRO 3 holds a piece of it."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def _choose_accelerator(settings: TrainerSection) -> bool:
+    """Tell DeepSpeed where to run, before it is imported; returns whether that is a GPU."""
+    on_gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    if on_gpu and not torch.cuda.is_available():
+        raise SettingsError('device is "cuda", but torch finds no GPU: set it to "auto" or "cpu", or install the CUDA build of torch')
+    os.environ["DS_ACCELERATOR"] = "cuda" if on_gpu else "cpu"
+    return on_gpu
+
+
+def _join_ranks(*, on_gpu: bool) -> distributed.ProcessGroup:
+    """Enter the process group of all ranks; returns a group on the CPU for what is no gradient."""
+    if not distributed.is_initialized():
+        given = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name in os.environ]
+        if 0 < len(given) < 4 and os.environ.get("WORLD_SIZE", "1") != "1":
+            raise SettingsError(f"of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT only {', '.join(given)} are set: set all four, or none")
+        alone = len(given) < 4
+        local_rank = int(os.environ.setdefault("LOCAL_RANK", "0" if alone else str(_local_rank())))
+        if on_gpu:
+            torch.cuda.set_device(local_rank)
+        place = {"store": distributed.HashStore(), "rank": 0, "world_size": 1} if alone else {"init_method": "env://"}
+        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT, **place)
+    os.environ.setdefault("LOCAL_RANK", "0")
+    group = distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+    assert isinstance(group, distributed.ProcessGroup)
+    return group
+
+
+def _local_rank() -> int:
+    return int(os.environ["RANK"]) % max(torch.cuda.device_count(), 1)
+
+
+def _zero_stage(settings: TrainerSection, *, bfloat16: bool) -> int:
+    if settings.offload_optimizer and settings.zero_stage == 0:
+        raise SettingsError("offload_optimizer needs zero_stage 1, 2 or 3, and zero_stage is 0: raise it or turn offload_optimizer off")
+    # At stage 0 DeepSpeed sums bfloat16 gradients in bfloat16, which would make micro-batch sizes matter.
+    return max(settings.zero_stage, 1) if bfloat16 else settings.zero_stage
+
+
+def _deepspeed_config(settings: TrainerSection, *, stage: int, bfloat16: bool, on_gpu: bool) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": stage}
+    if settings.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": settings.gradient_clip if stage else 0.0,
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": settings.learning_rate,
+                "betas": [settings.adam_beta1, settings.adam_beta2],
+                "eps": settings.adam_eps,
+                "weight_decay": settings.weight_decay,
+                "torch_adam": True,
+            },
+        },
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": bfloat16, "check_grad_overflow": True},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
+        "steps_per_print": None,
+    }
+
+
+def _require_usable(rows: TokenRows) -> None:
+    """Raise ValueError unless rows are padded on the right and every response token has a token before it."""
+    mask, is_response = rows.attention_mask, rows.is_response
+    if not rows.input_ids.shape == mask.shape == is_response.shape:
+        raise ValueError(
+            f"token rows differ in shape: ids {tuple(rows.input_ids.shape)}, mask {tuple(mask.shape)}, response {tuple(is_response.shape)}"
+        )
+    if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+        raise ValueError("token rows must be padded on the right: a row has a token after padding")
+    if bool((is_response & ~mask).any()) or bool(is_response[:, :1].any()):
+        raise ValueError("response tokens must be unpadded and have at least one prompt token before them")
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _to_tensor(payload: bytes, size: int) -> Tensor:
+    """The payload as `size` bytes, padded with zeros."""
+    return torch.frombuffer(bytearray(payload.ljust(size, b"\0")), dtype=torch.uint8) if size else torch.empty(0, dtype=torch.uint8)
+
+
+def _keys(adam_steps: int) -> tuple[str, ...]:
+    return (MASTER, *MOMENTS) if adam_steps else (MASTER,)
+
+
+class _ShardWriter:
+    """Writes named tensors into safetensors files of bounded size. After a failure it goes on silently: others must not wait."""
+
+    def __init__(self, directory: Path, *, active: bool) -> None:
+        self._directory = directory
+        self._active = active
+        self._pending: dict[str, Tensor] = {}
+        self._places: dict[str, str] = {}
+        self._shards = 0
+        self.failure: str | None = None
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        if not self._active:
+            return
+        self._pending[name] = tensor.detach().to("cpu", copy=True).contiguous()
+        if sum(pending.nbytes for pending in self._pending.values()) >= SHARD_BYTES:
+            self._flush()
+
+    def finish(self, *, adam_steps: int, world_size: int) -> None:
+        if not self._active:
+            return
+        self._flush()
+        document = {"format": STATE_FORMAT, "adam_steps": adam_steps, "world_size": world_size, "tensors": self._places}
+        with self._noting(self._directory / STATE_FILE):
+            (self._directory / STATE_FILE).write_text(json.dumps(document), encoding="utf-8")
+
+    def _flush(self) -> None:
+        file = f"state-{self._shards:05d}.safetensors"
+        with self._noting(self._directory / file):
+            save_file(self._pending, self._directory / file)
+        self._places |= dict.fromkeys(self._pending, file)
+        self._pending = {}
+        self._shards += 1
+
+    @contextmanager
+    def _noting(self, path: Path) -> Iterator[None]:
+        if self.failure is not None:
+            return
+        try:
+            yield
+        except OSError as error:
+            self.failure = str(CheckpointError.unwritable(path, error))
+        except SafetensorError as error:
+            self.failure = str(CheckpointError.unwritable(path, OSError(0, str(error))))
+
+
+class _ShardReader:
+    """Reads what `_ShardWriter` wrote, a tensor at a time."""
+
+    def __init__(self, directory: Path, state: dict[str, Any]) -> None:
+        self._directory = directory
+        self._places: dict[str, str] = state["tensors"]
+        self._file = ""
+        self._open: Any = None
+
+    def require(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Raise CheckpointError unless exactly these tensors are there."""
+        if self._places.keys() != shapes.keys():
+            odd = sorted(self._places.keys() ^ shapes.keys())[0]
+            whose = "the checkpoint" if odd in self._places else "the model"
+            raise CheckpointError(
+                f"{self._directory} was saved from another model: only {whose} has {odd}; load it into the model it came from"
+            )
+        for name, shape in shapes.items():
+            found = tuple(self._shard(name).get_slice(name).get_shape())
+            if found != shape:
+                raise CheckpointError(f"{self._directory} was saved from another model: {name} has shape {found} there and {shape} here")
+
+    def tensor(self, name: str) -> Tensor:
+        return self._shard(name).get_tensor(name)
+
+    def _shard(self, name: str) -> Any:
+        if self._places[name] != self._file:
+            path = self._directory / self._places[name]
+            try:
+                self._open = safe_open(path, framework="pt")
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(f"{path} cannot be read: {error}; resume from an older checkpoint") from error
+            self._file = self._places[name]
+        return self._open
+
+
+def _read_state(directory: Path) -> dict[str, Any]:
+    path = directory / STATE_FILE
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; give the directory that save wrote") from error
+    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+        raise CheckpointError(f"{path} is not of format {STATE_FORMAT}: it was written by another version of oprime")
+    return state
+
+
+def _write_random_state(directory: Path, rank: int) -> str | None:
+    """Save this rank's random states; returns what went wrong."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    path = directory / f"random-{rank:05d}.safetensors"
+    try:
+        save_file(states, path)
+    except OSError as error:
+        return str(CheckpointError.unwritable(path, error))
+    except SafetensorError as error:
+        return str(CheckpointError.unwritable(path, OSError(0, str(error))))
+    return None
+
+
+def _read_random_state(directory: Path, rank: int) -> None:
+    """Restore this rank's random states; a rank that the checkpoint did not have keeps its own."""
+    path = directory / f"random-{rank:05d}.safetensors"
+    if not path.is_file():
+        return
+    with safe_open(path, framework="pt") as states:
+        torch.set_rng_state(states.get_tensor("cpu"))
+        if torch.cuda.is_available() and "cuda" in states.keys():  # noqa: SIM118  (not a dict)
+            torch.cuda.set_rng_state(states.get_tensor("cuda"))

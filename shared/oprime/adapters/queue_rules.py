@@ -1,0 +1,76 @@
+"""Rules of the Queue port that every adapter applies in the same way."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from oprime.ports import BATCHES, LIVE, SCORED, STREAMS, Delivery, LedgerMove, Output
+from oprime.runtime.errors import UnusableInputError
+
+RolloutIdsOf = Callable[[str, bytes], Sequence[str]]
+"""(stream, payload) -> ids of the rollouts that an entry carries; ValueError if the payload cannot be read."""
+
+DEAD = "dead"
+"""Name of the stream of dead letters."""
+
+MIB = 2**20
+PAYLOAD_LIMIT = 64 * MIB
+BATCH_PAYLOAD_LIMIT = 500 * MIB
+"""Below Redis's own limit of 512 MiB for one string."""
+
+_TERMINAL_KINDS = ("trained", "filtered", "dropped", "dead")
+
+
+def check_stream(stream: str) -> None:
+    if stream not in STREAMS:
+        raise ValueError(f"unknown stream {stream!r}: streams are {', '.join(STREAMS)}")
+
+
+def check_most(most: int) -> None:
+    if most < 1:
+        raise ValueError(f"receive of at most {most} entries: ask for 1 or more")
+
+
+def check_outputs(outputs: Sequence[Output]) -> None:
+    """Raise UnusableInputError if a payload is too big for its stream."""
+    for output in outputs:
+        check_stream(output.stream)
+        limit = BATCH_PAYLOAD_LIMIT if output.stream in (BATCHES, SCORED) else PAYLOAD_LIMIT
+        if len(output.payload) > limit:
+            raise UnusableInputError(
+                f"entry {output.key!r} for stream {output.stream} has {len(output.payload)} bytes; at most {limit} ({limit // MIB} MiB) "
+                "fit: lower sampling.max_response_tokens or the number of rollouts per entry"
+            )
+
+
+def check_state(state: str) -> None:
+    kind, colon, detail = state.partition(":")
+    if state != LIVE and not (kind in _TERMINAL_KINDS and colon and detail):
+        raise ValueError(f"unknown ledger state {state!r}: use live, trained:STEP, filtered:REASON, dropped:REASON or dead:STREAM")
+
+
+def check_moves(moves: Iterable[LedgerMove]) -> None:
+    for move in moves:
+        check_state(move.state)
+
+
+def count_key(state: str) -> str:
+    """Name under which the ledger counts a state: `trained` for every step, else the state itself."""
+    return "trained" if state.startswith("trained:") else state
+
+
+def dead_state(stream: str) -> str:
+    return f"dead:{stream}"
+
+
+def rollouts_of(delivery: Delivery, rollout_ids_of: RolloutIdsOf) -> tuple[str, ...]:
+    """The rollouts that die with an entry; its key if the payload cannot be read (the ledger passes over a key it does not know)."""
+    try:
+        return tuple(rollout_ids_of(delivery.stream, delivery.payload))
+    except ValueError:
+        return (delivery.key,)
+
+
+def overdue_reason(stream: str, max_deliveries: int) -> str:
+    return (
+        f"delivered {max_deliveries} times (queue.max_deliveries) and never acknowledged: the workers that take {stream!r} failed or fell "
+        "silent each time; their logs say why"
+    )

@@ -1,0 +1,58 @@
+"""How a batch is cut into optimizer steps, ranks and micro-batches. None of it changes the result, only memory and speed."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+Shards = list[list[list[int]]]
+"""`shards[rank][micro_batch]` is a list of rollout positions; an empty list is an empty micro-batch."""
+
+
+def split_groups(groups: Sequence[Item], updates_per_batch: int) -> list[list[Item]]:
+    """Cut groups, in order, into one part per optimizer step; sizes differ by at most one, larger parts first.
+
+    Raises ValueError unless there is at least one group per part.
+    """
+    if not 1 <= updates_per_batch <= len(groups):
+        raise ValueError(
+            f"updates_per_batch ({updates_per_batch}) must be from 1 to the number of groups in a batch ({len(groups)}): "
+            "each optimizer step needs a group"
+        )
+    return [[groups[place] for place in part] for part in _even_parts(len(groups), updates_per_batch)]
+
+
+def shard(lengths: Sequence[int], *, ranks: int, micro_batch_rollouts: int) -> Shards:
+    """Deal the rollouts of one optimizer step to ranks and micro-batches of at most `micro_batch_rollouts`.
+
+    Every rank gets equally many micro-batches, as few as possible; where rollouts do not suffice, some are empty. Rollouts
+    of similar length (`lengths`, in tokens) share a micro-batch, and micro-batches that run at the same time on different
+    ranks are of similar length: that saves padding and waiting. The same lengths always give the same shards.
+    """
+    if ranks < 1 or micro_batch_rollouts < 1:
+        raise ValueError(f"ranks ({ranks}) and micro_batch_rollouts ({micro_batch_rollouts}) must be positive")
+    rounds = -(-len(lengths) // (ranks * micro_batch_rollouts))
+    longest_first = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    parts = _even_parts(len(lengths), rounds * ranks)
+    micro_batches = [[longest_first[place] for place in part] for part in parts]
+    return [micro_batches[rank::ranks] for rank in range(ranks)]
+
+
+def unshard(shards: Shards, values: Sequence[Sequence[Sequence[Item]]]) -> list[Item]:
+    """Put per-rollout values, laid out like `shards`, back into the order of the rollouts.
+
+    Raises ValueError if the layouts differ.
+    """
+    placed: dict[int, Item] = {}
+    for positions_of_rank, values_of_rank in zip(shards, values, strict=True):
+        for positions, items in zip(positions_of_rank, values_of_rank, strict=True):
+            placed.update(zip(positions, items, strict=True))
+    return [placed[position] for position in range(len(placed))]
+
+
+def _even_parts(count: int, parts: int) -> list[range]:
+    """Cut range(count) into contiguous parts whose sizes differ by at most one, larger ones first."""
+    size, larger = divmod(count, parts) if parts else (0, 0)
+    starts = [part * size + min(part, larger) for part in range(parts + 1)]
+    return [range(start, end) for start, end in pairwise(starts)]

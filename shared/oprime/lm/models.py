@@ -1,0 +1,196 @@
+"""Load causal language models of Hugging Face form, with one clear sentence for everything that can be wrong with them."""
+
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from oprime.runtime.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel
+    from transformers.configuration_utils import PretrainedConfig
+
+Dtype = Literal["float32", "bfloat16"]
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def load_causal_lm(
+    path: str | Path,
+    *,
+    dtype: Dtype = "float32",
+    attention: Attention = "sdpa",
+    device: torch.device | str = "cpu",
+    gradient_checkpointing: bool = False,
+    trust_remote_code: bool = False,
+) -> "PreTrainedModel":
+    """Load the causal language model in directory (or hub id) `path`, in eval mode, without dropout.
+
+    `dtype` is what the weights are held in. Give float32 for a model that will be trained: the engine keeps these as the
+    master weights and computes in its own type. Weights are read from safetensors only. Raises SettingsError when the
+    directory, its config or any weight is missing, when a weight is not part of the model, or when it is no causal
+    language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    config = _load_config(path, trust_remote_code=trust_remote_code)
+    _require_causal_lm(config, path)
+    with _quiet_transformers(), _loading(path):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(path),
+            config=config,
+            dtype=_DTYPES[dtype],
+            attn_implementation=attention,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    _require_every_weight(report, path)
+    _require_plain_weights(model, path)
+    return _ready(model, device=device, gradient_checkpointing=gradient_checkpointing, path=path)
+
+
+def random_causal_lm(
+    config: "PretrainedConfig",
+    seed: int,
+    *,
+    attention: Attention = "sdpa",
+    gradient_checkpointing: bool = False,
+) -> "PreTrainedModel":
+    """A float32 causal language model on the CPU with weights drawn from `seed`; the global random state is left alone."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
+    return _ready(model, device="cpu", gradient_checkpointing=gradient_checkpointing, path=type(config).__name__)
+
+
+def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
+    """Number of weights, each tied or shared weight once."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad or not trainable_only)
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set every dropout rate (and router noise) to 0, so that a training pass and a scoring pass compute the same numbers."""
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, float) and _is_noise(name):
+                setattr(module, name, 0.0)
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+
+
+def _is_noise(name: str) -> bool:
+    return any(word in name.lower() for word in ("dropout", "layerdrop", "jitter", "drop_rate", "_pdrop"))
+
+
+def _ready(model: Any, *, device: torch.device | str, gradient_checkpointing: bool, path: str | Path) -> "PreTrainedModel":
+    disable_dropout(model)
+    model.config.use_cache = False
+    if gradient_checkpointing:
+        if not model.supports_gradient_checkpointing:
+            raise SettingsError(
+                f"model.gradient_checkpointing is on, but {type(model).__name__} ({path}) does not support it: set it to false"
+            )
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.eval().to(device)
+
+
+def _load_config(path: str | Path, *, trust_remote_code: bool) -> "PretrainedConfig":
+    from transformers import AutoConfig
+
+    directory = Path(path)
+    if directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise SettingsError(f"model {path} has no config.json: give the directory that save_pretrained wrote")
+    elif not _HUB_ID.fullmatch(str(path)):
+        raise SettingsError(f"model {path} is not a directory: give the directory of a Hugging Face model, or its hub id")
+    try:
+        return AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise SettingsError(
+            f"model {path} is neither a readable model directory nor a hub id that can be fetched: {_first_line(error)}"
+        ) from error
+
+
+def _require_causal_lm(config: "PretrainedConfig", path: str | Path) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, ())
+    known = (known,) if isinstance(known, str) else tuple(known)
+    given = tuple(config.architectures or known)
+    if not set(given) & set(known):
+        raise SettingsError(
+            f"model {path} is {', '.join(given) or config.model_type}, not a causal language model: give one whose architecture is "
+            f"{' or '.join(known) or 'a ...ForCausalLM'}"
+        )
+
+
+def _require_every_weight(report: Any, path: str | Path) -> None:
+    missing = sorted(report["missing_keys"])
+    unexpected = sorted(report["unexpected_keys"])
+    mismatched = sorted(str(entry[0]) for entry in report["mismatched_keys"])
+    for names, what in (
+        (missing, "lacks weights of its architecture"),
+        (unexpected, "has weights that its architecture does not know"),
+        (mismatched, "has weights of another shape than its config says"),
+    ):
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise SettingsError(f"model {path} {what}: {shown}. Its config.json and safetensors files do not belong together")
+
+
+def _require_plain_weights(model: Any, path: str | Path) -> None:
+    """Refuse models that transformers holds in another form than their files: published weights could not be named."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    if get_model_conversion_mapping(model, add_legacy=False):
+        raise SettingsError(
+            f"model {path} ({type(model).__name__}) is held in memory in another form than in its files (as mixtures of experts "
+            "are), so its weights cannot be published under the names that samplers know: choose a dense model"
+        )
+
+
+@contextmanager
+def _loading(path: str | Path) -> "Iterator[None]":
+    try:
+        yield
+    except ImportError as error:
+        raise SettingsError(f"model {path} needs a package that is not installed: {_first_line(error)}") from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise SettingsError(f"model {path} cannot be loaded: {_first_line(error)}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0].startswith("safetensors") or type(error).__name__ == "SafetensorError":
+            raise SettingsError(f"model {path} has a damaged safetensors file: {_first_line(error)}") from error
+        raise
+
+
+@contextmanager
+def _quiet_transformers() -> "Iterator[None]":
+    """No progress bars and no loading report: what is wrong becomes an error instead."""
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

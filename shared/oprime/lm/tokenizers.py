@@ -1,0 +1,107 @@
+"""Tokenizers of Hugging Face form: prompts through the chat template, end tokens, and whether two tokenizers agree."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oprime.core.types import ChatMessage
+from oprime.runtime.errors import SettingsError, UnusableInputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
+
+
+def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer in directory (or of hub id) `path`. Raises SettingsError if there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SettingsError(
+            f"no tokenizer can be loaded from {path}: {reason}. Give a model directory that holds tokenizer.json and tokenizer_config.json"
+        ) from error
+
+
+def require_chat_template(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Raise SettingsError unless the tokenizer says how a conversation is written."""
+    if not tokenizer.chat_template:
+        raise SettingsError(
+            f"tokenizer {tokenizer.name_or_path or '(unnamed)'} has no chat template, so messages cannot become a prompt: "
+            "put chat_template.jinja beside tokenizer.json, or set chat_template in tokenizer_config.json"
+        )
+
+
+def render_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[ChatMessage]) -> list[int]:
+    """Token ids of the conversation up to where the policy's answer begins.
+
+    Always through the chat template, with its generation prompt. Raises SettingsError if there is no template and
+    UnusableInputError if the template refuses these messages or makes nothing of them.
+    """
+    require_chat_template(tokenizer)
+    conversation = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        ids = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=True, return_dict=False)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "jinja2":
+            raise
+        roles = ", ".join(message.role for message in messages) or "none"
+        raise UnusableInputError(f"the chat template refuses a conversation of roles {roles}: {error}") from error
+    if not ids:
+        raise UnusableInputError(f"the chat template makes an empty prompt of {len(messages)} messages: give at least one message")
+    return [int(token) for token in ids]
+
+
+def same_tokenizer(one: "PreTrainedTokenizerBase", other: "PreTrainedTokenizerBase") -> str | None:
+    """None if both give every token the same id, else the first difference. Chat templates may differ."""
+    return _vocabulary_difference(one.get_vocab(), other.get_vocab()) or _special_difference(one, other)
+
+
+def end_token_ids(tokenizer: "PreTrainedTokenizerBase", path: str | Path) -> tuple[int, ...]:
+    """Ids that end a response: eos_token_id of generation_config.json in `path`, or else the tokenizer's end token."""
+    file = Path(path) / "generation_config.json"
+    given: object = None
+    if file.is_file():
+        try:
+            given = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        except (OSError, ValueError, AttributeError) as error:
+            raise SettingsError(f"{file} cannot be read: {error}") from error
+    if given is None:
+        given = tokenizer.eos_token_id
+    ids = given if isinstance(given, list) else [given]
+    if not ids or not all(isinstance(token, int) and 0 <= token < len(tokenizer) for token in ids):
+        raise SettingsError(
+            f"no usable end token for {path}: eos_token_id is {given!r} and the vocabulary has {len(tokenizer)} tokens; "
+            "set eos_token_id in generation_config.json"
+        )
+    return tuple(ids)
+
+
+def pad_token_id(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Id that fills rows: the tokenizer's padding token, or else its end token. Padding is masked and never trained."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if isinstance(token, int):
+            return token
+    raise SettingsError(
+        f"tokenizer {tokenizer.name_or_path or '(unnamed)'} has neither a padding nor an end token: set eos_token in tokenizer_config.json"
+    )
+
+
+def _vocabulary_difference(one: dict[str, int], other: dict[str, int]) -> str | None:
+    if len(one) != len(other):
+        return f"one vocabulary has {len(one)} tokens, the other {len(other)}"
+    for token, token_id in sorted(one.items(), key=lambda entry: entry[1]):
+        if other.get(token) != token_id:
+            return f"token {token!r} has id {token_id} in one vocabulary and {other.get(token, 'none')} in the other"
+    return None
+
+
+def _special_difference(one: "PreTrainedTokenizerBase", other: "PreTrainedTokenizerBase") -> str | None:
+    for name in _SPECIAL_IDS:
+        if getattr(one, name) != getattr(other, name):
+            return f"{name} is {getattr(one, name)} in one tokenizer and {getattr(other, name)} in the other"
+    return None

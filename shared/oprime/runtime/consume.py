@@ -1,0 +1,108 @@
+"""The loop that every queue worker runs.
+
+The handler commits its delivery itself, after the work. A crash repeats work; it loses none.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from oprime.ports import Clock, Delivery, Queue
+from oprime.runtime.errors import QueueUnavailableError, UnusableInputError
+
+log = structlog.get_logger()
+
+ResultT = TypeVar("ResultT")
+
+BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+RECEIVE_WAIT_S = 1.0
+
+
+async def patiently(call: Callable[[], Awaitable[ResultT]], clock: Clock) -> ResultT:
+    """Repeat a queue call until the queue answers: finished work is not thrown away because Redis was away for a moment."""
+    failures = 0
+    while True:
+        try:
+            return await call()
+        except QueueUnavailableError as error:
+            log.warning("queue_unavailable", error=str(error))
+            await clock.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+            failures += 1
+
+
+async def consume(
+    queue: Queue,
+    stream: str,
+    consumer: str,
+    handle: Callable[[Delivery], Awaitable[None]],
+    *,
+    concurrency: int,
+    lease_s: float,
+    clock: Clock,
+    stopping: asyncio.Event,
+) -> None:
+    """Hand each delivery of `stream` to `handle`, at most `concurrency` at once, until `stopping` is set.
+
+    Leases of deliveries in work are renewed. UnusableInputError sets the entry aside as a dead letter; after any other
+    error the entry comes back when its lease has run out.
+    """
+    held: dict[str, Delivery] = {}
+    tasks: set[asyncio.Task[None]] = set()
+    renewing = asyncio.create_task(_renew(queue, consumer, held, lease_s, clock))
+    failures = 0
+    try:
+        while not stopping.is_set():
+            if len(held) >= concurrency:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=RECEIVE_WAIT_S)
+                continue
+            try:
+                deliveries = await queue.receive(stream, consumer, most=concurrency - len(held), wait_s=RECEIVE_WAIT_S)
+            except QueueUnavailableError as error:
+                log.warning("queue_unavailable", stream=stream, error=str(error))
+                await clock.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+                failures += 1
+                continue
+            failures = 0
+            for delivery in deliveries:
+                held[delivery.entry] = delivery
+                task = asyncio.create_task(_handle_one(queue, handle, delivery, held))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+    finally:
+        renewing.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(renewing, *tasks, return_exceptions=True)
+
+
+async def _handle_one(queue: Queue, handle: Callable[[Delivery], Awaitable[None]], delivery: Delivery, held: dict[str, Delivery]) -> None:
+    try:
+        await handle(delivery)
+    except UnusableInputError as error:
+        await _set_aside(queue, delivery, str(error))
+    except Exception:
+        # The entry stays pending: its lease runs out, another attempt follows, and after the last one it is a dead letter.
+        log.exception("handling_failed", stream=delivery.stream, key=delivery.key, attempt=delivery.attempt)
+    finally:
+        held.pop(delivery.entry, None)
+
+
+async def _set_aside(queue: Queue, delivery: Delivery, reason: str) -> None:
+    log.warning("dead_letter", stream=delivery.stream, key=delivery.key, reason=reason)
+    try:
+        await queue.dead_letter(delivery, reason=reason)
+    except QueueUnavailableError as error:
+        log.warning("queue_unavailable", stream=delivery.stream, error=str(error))
+
+
+async def _renew(queue: Queue, consumer: str, held: dict[str, Delivery], lease_s: float, clock: Clock) -> None:
+    while True:
+        await clock.sleep(lease_s / 3)
+        if not held:
+            continue
+        try:
+            await queue.renew(list(held.values()), consumer)
+        except QueueUnavailableError as error:
+            log.warning("queue_unavailable", error=str(error))

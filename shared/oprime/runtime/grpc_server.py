@@ -1,0 +1,136 @@
+"""A grpc.aio server with health, reflection, message limits and one place that turns errors into codes."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from oprime.runtime.errors import (
+    NotReadyError,
+    OprimeError,
+    QueueUnavailableError,
+    SettingsError,
+    UnusableInputError,
+    WeightsRefusedError,
+    WeightVersionMissingError,
+)
+
+log = structlog.get_logger()
+
+MESSAGE_LIMIT = 256 * 1024 * 1024
+CHANNEL_OPTIONS = (("grpc.max_send_message_length", MESSAGE_LIMIT), ("grpc.max_receive_message_length", MESSAGE_LIMIT))
+
+CODES: tuple[tuple[type[OprimeError], grpc.StatusCode], ...] = (
+    (UnusableInputError, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotReadyError, grpc.StatusCode.UNAVAILABLE),
+    (QueueUnavailableError, grpc.StatusCode.UNAVAILABLE),
+    (WeightVersionMissingError, grpc.StatusCode.NOT_FOUND),
+    (WeightsRefusedError, grpc.StatusCode.DATA_LOSS),
+    (SettingsError, grpc.StatusCode.FAILED_PRECONDITION),
+)
+"""First match wins."""
+
+
+def code_of(error: OprimeError) -> grpc.StatusCode:
+    return next((code for kind, code in CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Answers named errors with their code and message, and unknown ones with INTERNAL and a log entry."""
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None or handler_call_details.method.startswith(("/grpc.health", "/grpc.reflection")):
+            return handler
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                _unary(handler.unary_unary, handler_call_details.method), handler.request_deserializer, handler.response_serializer
+            )
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                _stream(handler.unary_stream, handler_call_details.method), handler.request_deserializer, handler.response_serializer
+            )
+        return handler
+
+
+def _unary(method: Callable[..., Awaitable[Any]], name: str) -> Callable[..., Awaitable[Any]]:
+    async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            return await method(request, context)
+        except OprimeError as error:
+            await context.abort(code_of(error), str(error))
+
+    return _logged(answer, name)
+
+
+def _logged(answer: Callable[..., Awaitable[Any]], name: str) -> Callable[..., Awaitable[Any]]:
+    async def logged(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            return await answer(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            log.exception("rpc_failed", method=name)
+            raise
+
+    return logged
+
+
+def _stream(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+    async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            async for part in method(request, context):
+                yield part
+        except OprimeError as error:
+            await context.abort(code_of(error), str(error))
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            log.exception("rpc_failed", method=name)
+            raise
+
+    return answer
+
+
+class GrpcServer:
+    """Add servicers, start, then say when the service is ready."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=CHANNEL_OPTIONS)
+        self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
+        self._names: list[str] = []
+
+    def add(self, register: Callable[[Any, Any], None], servicer: object, service_name: str) -> None:
+        register(servicer, self._server)
+        self._names.append(service_name)
+
+    async def start(self) -> int:
+        """Listen and answer NOT_SERVING; returns the port. Raises SettingsError when the address is taken."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        try:
+            port = self._server.add_insecure_port(self.address)
+        except RuntimeError as error:
+            raise SettingsError(
+                f"cannot listen on {self.address}: the port is taken or the address is not of this machine; change [endpoints]"
+            ) from error
+        await self.set_serving(False)
+        await self._server.start()
+        log.info("listening", address=self.address, port=port)
+        return port
+
+    async def set_serving(self, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+    async def stop(self, grace_s: float = 5) -> None:
+        """Answer NOT_SERVING, let calls in flight end, then close."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)

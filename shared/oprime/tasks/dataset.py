@@ -1,0 +1,211 @@
+"""The tasks of a run, and the order in which their prompts come."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar, overload
+
+import numpy as np
+import structlog
+
+from oprime.core.types import ChatMessage, Task
+from oprime.runtime.errors import SettingsError
+from oprime.runtime.settings import ChainSection, TasksSection
+from oprime.tasks.chain import Split, problem
+from oprime.tasks.record_file import RecordFile
+from oprime.tasks.row_files import read_rows
+from oprime.tasks.rows import ROW_FIELDS, BadRowError, RawRow, chain_row, task_of_row
+
+log = structlog.get_logger()
+
+SHOWN_BAD_ROWS = 10
+Render = Callable[[Sequence[ChatMessage]], Sequence[int]]
+"""Token ids of a prompt, as the generator will see it."""
+_T = TypeVar("_T")
+
+
+class ChainTasks(Sequence[Task]):
+    """Problems of the built-in chain task, made when asked for."""
+
+    def __init__(self, settings: ChainSection, split: Split) -> None:
+        self._operations = settings.operations
+        self._split: Split = split
+        self._size = settings.train_problems if split == "train" else settings.heldout_problems
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(self._size))]
+        place = _place(index, self._size)
+        row = chain_row(problem(self._split, place, self._operations), place, self._split)
+        return task_of_row(RawRow(origin=f"chain {self._split}, row {place + 1}", value=row))
+
+
+class StoredTasks(Sequence[Task]):
+    """Tasks of a file, kept on disk and decoded when asked for."""
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self._records = RecordFile()
+        for task in tasks:
+            self._records.append(_task_to_bytes(task))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        return _task_from_bytes(self._records[_place(index, len(self))])
+
+
+def load_tasks(settings: TasksSection, split: Split) -> Sequence[Task]:
+    """The tasks of a split, in the order of their file; empty only for a held-out split that is not configured.
+
+    Raises SettingsError when there is no usable file, or when it has bad rows and tasks.skip_bad_rows is off.
+    """
+    if settings.source == "chain":
+        return ChainTasks(settings.chain, split)
+    location = settings.train if split == "train" else settings.heldout
+    setting = f"tasks.{split}"
+    if not location:
+        if split == "heldout":
+            return ()
+        raise SettingsError('tasks.train is empty: name a JSONL or parquet file, or set tasks.source = "chain" for the built-in task')
+    rows = read_rows(location, setting, ROW_FIELDS)
+    tasks = StoredTasks(usable_rows(rows, task_of_row, f"{setting} = {location}", "tasks.skip_bad_rows", skip=settings.skip_bad_rows))
+    log.info("tasks_loaded", split=split, location=location, tasks=len(tasks))
+    return tasks
+
+
+def usable_rows(rows: Iterable[RawRow], convert: Callable[[RawRow], _T], origin: str, skip_setting: str, *, skip: bool) -> Iterator[_T]:
+    """Convert rows one by one. Bad ones are counted by reason and left out if `skip`; else all of them are read, then refused.
+
+    Raises SettingsError for bad rows that may not be skipped and for a file without a usable row.
+    """
+    used, shown, reasons = 0, list[str](), Counter[str]()
+    for row in rows:
+        try:
+            converted = convert(row)
+        except BadRowError as error:
+            reasons[error.reason] += 1
+            shown += [str(error)] if len(shown) < SHOWN_BAD_ROWS else []
+            continue
+        used += 1
+        # After the first bad row the file will be refused: go on only to name the others.
+        if skip or not reasons:
+            yield converted
+    _report(origin, shown, reasons, skip_setting, skip=skip)
+    if not used:
+        raise SettingsError(f"{origin} has no usable row: give a file with at least one")
+
+
+def _report(origin: str, shown: Sequence[str], reasons: Counter[str], skip_setting: str, *, skip: bool) -> None:
+    if not reasons:
+        return
+    number = sum(reasons.values())
+    if skip:
+        log.warning("bad_rows_skipped", location=origin, rows=number, reasons=dict(reasons), first=shown[0])
+        return
+    more = f"\n  and {number - len(shown)} more ({_counted(reasons)})" if number > len(shown) else ""
+    raise SettingsError(
+        f"{origin} has {number} bad {'row' if number == 1 else 'rows'}; correct them, or leave them out with {skip_setting} = true:\n  "
+        + "\n  ".join(shown)
+        + more
+    )
+
+
+def _counted(reasons: Counter[str]) -> str:
+    return ", ".join(f"{number} x {reason}" for reason, number in reasons.most_common())
+
+
+class PromptOrder:
+    """A seeded order of prompts, newly shuffled in each epoch. A position alone says which prompt comes there."""
+
+    def __init__(self, seed: int, size: int) -> None:
+        if size < 1:
+            raise SettingsError("there is no task to train on: the training split is empty")
+        self._seed = seed
+        self._size = size
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def index(self, position: int) -> int:
+        """Index of the task at a position, counted from 0 over all epochs."""
+        epoch, place = divmod(position, self._size)
+        return int(self._permutation(epoch)[place])
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if epoch not in self._epochs:
+            if len(self._epochs) > 1:
+                self._epochs.pop(next(iter(self._epochs)))
+            self._epochs[epoch] = np.random.Generator(np.random.PCG64([self._seed, epoch])).permutation(self._size)
+        return self._epochs[epoch]
+
+
+class PromptFeed:
+    """The task at each position of the order; None where its prompt is too long to be sampled from."""
+
+    def __init__(self, tasks: Sequence[Task], order: PromptOrder, render: Render, max_prompt_tokens: int) -> None:
+        self._tasks = tasks
+        self._order = order
+        self._render = render
+        self._limit = max_prompt_tokens
+        self._passed_over_in_turn = 0
+
+    def __call__(self, position: int) -> Task | None:
+        """Raises SettingsError when as many prompts in turn as there are tasks were too long."""
+        task = self._tasks[self._order.index(position)]
+        if prompt_fits(task, self._render, self._limit):
+            self._passed_over_in_turn = 0
+            return task
+        self._passed_over_in_turn += 1
+        if self._passed_over_in_turn >= 2 * len(self._tasks):
+            raise SettingsError(
+                f"all {len(self._tasks)} training prompts are longer than sampling.max_prompt_tokens = {self._limit}: raise it"
+            )
+        return None
+
+
+def prompt_fits(task: Task, render: Render, max_prompt_tokens: int) -> bool:
+    return len(render(task.messages)) <= max_prompt_tokens
+
+
+def require_prompts_fit(tasks: Sequence[Task], render: Render, max_prompt_tokens: int, *, split: Split) -> None:
+    """Refuse a split with a prompt that is too long. For small splits: renders every prompt. Raises SettingsError."""
+    for place, task in enumerate(tasks):
+        tokens = len(render(task.messages))
+        if tokens > max_prompt_tokens:
+            raise SettingsError(
+                f"{split} task {place} ({task.messages[-1].content[:40]!r}...) has {tokens} prompt tokens, more than "
+                f"sampling.max_prompt_tokens = {max_prompt_tokens}: raise the limit or remove the row"
+            )
+
+
+def _place(index: int, size: int) -> int:
+    if not -size <= index < size:
+        raise IndexError(f"task {index} of {size}")
+    return index % size
+
+
+def _task_to_bytes(task: Task) -> bytes:
+    messages = [[message.role, message.content] for message in task.messages]
+    return json.dumps([messages, task.verifier, task.ground_truth, task.data_source], ensure_ascii=False).encode()
+
+
+def _task_from_bytes(data: bytes) -> Task:
+    messages, verifier, ground_truth, data_source = json.loads(data)
+    return Task(
+        messages=tuple(ChatMessage(role=role, content=content) for role, content in messages),
+        verifier=verifier,
+        ground_truth=ground_truth,
+        data_source=data_source,
+    )

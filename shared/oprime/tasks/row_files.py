@@ -1,0 +1,152 @@
+"""Rows in files: JSONL and parquet, here or on the Hugging Face hub. Reads one piece at a time, writes all or nothing."""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from oprime.runtime.errors import SettingsError
+from oprime.tasks.rows import RawRow
+
+Format = Literal["jsonl", "parquet"]
+HUB_PREFIX = "hf://datasets/"
+_HUB_ADDRESS = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)")
+_ROWS_AT_ONCE = 256
+
+
+def read_rows(location: str, setting: str, columns: Sequence[str] | None = None) -> Iterator[RawRow]:
+    """Rows of a JSONL or parquet file, one after another.
+
+    `location` is a path or `hf://datasets/OWNER/NAME[@REVISION]/FILE`; `setting` names it in errors. `columns` are those to
+    read of a parquet file, of those that it has. A line that is no JSON becomes a RawRow with a problem; raises
+    SettingsError when the file itself cannot be read.
+    """
+    path = local_file(location, setting)
+    read = _parquet_rows(path, location, columns) if file_format(location, setting) == "parquet" else _json_rows(path, location)
+    try:
+        yield from read
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{setting} = {location} cannot be read: {error}. Give a whole JSONL or parquet file") from error
+
+
+def file_format(location: str, setting: str) -> Format:
+    """By the name's ending. Raises SettingsError for others than .jsonl, .json and .parquet."""
+    ending = Path(location).suffix.lower()
+    if ending == ".parquet":
+        return "parquet"
+    if ending in (".jsonl", ".json"):
+        return "jsonl"
+    raise SettingsError(
+        f"{setting} = {location}: the name must end with .jsonl or .parquet, so that its format is known; rename or convert the file"
+    )
+
+
+def local_file(location: str, setting: str) -> Path:
+    """The file's path, fetched from the hub if need be. Raises SettingsError when there is no such file."""
+    if location.startswith(HUB_PREFIX):
+        return _from_hub(location, setting)
+    path = Path(location)
+    if not path.is_file():
+        raise SettingsError(f"{setting} = {location}: no such file; give a JSONL or parquet file, or {HUB_PREFIX}OWNER/NAME/FILE")
+    return path
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]], form: Format) -> int:
+    """Write rows to a file that appears whole or not at all; returns their number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            os.fchmod(handle, 0o644)
+            number = _write_parquet(stream, rows) if form == "parquet" else _write_json(stream, rows)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return number
+
+
+def _from_hub(location: str, setting: str) -> Path:
+    address = _HUB_ADDRESS.fullmatch(location)
+    if address is None:
+        raise SettingsError(f"{setting} = {location}: write {HUB_PREFIX}OWNER/NAME/FILE, or {HUB_PREFIX}OWNER/NAME@REVISION/FILE")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(
+            hf_hub_download(
+                address["repo"],
+                address["file"],
+                repo_type="dataset",
+                revision=address["revision"],
+            )
+        )
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SettingsError(
+            f"{setting} = {location} cannot be fetched: {reason}. Check the name, the network and your access to the data set, "
+            "or download the file elsewhere and give its path"
+        ) from error
+
+
+def _json_rows(path: Path, location: str) -> Iterator[RawRow]:
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield _json_row(line, f"{location}, row {number}")
+
+
+def _json_row(line: bytes, origin: str) -> RawRow:
+    try:
+        return RawRow(origin=origin, value=json.loads(line))
+    except ValueError as error:
+        return RawRow(origin=origin, value=None, problem=str(error))
+
+
+def _parquet_rows(path: Path, location: str, columns: Sequence[str] | None) -> Iterator[RawRow]:
+    from pyarrow.parquet import ParquetFile
+
+    number = 0
+    with ParquetFile(path) as file:
+        known = file.schema_arrow.names
+        wanted = None if columns is None else [name for name in columns if name in known]
+        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=wanted):
+            for value in batch.to_pylist():
+                number += 1
+                yield RawRow(origin=f"{location}, row {number}", value=value)
+
+
+def _write_json(stream: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
+    number = 0
+    for row in rows:
+        stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        number += 1
+    return number
+
+
+def _write_parquet(stream: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    left, number = iter(rows), 0
+    schema = pa.schema(
+        [
+            ("data_source", pa.string()),
+            ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+            ("ability", pa.string()),
+            ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
+            ("extra_info", pa.struct([("index", pa.int64()), ("split", pa.string())])),
+        ]
+    )
+    with ParquetWriter(stream, schema) as writer:
+        while piece := list(islice(left, 4096)):
+            writer.write_table(pa.Table.from_pylist(piece, schema=schema))
+            number += len(piece)
+    return number

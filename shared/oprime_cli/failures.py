@@ -1,0 +1,35 @@
+"""Failures of the command line by name; `main.py` turns them into one line and an exit code."""
+
+from collections.abc import Sequence
+
+from oprime.runtime.errors import OprimeError, SettingsError
+
+
+class UsageError(SettingsError):
+    """The command was called in a way that cannot work; exit code 2."""
+
+
+class PlanRefusedError(SettingsError):
+    """The plan of a run has problems; one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(f"{count} found before anything was started:\n{lines}")
+
+
+class RunBusyError(OprimeError):
+    """Another supervisor runs this run."""
+
+
+class ServiceDiedError(OprimeError):
+    """A service ended although nobody asked it to."""
+
+
+class ServiceNotHealthyError(OprimeError):
+    """A service did not become healthy in time."""
+
+
+class RunStoppedError(OprimeError):
+    """What a command needs is not running."""

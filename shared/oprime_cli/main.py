@@ -1,0 +1,81 @@
+"""The `oprime` command. A command's module is imported only when the command is named."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from oprime.runtime.errors import OprimeError, SettingsError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("oprime_cli.train", "train a model: start all services, watch them, report, stop them"),
+    "resume": ("oprime_cli.resume", "go on with an interrupted run from its last committed step"),
+    "up": ("oprime_cli.up", "start all services in the background without training"),
+    "down": ("oprime_cli.down", "stop a run's services"),
+    "status": ("oprime_cli.status", "show services, step and ledger of a run"),
+    "sft": ("oprime_cli.sft", "fine-tune the starting model on demonstrations"),
+    "tasks": ("oprime_cli.tasks_command", "look at and check the tasks of a run"),
+    "report": ("oprime_cli.report_command", "write the report of a run"),
+    "ledger": ("oprime_cli.ledger", "account for every rollout of a run"),
+    "dead-letters": ("oprime_cli.dead_letters", "list or replay entries that were set aside"),
+    "version": ("oprime_cli.version", "show the versions of oprime and of what it runs on"),
+}
+"""Name -> module and one-line help. A module offers `add_parser(subparsers)` and `run(args) -> int`."""
+
+HIDDEN_COMMANDS = {"supervise": "oprime_cli.supervise"}
+"""What other commands start; no person needs them."""
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 well, 1 failed, 2 wrong settings or usage, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(words)
+    arguments = parser.parse_args(words)
+    module = importlib.import_module(_module_of(arguments.command))
+    try:
+        return int(module.run(arguments))
+    except OprimeError as error:
+        return _failed(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("oprime: interrupted\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The whole parser for the command that `words` name, and only the list of commands otherwise."""
+    parser = argparse.ArgumentParser(
+        prog="oprime",
+        description="Train language models with PRIME: reinforcement learning with implicit process rewards.",
+        epilog="example:\n  oprime train deploy/config/demo.toml\n\n`oprime COMMAND --help` explains a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    named = words[0] if words else ""
+    if named in COMMANDS or named in HIDDEN_COMMANDS:
+        importlib.import_module(_module_of(named)).add_parser(subparsers)
+    else:
+        for name, (_, help_line) in COMMANDS.items():
+            subparsers.add_parser(name, help=help_line)
+    return parser
+
+
+def _module_of(command: str) -> str:
+    return HIDDEN_COMMANDS.get(command) or COMMANDS[command][0]
+
+
+def _failed(error: OprimeError) -> int:
+    if os.environ.get("OPRIME_DEBUG") == "1":
+        raise error
+    sys.stderr.write(f"oprime: {error}\n")
+    return 2 if isinstance(error, SettingsError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

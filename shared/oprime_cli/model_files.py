@@ -1,0 +1,160 @@
+"""What a model directory says about itself, read without loading weights: shape, parameters, tokenizer."""
+
+import hashlib
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oprime.runtime.errors import UnusableInputError
+from oprime_cli.paths import is_local_model
+
+HEADER_LIMIT = 100_000_000
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+HUB_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """A causal language model as its config.json and weight files describe it."""
+
+    parameters: int
+    counted: bool
+    """True when counted from the weight files, False when estimated from config.json."""
+    hidden_size: int
+    layers: int
+    key_value_heads: int
+    head_size: int
+    vocabulary: int
+    max_positions: int
+    """0 when config.json does not limit the length."""
+
+
+def locate(model: str) -> Path:
+    """The directory of a model: a local one, or its copy in the hub's cache (config and tokenizer are fetched if need be).
+
+    Raises UnusableInputError, saying plainly what is missing.
+    """
+    path = Path(model)
+    if path.is_dir():
+        return path
+    if is_local_model(model):
+        raise UnusableInputError(f"there is no model directory {model}: make one (oprime sft), download one, or name a hub id OWNER/NAME")
+    return _from_hub(model)
+
+
+def _from_hub(model: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        config = hf_hub_download(model, "config.json", etag_timeout=HUB_TIMEOUT_S)
+        for name in ("tokenizer_config.json", "tokenizer.json"):
+            hf_hub_download(model, name, etag_timeout=HUB_TIMEOUT_S)
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        said = str(error).strip().split("\n")[0]
+        raise UnusableInputError(
+            f"{model} is no directory here, and the model hub does not give it ({said}): "
+            "check the name, or download it and give its directory"
+        ) from error
+    return Path(config).parent
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """config.json of a model. Raises UnusableInputError."""
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UnusableInputError(f"{directory} has no config.json, so it is no model directory") from error
+    except (OSError, ValueError) as error:
+        raise UnusableInputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise UnusableInputError(f"{path} holds no JSON object")
+    return {**config, **config["text_config"]} if isinstance(config.get("text_config"), dict) else config
+
+
+def facts(directory: Path) -> ModelFacts:
+    """Shape and size of a model. Raises UnusableInputError when config.json lacks what every causal language model has."""
+    config = read_config(directory)
+    try:
+        hidden, layers, heads = int(config["hidden_size"]), int(config["num_hidden_layers"]), int(config["num_attention_heads"])
+        vocabulary = int(config["vocab_size"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnusableInputError(f"{directory / 'config.json'} lacks or misstates {error}: a causal language model is needed") from error
+    counted = count_parameters(directory)
+    return ModelFacts(
+        parameters=counted or estimate_parameters(config),
+        counted=counted > 0,
+        hidden_size=hidden,
+        layers=layers,
+        key_value_heads=int(config.get("num_key_value_heads") or heads),
+        head_size=int(config.get("head_dim") or hidden // heads),
+        vocabulary=vocabulary,
+        max_positions=int(config.get("max_position_embeddings") or 0),
+    )
+
+
+def weight_files(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.safetensors")) or sorted(directory.glob("pytorch_model*.bin"))
+
+
+def count_parameters(directory: Path) -> int:
+    """Parameters in the headers of all safetensors files; 0 when there are none."""
+    return sum(_elements(path) for path in directory.glob("*.safetensors"))
+
+
+def _elements(path: Path) -> int:
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(min(length, HEADER_LIMIT)))
+        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+        raise UnusableInputError(f"{path} is no safetensors file, or is cut short: copy the model again") from error
+
+
+def estimate_parameters(config: dict[str, Any]) -> int:
+    """Parameters of a Llama-like decoder: embeddings, attention with grouped heads, gated feed-forward, norms."""
+    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
+    head_size = config.get("head_dim") or hidden // heads
+    key_value = (config.get("num_key_value_heads") or heads) * head_size
+    attention = 2 * hidden * heads * head_size + 2 * hidden * key_value
+    feed_forward = 3 * hidden * config.get("intermediate_size", 4 * hidden)
+    tables = 1 if config.get("tie_word_embeddings", False) else 2
+    return layers * (attention + feed_forward + 2 * hidden) + tables * config["vocab_size"] * hidden + hidden
+
+
+def has_chat_template(directory: Path) -> bool:
+    if (directory / "chat_template.jinja").exists() or (directory / "chat_template.json").exists():
+        return True
+    return bool(_json(directory / "tokenizer_config.json").get("chat_template"))
+
+
+def has_tokenizer(directory: Path) -> bool:
+    return any((directory / name).exists() for name in TOKENIZER_FILES)
+
+
+def same_tokenizer(one: Path, other: Path) -> bool:
+    """Whether two directories hold tokenizers that give every text the same ids: same vocabulary, merges and added tokens."""
+    return _tokenizer_identity(one) == _tokenizer_identity(other)
+
+
+def _tokenizer_identity(directory: Path) -> dict[str, Any]:
+    whole = _json(directory / "tokenizer.json")
+    if whole:
+        # Truncation, padding and post-processing do not change which id a piece of text gets.
+        wanted = ("model", "added_tokens", "normalizer", "pre_tokenizer")
+        return {name: whole.get(name) for name in wanted}
+    names = ("tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
+    return {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names if (directory / name).exists()}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

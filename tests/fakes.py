@@ -1,0 +1,55 @@
+"""Adapters for tests. They keep their port's contract; nothing here is a mock."""
+
+import asyncio
+import heapq
+from itertools import count
+
+LOOP_TURNS = 20
+"""Turns of the event loop that woken tasks get before time goes on."""
+
+
+class ManualClock:
+    """A Clock that stands still until a test moves it."""
+
+    def __init__(self, start: float = 1_000.0) -> None:
+        self._now = start
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._order = count()
+
+    def now(self) -> float:
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until `advance` has moved the clock by `seconds`; 0 or less only lets others run."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._now + seconds, next(self._order), woken))
+        await woken
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock; whoever has slept long enough runs once the caller waits for something."""
+        self._now += seconds
+        while self._sleepers and self._sleepers[0][0] <= self._now:
+            _, _, woken = heapq.heappop(self._sleepers)
+            if not woken.done():
+                woken.set_result(None)
+
+    async def run_for(self, seconds: float) -> None:
+        """Move the clock from one sleeper's time to the next, and let each run before time goes on."""
+        ends = self._now + seconds
+        await _let_others_run()
+        while self._now < ends:
+            self._sleepers = [sleeper for sleeper in self._sleepers if not sleeper[2].done()]
+            heapq.heapify(self._sleepers)
+            wakes = self._sleepers[0][0] if self._sleepers else ends
+            target = min(wakes, ends)
+            self.advance(target - self._now)
+            self._now = target
+            await _let_others_run()
+
+
+async def _let_others_run() -> None:
+    for _ in range(LOOP_TURNS):
+        await asyncio.sleep(0)

@@ -1,0 +1,191 @@
+"""PRIME in one file: the algorithm that oprime runs as services, as one loop that can be read from top to bottom.
+
+    python tests/golden/prime_in_one_file.py MODEL_DIRECTORY --steps 3
+
+It is the synchronous algorithm (staleness bound 0): a test runs it beside the services and compares the weights. The
+arithmetic is written out here on purpose; only the task, the seeds and the sampler are oprime's, so that both loops see
+the same rollouts. Paper: arXiv 2502.01456, Algorithm 1.
+"""
+
+import argparse
+import copy
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from oprime.core.types import Task
+from oprime.lm.models import load_causal_lm
+from oprime.lm.sampling import sample_response
+from oprime.lm.tokenizers import end_token_ids, load_tokenizer, render_prompt
+from oprime.runtime.settings import ChainSection, TasksSection
+from oprime.tasks.dataset import PromptOrder, load_tasks
+from oprime.tasks.seeds import rollout_seed
+
+
+@dataclass
+class Settings:
+    steps: int = 3
+    seed: int = 0
+    groups_per_batch: int = 8
+    group_size: int = 4
+    max_response_tokens: int = 16
+    low: float = 0.2
+    high: float = 0.8
+    beta: float = 0.5
+    policy_learning_rate: float = 2e-4
+    policy_gradient_clip: float = 1.0
+    prm_learning_rate: float = 1e-3
+    prm_gradient_clip: float = 10.0
+    clip: float = 0.2
+    importance_cap: float = 2.0
+    normalisation_floor: float = 1e-3
+    chain: ChainSection = field(default_factory=ChainSection)
+
+
+@dataclass
+class Rollout:
+    group: int
+    prompt: list[int]
+    response: list[int]
+    behaviour_logprobs: Tensor
+    outcome: float
+    truncated: bool
+
+
+def token_logprobs(model: torch.nn.Module, rollout: Rollout) -> Tensor:
+    """log pi(y_t | x, y_<t) for every response token."""
+    ids = torch.tensor([rollout.prompt + rollout.response])
+    logits = model(input_ids=ids).logits[0, len(rollout.prompt) - 1 : -1].float()
+    return logits.log_softmax(-1)[torch.arange(len(rollout.response)), ids[0, len(rollout.prompt) :]]
+
+
+def is_right(text: str, ground_truth: str) -> float:
+    """The chain task is solved when the response ends with its answer."""
+    return float(text.split()[-1:] == [f"#{ground_truth}"])
+
+
+class Prompts:
+    """Prompts in their seeded order, and the share of groups that recently passed the filter."""
+
+    def __init__(self, settings: Settings, tasks: list[Task]) -> None:
+        self.tasks, self.order = tasks, PromptOrder(settings.seed, len(tasks))
+        self.next_group, self.accepted, self.decided = 0, 4.0, 8.0
+
+    def wave(self, missing: int) -> list[tuple[int, Task]]:
+        """As many prompts as will probably fill the batch."""
+        count = math.ceil(missing / max(self.accepted / self.decided, 1 / 16))
+        groups = range(self.next_group, self.next_group + count)
+        self.next_group += count
+        return [(group, self.tasks[self.order.index(group)]) for group in groups]
+
+    def note(self, *, accepted: bool) -> None:
+        keep = 1 - 1 / 256 if self.decided >= 256 else 1.0
+        self.accepted, self.decided = self.accepted * keep + accepted, self.decided * keep + 1
+
+
+def sample_batch(settings: Settings, prompts: Prompts, policy: torch.nn.Module, tokenizer, end_ids) -> list[list[Rollout]]:  # noqa: ANN001
+    """Sample waves of prompts until enough groups pass the online prompt filter (paper, section 4.1)."""
+    batch: list[list[Rollout]] = []
+    while len(batch) < settings.groups_per_batch:
+        for group, task in prompts.wave(settings.groups_per_batch - len(batch)):
+            rollouts = []
+            for index in range(settings.group_size):
+                prompt = render_prompt(tokenizer, task.messages)
+                sampled = sample_response(
+                    policy,
+                    prompt,
+                    temperature=1.0,
+                    max_tokens=settings.max_response_tokens,
+                    seed=rollout_seed(settings.seed, group, index),
+                    end_ids=end_ids,
+                )
+                response = [int(token) for token in sampled.response_ids]
+                text = tokenizer.decode(response, skip_special_tokens=True)
+                outcome, truncated = is_right(text, task.ground_truth), response[-1] not in end_ids
+                logprobs = torch.as_tensor(sampled.behaviour_logprobs)
+                rollouts.append(Rollout(group, prompt, response, logprobs, outcome, truncated))
+            mean = sum(rollout.outcome for rollout in rollouts) / len(rollouts)
+            accepted = settings.low <= mean <= settings.high and not any(rollout.truncated for rollout in rollouts)
+            prompts.note(accepted=accepted)
+            if accepted:
+                batch.append(rollouts)
+    return batch[: settings.groups_per_batch]
+
+
+def update_prm(settings: Settings, prm, optimizer, reference_logprobs: list[Tensor], rollouts: list[Rollout]) -> None:  # noqa: ANN001
+    """Cross-entropy between the outcome and sigmoid(beta * sum of log-ratios) (paper, Eq. 4)."""
+    optimizer.zero_grad()
+    for rollout, reference in zip(rollouts, reference_logprobs, strict=True):
+        score = settings.beta * (token_logprobs(prm, rollout) - reference).sum()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(score, torch.tensor(rollout.outcome))
+        (loss / len(rollouts)).backward()
+    torch.nn.utils.clip_grad_norm_(prm.parameters(), settings.prm_gradient_clip)
+    optimizer.step()
+
+
+def advantages(settings: Settings, rollouts: list[Rollout], process_rewards: list[Tensor]) -> list[Tensor]:
+    """Leave-one-out advantages of both reward sources, summed (paper, Eq. 5), whitened over all tokens of the batch."""
+    process_returns = [reward.flip(0).cumsum(0).flip(0) for reward in process_rewards]
+    largest = max(float(values.abs().max()) for values in process_returns)
+    scale = 1.0 if largest < settings.normalisation_floor else largest + 1e-6
+    process_rewards = [reward / scale for reward in process_rewards]
+    means = [reward.mean() for reward in process_rewards]
+    totals = []
+    for i, rollout in enumerate(rollouts):
+        siblings = [j for j, other in enumerate(rollouts) if other.group == rollout.group and j != i]
+        process_baseline = torch.stack([means[j] for j in siblings]).mean()
+        outcome_baseline = sum(rollouts[j].outcome for j in siblings) / len(siblings)
+        process_return = (process_rewards[i] - process_baseline).flip(0).cumsum(0).flip(0)
+        totals.append(process_return + (rollout.outcome - outcome_baseline))
+    every = torch.cat(totals)
+    return [(values - every.mean()) / (every.var() + 1e-8).sqrt() for values in totals]
+
+
+def update_policy(settings: Settings, policy, optimizer, rollouts: list[Rollout], advantage: list[Tensor]) -> None:  # noqa: ANN001
+    """Clipped policy loss over all response tokens, with truncated importance sampling against the sampler."""
+    optimizer.zero_grad()
+    tokens = sum(len(rollout.response) for rollout in rollouts)
+    for rollout, values in zip(rollouts, advantage, strict=True):
+        logprobs = token_logprobs(policy, rollout)
+        proximal = logprobs.detach()
+        weight = (proximal - rollout.behaviour_logprobs).exp().clamp(max=settings.importance_cap)
+        ratio = (logprobs - proximal).exp()
+        surrogate = torch.minimum(ratio * values, ratio.clamp(1 - settings.clip, 1 + settings.clip) * values)
+        (-(weight * surrogate).sum() / tokens).backward()
+    torch.nn.utils.clip_grad_norm_(policy.parameters(), settings.policy_gradient_clip)
+    optimizer.step()
+
+
+def train(model_path: str, settings: Settings) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Run PRIME (paper, Algorithm 1); returns policy and PRM."""
+    tokenizer = load_tokenizer(model_path)
+    end_ids = end_token_ids(tokenizer, model_path)
+    policy = load_causal_lm(model_path)
+    prm, reference = copy.deepcopy(policy), copy.deepcopy(policy).requires_grad_(False)
+    policy_optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.policy_learning_rate, weight_decay=0.0)
+    prm_optimizer = torch.optim.AdamW(prm.parameters(), lr=settings.prm_learning_rate, weight_decay=0.0)
+    prompts = Prompts(settings, list(load_tasks(TasksSection(source="chain", chain=settings.chain), "train")))
+    for step in range(1, settings.steps + 1):
+        batch = sample_batch(settings, prompts, policy, tokenizer, end_ids)
+        rollouts = [rollout for group in batch for rollout in group]
+        reference_logprobs = [token_logprobs(reference, rollout) for rollout in rollouts]
+        update_prm(settings, prm, prm_optimizer, reference_logprobs, rollouts)
+        with torch.no_grad():
+            process_rewards = [
+                settings.beta * (token_logprobs(prm, rollout) - log_reference)
+                for rollout, log_reference in zip(rollouts, reference_logprobs, strict=True)
+            ]
+        update_policy(settings, policy, policy_optimizer, rollouts, advantages(settings, rollouts, process_rewards))
+        mean = sum(rollout.outcome for rollout in rollouts) / len(rollouts)
+        print(f"step {step}: outcome reward {mean:.3f} over {len(rollouts)} rollouts")  # noqa: T201
+    return policy, prm
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="PRIME in one file.")
+    parser.add_argument("model", help="directory of the starting model, for example runs/chain-sft")
+    parser.add_argument("--steps", type=int, default=3)
+    arguments = parser.parse_args()
+    train(arguments.model, Settings(steps=arguments.steps))

@@ -1,0 +1,288 @@
+"""The supervisor with real child processes: what dies, who is told, and that nothing is left behind."""
+
+import functools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from oprime.runtime.errors import SettingsError
+from oprime.runtime.settings import EndpointsSection
+from oprime_cli.check_machine import cannot_listen
+from oprime_cli.failures import RunBusyError, ServiceDiedError, ServiceNotHealthyError
+from oprime_cli.health import http_health
+from oprime_cli.launch import with_free_ports
+from oprime_cli.processes import is_same_process, marked, start_ticks
+from oprime_cli.run_folder import RunFolder, prepare_folder, sole_supervisor
+from oprime_cli.supervisor import Guard, ProcessSpec, Supervisor
+
+TIMEOUT_S = 30.0
+
+SLEEPER = "import time; time.sleep(600)"
+STUBBORN = "import pathlib, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+DYING = "import sys; print('loading'); print('ValueError: no such model', file=sys.stderr); print('bye'); sys.exit(3)"
+ESCAPING = """
+import pathlib, subprocess, sys, time
+# A grandchild in a session of its own, without the run's environment: neither group nor variables lead to it.
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True, env={})
+pathlib.Path(sys.argv[1]).write_text(str(child.pid))
+time.sleep(600)
+"""
+
+
+def healthy() -> bool:
+    return True
+
+
+def never_healthy() -> bool:
+    return False
+
+
+def spec(name: str, code: str, *words: object, health: Callable[[], bool] = healthy, stage: int = 0) -> ProcessSpec:
+    return ProcessSpec(name=name, argv=(sys.executable, "-c", code, *map(str, words)), health=health, stop_stage=stage)
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    return is_same_process(pid, start_ticks(pid))
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    return tmp_path / "logs"
+
+
+def test_a_child_that_dies_ends_all_and_the_error_names_its_log_and_its_last_error(logs: Path) -> None:
+    with pytest.raises(ServiceDiedError) as caught, Guard(), Supervisor([spec("steady", SLEEPER), spec("prm", DYING)], logs=logs) as supervisor:
+        supervisor.start()
+        pids = supervisor.pids()
+        while True:
+            supervisor.check()
+            time.sleep(0.02)
+    assert "prm ended with exit code 3" in str(caught.value)
+    assert str(logs / "prm.log") in str(caught.value)
+    assert "ValueError: no such model" in str(caught.value)
+    assert not any(alive(pid) for pid in pids.values())
+
+
+def test_waiting_for_health_ends_when_a_child_dies(logs: Path) -> None:
+    with pytest.raises(ServiceDiedError, match="prm ended"), Guard(), Supervisor([spec("prm", DYING, health=never_healthy)], logs=logs) as one:
+        one.start()
+        one.wait_healthy(timeout_s=TIMEOUT_S)
+
+
+def test_a_service_that_never_gets_healthy_is_named_with_its_log(logs: Path) -> None:
+    with Guard(), Supervisor([spec("good", SLEEPER), spec("slow", SLEEPER, health=never_healthy)], logs=logs) as supervisor:
+        supervisor.start()
+        with pytest.raises(ServiceNotHealthyError) as caught:
+            supervisor.wait_healthy(timeout_s=0.3)
+    assert str(caught.value).startswith("slow not healthy after 0.3 s")
+    assert str(logs / "slow.log") in str(caught.value)
+
+
+def test_an_http_server_is_healthy_once_it_answers(logs: Path, tmp_path: Path) -> None:
+    (tmp_path / "healthz").write_text("ok")
+    port = int(with_free_ports(EndpointsSection()).gateway.rpartition(":")[2])
+    health = functools.partial(http_health, f"http://127.0.0.1:{port}/healthz")
+    assert not health()
+    argv = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(tmp_path), str(port))
+    with Guard(), Supervisor([ProcessSpec(name="gateway", argv=argv, health=health)], logs=logs) as supervisor:
+        supervisor.start()
+        supervisor.wait_healthy(timeout_s=TIMEOUT_S)
+        assert health()
+    assert not health()
+
+
+def test_stages_are_stopped_in_order(logs: Path) -> None:
+    specs = [spec("worker", SLEEPER, stage=2), spec("gateway", SLEEPER, stage=0), spec("coordinator", SLEEPER, stage=1)]
+    with Guard(), Supervisor(specs, logs=logs) as supervisor:
+        supervisor.start()
+    assert supervisor.stopped == ["gateway", "coordinator", "worker"]
+
+
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_time(logs: Path, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    with Guard(), Supervisor([spec("stubborn", STUBBORN, ready)], logs=logs, grace_s=0.2) as supervisor:
+        supervisor.start()
+        wait_until(ready.exists)
+        pid = supervisor.pids()["stubborn"]
+    assert not alive(pid)
+
+
+def test_a_grandchild_that_left_group_session_and_environment_does_not_survive(logs: Path, tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    with Guard(), Supervisor([spec("escaping", ESCAPING, note)], logs=logs) as supervisor:
+        supervisor.start()
+        wait_until(lambda: note.exists() and note.read_text())
+        grandchild = int(note.read_text())
+        assert alive(grandchild)
+        # The service is killed before the sweep could have found its child through it.
+    assert not alive(grandchild)
+
+
+SUPERVISOR = """
+import sys, time
+from pathlib import Path
+from oprime_cli.supervisor import Guard, ProcessSpec, Supervisor
+sleeper, stubborn, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+specs = [
+    ProcessSpec(name="sleeper", argv=(sys.executable, "-c", sleeper), health=lambda: True),
+    ProcessSpec(name="stubborn", argv=(sys.executable, "-c", stubborn, str(folder / "ready")), health=lambda: True),
+]
+with Guard() as guard, Supervisor(specs, logs=folder / "logs") as supervisor:
+    supervisor.start()
+    while not (folder / "ready").exists():
+        time.sleep(0.02)
+    (folder / "started.tmp").write_text(guard.marker + " " + " ".join(map(str, supervisor.pids().values())))
+    (folder / "started.tmp").rename(folder / "started")
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def killed_supervisor(tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
+    """The marker and the children of a supervisor that was just killed with SIGKILL."""
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, SLEEPER, STUBBORN, str(tmp_path)])
+    try:
+        wait_until((tmp_path / "started").exists)
+        marker, *pids = (tmp_path / "started").read_text().split()
+        yield marker, [int(pid) for pid in pids]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_sigkill_of_the_supervisor_leaves_no_child(killed_supervisor: tuple[str, list[int]], tmp_path: Path) -> None:
+    marker, pids = killed_supervisor
+    assert all(alive(pid) for pid in pids)
+    supervisor = next(pid for pid in _parents(pids))
+    os.kill(supervisor, signal.SIGKILL)
+    wait_until(lambda: not any(alive(pid) for pid in pids))
+    assert marked(marker) == {}
+
+
+def _parents(pids: list[int]) -> set[int]:
+    return {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids}
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from oprime_cli.run_folder import RunFolder, sole_supervisor
+folder = RunFolder(Path(sys.argv[1]))
+with sole_supervisor(folder):
+    (folder.path / "held").touch()
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[tuple[RunFolder, "subprocess.Popen[bytes]"]]:
+    """A run that another process supervises."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)])
+    try:
+        wait_until((tmp_path / "held").exists)
+        yield RunFolder(tmp_path), process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_second_supervisor_is_refused(held: tuple[RunFolder, "subprocess.Popen[bytes]"]) -> None:
+    folder, process = held
+    assert folder.supervisor_pid() == process.pid
+    with pytest.raises(RunBusyError, match=f"process {process.pid}"), sole_supervisor(folder):
+        pass
+
+
+def test_the_lock_of_a_killed_supervisor_is_taken_over(held: tuple[RunFolder, "subprocess.Popen[bytes]"]) -> None:
+    folder, process = held
+    process.kill()
+    process.wait()
+    assert folder.lock.read_text()
+    assert folder.supervisor_pid() is None
+    with sole_supervisor(folder):
+        assert folder.supervisor_pid() == os.getpid()
+    assert folder.supervisor_pid() is None
+
+
+def test_another_process_with_the_same_id_does_not_hold_the_lock(tmp_path: Path) -> None:
+    ticks = start_ticks(os.getpid())
+    assert ticks is not None
+    folder = RunFolder(tmp_path)
+    folder.lock.write_text(f'{{"pid": {os.getpid()}, "start_ticks": {ticks - 1}}}')
+    assert folder.supervisor_pid() is None
+
+
+def test_a_taken_port_is_found() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        assert "in use" in cannot_listen("127.0.0.1", port)
+    assert cannot_listen("127.0.0.1", port) == ""
+
+
+def test_ports_zero_become_distinct_free_ports_and_others_stay() -> None:
+    chosen = with_free_ports(EndpointsSection(prm="127.0.0.1:7777"))
+    addresses = [chosen.coordinator, chosen.generator, chosen.verifier, chosen.learner, chosen.gateway]
+    assert chosen.prm == "127.0.0.1:7777"
+    assert len(set(addresses)) == 5
+    assert all(int(address.rpartition(":")[2]) > 0 for address in addresses)
+
+
+def test_an_address_without_a_port_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"endpoints.prm = 'localhost'.*HOST:PORT"):
+        with_free_ports(EndpointsSection(prm="localhost"))
+
+
+def test_ctrl_c_while_children_stop_kills_them_at_once(tmp_path: Path) -> None:
+    script = textwrap.dedent(SUPERVISOR).replace("time.sleep(600)\n", "pass\n").replace(
+        "Supervisor(specs, logs=folder / \"logs\")", "Supervisor(specs, logs=folder / \"logs\", grace_s=600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, SLEEPER, STUBBORN, str(tmp_path)])
+    try:
+        wait_until((tmp_path / "started").exists)
+        _, *pids = (tmp_path / "started").read_text().split()
+        wait_until(lambda: not alive(int(pids[0])))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT_S) == 0
+        assert not any(alive(int(pid)) for pid in pids)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_an_existing_run_is_kept_unless_a_fresh_one_is_asked_for(tmp_path: Path) -> None:
+    from oprime_cli.run_config import RunConfig
+
+    config = RunConfig.from_document(
+        {
+            "run": {"name": "one", "directory": str(tmp_path), "steps": 1},
+            "model": {"path": "model"},
+            "tasks": {"source": "chain"},
+            "coordinator": {"groups_per_batch": 1},
+        },
+        origin="test",
+    )
+    folder = prepare_folder(config, fresh=False, command="train one.toml")
+    folder.write_original(config)
+    (folder.path / "metrics.jsonl").write_text("old")
+    with pytest.raises(SettingsError, match="was begun in .*oprime resume .*--fresh"):
+        prepare_folder(config, fresh=False, command="train one.toml")
+    assert folder.metrics.read_text() == "old"
+    prepare_folder(config, fresh=True, command="train one.toml")
+    assert not folder.metrics.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]

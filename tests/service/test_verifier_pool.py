@@ -1,0 +1,247 @@
+"""Real worker processes."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from oprime.core.types import Outcome, OutcomeStatus
+from oprime.runtime.errors import NotReadyError, SettingsError, UnusableInputError
+from oprime_verifier.worker import WorkerSetup
+from oprime_verifier.worker_pool import WorkerPool
+
+PLUGINS = "service.verifier_plugins"
+GENEROUS_S = 60.0
+SHORT_S = 1.0
+
+
+def plugins(*names: str) -> dict[str, str]:
+    return {name: f"{PLUGINS}:{name}" for name in names}
+
+
+@asynccontextmanager
+async def running(
+    *names: str, deadline_s: float = GENEROUS_S, workers: int = 1, attempts: int = 2, memory_mib: int = 2048
+) -> AsyncIterator[WorkerPool]:
+    setup = WorkerSetup(plugins=plugins(*names), memory_bytes=memory_mib * 2**20, deadline_s=deadline_s)
+    pool = WorkerPool(setup, workers=workers, attempts=attempts)
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(GENEROUS_S):
+        while not condition():  # noqa: ASYNC110 - the condition is another process's
+            await asyncio.sleep(0.02)
+
+
+def started(folder: Path) -> int:
+    """Workers that took an item of `wait_for_file`."""
+    return len(list(folder.glob("pid-*")))
+
+
+def running_process(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+async def judged(answer: Awaitable[tuple[Outcome, float]]) -> tuple[OutcomeStatus, float | None, str]:
+    outcome, seconds = await answer
+    assert seconds >= 0
+    return outcome.status, outcome.score, outcome.reason
+
+
+async def test_worker_processes_judge_with_built_in_verifiers_and_plug_ins() -> None:
+    async with running("mapping", "outcome", "repeat", workers=2) as pool:
+        outcome, seconds = await pool.judge("math", "so \\boxed{\\frac{2}{4}}", "0.5")
+        assert outcome == Outcome(status=OutcomeStatus.SCORED, score=1.0, answer="\\frac{2}{4}", verifier="math")
+        assert seconds > 0
+        assert (await pool.judge("chain", "=1 #8", "8"))[0].score == 1.0
+        assert (await pool.judge("mapping", "ab", "c"))[0] == Outcome(
+            status=OutcomeStatus.SCORED, score=0.25, answer="AB", reason="a quarter", verifier="mapping"
+        )
+        assert await judged(pool.judge("outcome", "ab", "c")) == (OutcomeStatus.INVALID, 0.0, "ab is not for c")
+        assert [known["name"] for known in pool.verifiers] == ["math", "exact", "chain", "mapping", "outcome", "repeat"]
+
+
+async def test_long_and_unusual_text_arrives_whole() -> None:
+    text = "é\u2028\x00\U0001f600" * 25_000
+    async with running("repeat") as pool:
+        assert (await pool.judge("repeat", text, "ß"))[0].answer == "100000 \U0001f600 ß"
+        long = await judged(pool.judge("repeat", "x" * 1_000_001, ""))
+        assert long == (OutcomeStatus.INVALID, 0.0, "the response has 1000001 characters; at most 1000000 are judged")
+
+
+async def test_a_verifier_that_hangs_ends_as_an_error_and_the_next_item_is_judged() -> None:
+    async with running("hang", deadline_s=SHORT_S) as pool:
+        await until(lambda: pool.ready_workers == 1)
+        first = pool.pids
+        status, score, reason = await judged(pool.judge("hang", "hang", ""))
+        assert (status, score) == (OutcomeStatus.ERROR, None)
+        assert reason == "no verdict within 1 s (verifier.deadline_s) (2 attempts)"
+        assert not running_process(first[0])
+        assert await judged(pool.judge("hang", "fine", "")) == (OutcomeStatus.SCORED, 1.0, "")
+        assert pool.killed == 2
+
+
+async def test_a_verifier_that_ignores_sigterm_is_killed_with_its_children(tmp_path: Path) -> None:
+    pid_file = tmp_path / "child"
+    async with running("hang_and_ignore_sigterm", deadline_s=SHORT_S, attempts=1) as pool:
+        assert (await pool.judge("hang_and_ignore_sigterm", "hang", str(pid_file)))[0].status is OutcomeStatus.ERROR
+        child = int(pid_file.read_text(encoding="utf-8"))
+        await until(lambda: not running_process(child))
+        assert (await pool.judge("hang_and_ignore_sigterm", "fine", ""))[0].score == 1.0
+
+
+async def test_arithmetic_that_holds_the_interpreter_lock_is_stopped_too() -> None:
+    # No filter knows this one: each exponent is small, their product is not.
+    bomb = "\\boxed{" + "(" * 6 + "9" + "^{9999})" * 6 + "}"
+    async with running(deadline_s=SHORT_S, attempts=1) as pool:
+        status, score, reason = await judged(pool.judge("math", bomb, "5"))
+        assert (status, score) == (OutcomeStatus.ERROR, None)
+        assert "no verdict within 1 s" in reason
+        assert (await pool.judge("math", "\\boxed{5}", "5"))[0].score == 1.0
+
+
+async def test_an_item_whose_worker_is_killed_is_tried_again(tmp_path: Path) -> None:
+    async with running("wait_for_file") as pool:
+        answer = asyncio.create_task(pool.judge("wait_for_file", "", str(tmp_path)))
+        await until(lambda: started(tmp_path) == 1)
+        os.kill(pool.pids[0], signal.SIGKILL)
+        (tmp_path / "released").touch()
+        outcome, _ = await answer
+        assert outcome.score == 1.0
+        assert started(tmp_path) == 2
+        assert pool.killed == 1
+
+
+async def test_an_item_that_kills_its_worker_once_is_judged_by_the_next(tmp_path: Path) -> None:
+    async with running("die_once") as pool:
+        assert (await pool.judge("die_once", "", str(tmp_path / "marker")))[0].score == 1.0
+
+
+async def test_a_worker_killed_while_idle_costs_no_attempt() -> None:
+    async with running("repeat", attempts=1) as pool:
+        await until(lambda: pool.ready_workers == 1)
+        os.kill(pool.pids[0], signal.SIGKILL)
+        await until(lambda: pool.killed == 1)
+        assert (await pool.judge("repeat", "a", "b"))[0].score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("exit_process", "the worker ended with exit code 3"),
+        ("raises", "verifier raises raised RuntimeError: no judgement for r"),
+        ("leave", "verifier leave raised SystemExit: enough"),
+        ("too_much_memory", "verifier too_much_memory raised MemoryError"),
+        ("two", "the verifier returned the score 2.0"),
+        ("nan", "the verifier returned the score nan"),
+        ("text", "the verifier returned 'correct', a str"),
+        ("nothing", "the verifier returned None, a NoneType"),
+        ("asynchronous", "a coroutine"),
+        ("mapping_without_score", "without `score`"),
+    ],
+)
+async def test_a_broken_plug_in_is_an_error_with_its_reason(name: str, what: str) -> None:
+    async with running(name) as pool:
+        status, score, reason = await judged(pool.judge(name, "r", "g"))
+        assert (status, score) == (OutcomeStatus.ERROR, None)
+        assert what in reason
+        assert reason.endswith("(2 attempts)")
+
+
+async def test_a_plug_in_that_prints_does_not_disturb_the_protocol() -> None:
+    async with running("chatter") as pool:
+        assert (await pool.judge("chatter", "", ""))[0].score == 1.0
+        assert (await pool.judge("exact", "a", "a"))[0].score == 1.0
+
+
+async def test_a_caller_that_gives_up_leaves_the_worker_usable(tmp_path: Path) -> None:
+    async with running("wait_for_file", "repeat") as pool:
+        answer = asyncio.create_task(pool.judge("wait_for_file", "", str(tmp_path)))
+        waiting = asyncio.create_task(pool.judge("repeat", "never taken", ""))
+        await until(lambda: started(tmp_path) == 1)
+        for task in (answer, waiting):
+            task.cancel()
+        assert await asyncio.gather(answer, waiting, return_exceptions=True) != [None, None]
+        (tmp_path / "released").touch()
+        assert (await pool.judge("repeat", "a", "b"))[0].answer == "1 a b"
+        assert pool.killed == 0
+
+
+async def test_items_go_to_as_many_workers_as_there_are(tmp_path: Path) -> None:
+    async with running("wait_for_file", workers=2) as pool:
+        answers = [asyncio.create_task(pool.judge("wait_for_file", "", str(tmp_path))) for _ in range(2)]
+        await until(lambda: started(tmp_path) == 2)
+        (tmp_path / "released").touch()
+        assert [outcome.score for outcome, _ in await asyncio.gather(*answers)] == [1.0, 1.0]
+
+
+async def test_an_unknown_verifier_is_refused() -> None:
+    async with running() as pool:
+        with pytest.raises(UnusableInputError, match="'maths': this service offers chain, exact, math;"):
+            await pool.judge("maths", "a", "b")
+
+
+async def test_nothing_is_judged_before_the_start() -> None:
+    pool = WorkerPool(WorkerSetup(plugins={}, memory_bytes=2**31, deadline_s=1), workers=1, attempts=1)
+    with pytest.raises(NotReadyError):
+        await pool.judge("math", "a", "b")
+
+
+async def test_a_plug_in_that_cannot_be_imported_stops_the_start() -> None:
+    setup = WorkerSetup(plugins={"mine": "nowhere_to_be_found:judge"}, memory_bytes=2**31, deadline_s=1)
+    pool = WorkerPool(setup, workers=1, attempts=1)
+    with pytest.raises(SettingsError, match=r"verifier\.plugins\.mine = 'nowhere_to_be_found:judge' cannot be imported"):
+        await pool.start()
+    assert psutil.Process().children() == []
+
+
+async def test_no_process_is_left_after_close(tmp_path: Path) -> None:
+    async with running("wait_for_file", workers=2) as pool:
+        answer = asyncio.create_task(pool.judge("wait_for_file", "", str(tmp_path)))
+        await until(lambda: pool.ready_workers == 2 and started(tmp_path) == 1)
+        pids = pool.pids
+    assert not any(running_process(pid) for pid in pids)
+    assert psutil.Process().children() == []
+    answer.cancel()
+    await asyncio.gather(answer, return_exceptions=True)
+
+
+PARENT = """
+import asyncio, sys
+from oprime_verifier.worker import WorkerSetup
+from oprime_verifier.worker_pool import WorkerPool
+
+async def main():
+    setup = WorkerSetup(plugins={"hang": "service.verifier_plugins:hang"}, memory_bytes=2**31, deadline_s=600)
+    pool = WorkerPool(setup, workers=1, attempts=1)
+    await pool.start()
+    task = asyncio.create_task(pool.judge("hang", "hang", ""))
+    await asyncio.sleep(0.2)
+    print(pool.pids[0], flush=True)
+    await task
+
+asyncio.run(main())
+"""
+
+
+def test_a_hanging_worker_dies_with_a_service_that_is_killed() -> None:
+    tests = str(Path(__file__).parents[1])
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": tests}) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        assert running_process(worker)
+        parent.kill()
+        parent.wait()
+        asyncio.run(until(lambda: not running_process(worker)))

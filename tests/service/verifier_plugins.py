@@ -1,0 +1,117 @@
+"""Plug-ins of every kind, for the verifier's tests. Worker processes import this module by name."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from oprime.core.types import Outcome, OutcomeStatus
+
+MEMORY = 1 << 34
+
+
+def length(response: str, ground_truth: str) -> float:
+    """Share of the wanted number of characters."""
+    return min(1.0, len(response) / int(ground_truth))
+
+
+def mapping(response: str, ground_truth: str) -> Mapping[str, object]:
+    return {"score": 0.25, "answer": response.upper(), "reason": "a quarter", "acc": ground_truth}
+
+
+def outcome(response: str, ground_truth: str) -> Outcome:
+    return Outcome(status=OutcomeStatus.INVALID, score=0.0, reason=f"{response} is not for {ground_truth}")
+
+
+def repeat(response: str, ground_truth: str) -> Outcome:
+    return Outcome(status=OutcomeStatus.SCORED, score=1.0, answer=f"{len(response)} {response[-1:]} {ground_truth}")
+
+
+def hang(response: str, ground_truth: str) -> float:
+    while response == "hang":
+        pass
+    return 1.0
+
+
+def hang_and_ignore_sigterm(response: str, ground_truth: str) -> float:
+    """Also starts a child that would outlive a plain kill; writes its id into the file that `ground_truth` names."""
+    if response != "hang":
+        return 1.0
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(ground_truth).write_text(str(child.pid), encoding="utf-8")
+    while True:
+        time.sleep(1)
+
+
+def die_once(response: str, ground_truth: str) -> float:
+    """Ends its process unless the file `ground_truth` already exists."""
+    marker = Path(ground_truth)
+    if marker.exists():
+        return 1.0
+    marker.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0.0
+
+
+def wait_for_file(response: str, ground_truth: str) -> float:
+    """Says that it runs, by its process id, and then waits until it is killed or the file `released` exists."""
+    folder = Path(ground_truth)
+    (folder / f"pid-{os.getpid()}").touch()
+    while not (folder / "released").exists():
+        time.sleep(0.01)
+    return 1.0
+
+
+def exit_process(response: str, ground_truth: str) -> float:
+    os._exit(3)
+
+
+def leave(response: str, ground_truth: str) -> float:
+    sys.exit("enough")
+
+
+def too_much_memory(response: str, ground_truth: str) -> float:
+    return float(len(bytearray(MEMORY)) > 0)
+
+
+def chatter(response: str, ground_truth: str) -> float:
+    sys.stdout.write("not a frame\n")
+    sys.stdout.flush()
+    os.write(1, b"\x00\x00\x00\x01x")
+    return float(sys.stdin.read() == "")
+
+
+def raises(response: str, ground_truth: str) -> float:
+    raise RuntimeError(f"no judgement for {response}")
+
+
+def two(response: str, ground_truth: str) -> float:
+    return 2.0
+
+
+def nan(response: str, ground_truth: str) -> float:
+    return float("nan")
+
+
+def text(response: str, ground_truth: str) -> str:
+    return "correct"
+
+
+def nothing(response: str, ground_truth: str) -> None:
+    return None
+
+
+async def asynchronous(response: str, ground_truth: str) -> float:
+    return 1.0
+
+
+def mapping_without_score(response: str, ground_truth: str) -> Mapping[str, object]:
+    return {"acc": 1.0}
+
+
+NOT_A_FUNCTION = 3

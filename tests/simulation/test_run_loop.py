@@ -1,0 +1,98 @@
+"""The run loop under seeded faults. A failure prints its seed in the test's name."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from simulation.world import GROUP_SIZE, World
+
+from oprime.ports import LIVE
+from oprime_coordinator.restore import restore_from_checkpoint
+
+
+async def finished(world: World) -> World:
+    await world.begin()
+    await world.run()
+    return world
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1, 2, 4])
+async def test_every_step_gets_a_full_batch_and_no_rollout_is_trained_twice(max_staleness: int) -> None:
+    world = await finished(World(seed=1, max_staleness=max_staleness, steps=12))
+    assert [len(world.groups_by_step[step]) for step in range(1, 13)] == [4] * 12
+    assert set(world.trained.values()) == {1}
+    assert sum(world.trained.values()) == 12 * 4 * GROUP_SIZE
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1, 2, 4])
+@pytest.mark.parametrize("seed", range(4))
+async def test_staleness_never_exceeds_its_bound(seed: int, max_staleness: int) -> None:
+    world = await finished(World(seed=seed, max_staleness=max_staleness, steps=10))
+    assert max(world.staleness) <= max_staleness
+
+
+async def test_the_bound_is_used_when_it_allows_old_rollouts() -> None:
+    world = await finished(World(seed=3, max_staleness=2, steps=20))
+    assert max(world.staleness) > 0
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1, 4])
+@pytest.mark.parametrize("seed", range(5))
+async def test_crashes_repeat_work_but_nothing_counts_twice(seed: int, max_staleness: int) -> None:
+    world = await finished(World(seed=seed, max_staleness=max_staleness, steps=10, crash_share=0.1))
+    assert [len(groups) for groups in world.groups_by_step.values()] == [4] * 10
+    assert set(world.trained.values()) == {1}
+    assert max(world.staleness) <= max_staleness
+
+
+async def test_crashes_do_not_change_what_the_synchronous_algorithm_trains_on() -> None:
+    calm = await finished(World(seed=5, max_staleness=0, steps=8))
+    stormy = World(seed=5, max_staleness=0, steps=8, crash_share=0.08)
+    await stormy.begin()
+    stormy.dice.seed(99)
+    await stormy.run()
+    assert stormy.groups_by_step == calm.groups_by_step
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_rollouts_that_cannot_be_verified_shrink_their_group_and_are_dead_in_the_ledger(seed: int) -> None:
+    world = await finished(World(seed=seed, max_staleness=1, steps=6, error_share=0.2))
+    assert (await world.states())["dead"] > 0
+    assert set(world.trained.values()) == {1}
+
+
+async def test_the_ledger_closes_when_the_run_ends() -> None:
+    world = await finished(World(seed=2, max_staleness=2, steps=6))
+    await world.loop.close_ledger()
+    counts = await world.queue.ledger_counts()
+    assert counts.get(LIVE, 0) == 0
+    assert counts["trained"] == 6 * 4 * GROUP_SIZE
+
+
+async def test_step_rows_are_written_once_per_step_without_crashes() -> None:
+    world = await finished(World(seed=2, max_staleness=1, steps=6))
+    assert world.step_rows == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_run_that_lost_its_queue_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    world = World(seed=4, max_staleness=1, steps=8)
+    await world.begin()
+    while world.loop.state.committed_step < 4:
+        await world.turn()
+    ledger = {rollout_id: state async for rollout_id, state in world.queue.ledger_entries()}
+    (tmp_path / "state.json").write_bytes(world.loop.state.to_bytes())
+    (tmp_path / "ledger.json").write_text(json.dumps(ledger))
+    trained_before = dict(world.groups_by_step)
+
+    again = World(seed=4, max_staleness=1, steps=8)
+    again.version = 4
+    restored = await restore_from_checkpoint(again.queue, tmp_path, 4, lambda group: replace(again.loop.ticket(group), min_weight_version=0))  # pyright: ignore[reportArgumentType]
+    await again.loop.begin(restored)
+    await again.run()
+
+    assert sorted(again.groups_by_step) == [5, 6, 7, 8]
+    earlier = {group for groups in trained_before.values() for group in groups}
+    later = [group for groups in again.groups_by_step.values() for group in groups]
+    assert not earlier & set(later)
+    assert len(later) == len(set(later))

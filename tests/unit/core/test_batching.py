@@ -1,0 +1,74 @@
+"""Cutting a batch into optimizer steps, ranks and micro-batches."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oprime.core.batching import shard, split_groups, unshard
+
+
+def test_groups_are_split_evenly_and_in_order() -> None:
+    assert split_groups("abcdef", 2) == [["a", "b", "c"], ["d", "e", "f"]]
+    assert split_groups("abcdefgh", 3) == [["a", "b", "c"], ["d", "e", "f"], ["g", "h"]]
+    assert split_groups([1, 2], 1) == [[1, 2]]
+
+
+@pytest.mark.parametrize("parts", [0, 4])
+def test_every_optimizer_step_needs_a_group(parts: int) -> None:
+    with pytest.raises(ValueError, match=rf"updates_per_batch \({parts}\) must be from 1 to .* \(3\)"):
+        split_groups([1, 2, 3], parts)
+
+
+def test_rollouts_of_similar_length_share_a_micro_batch() -> None:
+    assert shard([5, 90, 6, 80], ranks=1, micro_batch_rollouts=2) == [[[1, 3], [2, 0]]]
+    assert shard([5, 90, 6, 80], ranks=2, micro_batch_rollouts=1) == [[[1], [2]], [[3], [0]]]
+
+
+def test_ranks_share_the_work_before_a_micro_batch_is_filled() -> None:
+    assert shard([1, 1, 1, 1], ranks=2, micro_batch_rollouts=8) == [[[0, 1]], [[2, 3]]]
+
+
+def test_a_rank_without_work_gets_empty_micro_batches() -> None:
+    assert shard([7], ranks=3, micro_batch_rollouts=2) == [[[0]], [[]], [[]]]
+    assert shard([7, 7, 7], ranks=2, micro_batch_rollouts=1) == [[[0], [2]], [[1], []]]
+
+
+def test_no_rollouts_no_micro_batches() -> None:
+    assert shard([], ranks=2, micro_batch_rollouts=4) == [[], []]
+    assert unshard([[], []], [[], []]) == []
+
+
+@pytest.mark.parametrize(("ranks", "size"), [(0, 1), (1, 0)])
+def test_sizes_must_be_positive(ranks: int, size: int) -> None:
+    with pytest.raises(ValueError, match=rf"ranks \({ranks}\) and micro_batch_rollouts \({size}\) must be positive"):
+        shard([1], ranks=ranks, micro_batch_rollouts=size)
+
+
+def test_values_of_another_layout_are_refused() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        unshard([[[0, 1]]], [[["a"]]])
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 5), st.integers(1, 6))
+def test_every_rollout_is_dealt_once_and_comes_back_in_order(lengths: list[int], ranks: int, size: int) -> None:
+    shards = shard(lengths, ranks=ranks, micro_batch_rollouts=size)
+    assert len(shards) == ranks
+    assert {len(of_rank) for of_rank in shards} == {-(-len(lengths) // (ranks * size))}
+    flat = [position for of_rank in shards for micro_batch in of_rank for position in micro_batch]
+    assert sorted(flat) == list(range(len(lengths)))
+    assert all(len(micro_batch) <= size for of_rank in shards for micro_batch in of_rank)
+    values = [[[lengths[position] for position in micro_batch] for micro_batch in of_rank] for of_rank in shards]
+    assert unshard(shards, values) == lengths
+    loads = [sum(len(micro_batch) for micro_batch in of_rank) for of_rank in shards]
+    assert max(loads) - min(loads) <= max(1, -(-len(lengths) // (ranks * size)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(), min_size=1, max_size=30), st.data())
+def test_a_split_keeps_all_groups_in_order(groups: list[int], data: st.DataObject) -> None:
+    parts = split_groups(groups, data.draw(st.integers(1, len(groups))))
+    assert [group for part in parts for group in part] == groups
+    sizes = [len(part) for part in parts]
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1

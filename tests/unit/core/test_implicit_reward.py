@@ -1,0 +1,92 @@
+"""Implicit process rewards and their normalisation."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from oprime.core.implicit_reward import largest_return, normalise_by_largest_return, sequence_scores, token_process_rewards
+from oprime.core.token_rows import ragged, response_matrix
+
+close = torch.testing.assert_close
+
+# Four responses to one prompt; the log-ratio (nats) of each token.
+LOG_RATIOS = [[1, 0.5, -0.5, 2], [-1, 0], [0.5, 0.5, 0], [0.2, -0.4, 0.6, -0.8, -0.2]]
+IS_RESPONSE = torch.tensor([[False] + [token < len(row) for token in range(6)] for row in LOG_RATIOS])
+Q = response_matrix(LOG_RATIOS, IS_RESPONSE, dtype=torch.float64)
+
+
+def flat(values: Tensor, is_response: Tensor = IS_RESPONSE) -> list[list[float]]:
+    return [row.tolist() for row in ragged(values, is_response)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_reward_is_beta_times_the_log_ratio_on_every_response_token(dtype: torch.dtype) -> None:
+    prm = torch.tensor([[-9.0, -1.0, -2.0, math.nan]], dtype=dtype)
+    reference = torch.tensor([[-1.0, -3.0, -1.0, -math.inf]], dtype=dtype)
+    is_response = torch.tensor([[False, True, True, False]])
+    close(token_process_rewards(prm, reference, is_response, 0.05), torch.tensor([[0.0, 0.1, -0.05, 0.0]], dtype=dtype))
+
+
+def test_what_is_outside_the_response_sends_no_gradient() -> None:
+    prm = torch.tensor([[-math.inf, -1.0, -math.inf]], requires_grad=True)
+    rewards = token_process_rewards(prm, torch.tensor([[-math.inf, -2.0, -1.0]]), torch.tensor([[False, True, False]]), 0.5)
+    rewards.sum().backward()
+    assert prm.grad is not None
+    assert prm.grad.tolist() == [[0.0, 0.5, 0.0]]
+
+
+def test_the_score_of_a_response_is_the_sum_of_its_rewards() -> None:
+    rewards = token_process_rewards(Q, torch.zeros_like(Q), IS_RESPONSE, 0.05)
+    close(sequence_scores(rewards, IS_RESPONSE), torch.tensor([0.15, -0.05, 0.05, -0.03], dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_the_largest_return_bounds_every_return() -> None:
+    assert largest_return(Q, IS_RESPONSE).item() == pytest.approx(3.0)  # 1 + 0.5 - 0.5 + 2
+    assert largest_return(-Q, IS_RESPONSE).item() == pytest.approx(3.0)
+    assert largest_return(torch.zeros(0, 4), torch.zeros(0, 4, dtype=torch.bool)).item() == 0.0
+    assert largest_return(torch.zeros(0, 0), torch.zeros(0, 0, dtype=torch.bool)).item() == 0.0
+
+
+def test_rewards_are_divided_by_the_largest_return_of_the_whole_batch() -> None:
+    expected = [
+        [0.333333, 0.166667, -0.166667, 0.666666],
+        [-0.333333, 0.0],
+        [0.166667, 0.166667, 0.0],
+        [0.066667, -0.133333, 0.2, -0.266667, -0.066667],
+    ]
+    normalised = normalise_by_largest_return(Q, IS_RESPONSE, floor=1e-3)
+    for row, wanted in zip(flat(normalised), expected, strict=True):
+        assert row == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_part_of_the_batch_on_its_own_would_get_another_scale() -> None:
+    # The largest return of the last two rollouts is 1, not 3: this is why the whole batch is normalised at once.
+    part = normalise_by_largest_return(Q[2:], IS_RESPONSE[2:], floor=1e-3)
+    assert flat(part, IS_RESPONSE[2:])[0] == pytest.approx([0.5, 0.5, 0.0], abs=1e-6)
+    assert flat(part, IS_RESPONSE[2:])[1] == pytest.approx([0.2, -0.4, 0.599999, -0.799999, -0.2], abs=1e-6)
+    whole = normalise_by_largest_return(Q, IS_RESPONSE, floor=1e-3)
+    close(whole[2:] * 3, part, atol=2e-6, rtol=0)
+
+
+def test_the_order_of_rollouts_in_a_batch_does_not_change_its_scale() -> None:
+    order = torch.tensor([2, 0, 3, 1])
+    shuffled = normalise_by_largest_return(Q[order], IS_RESPONSE[order], floor=1e-3)
+    close(shuffled, normalise_by_largest_return(Q, IS_RESPONSE, floor=1e-3)[order])
+
+
+def test_below_the_floor_rounding_noise_stays_noise() -> None:
+    noise = Q * 1e-7
+    close(normalise_by_largest_return(noise, IS_RESPONSE, floor=1e-3), noise, rtol=0, atol=0)
+    assert largest_return(normalise_by_largest_return(noise, IS_RESPONSE, floor=1e-9), IS_RESPONSE).item() > 0.2
+
+
+@pytest.mark.parametrize("floor", [0.0, 1e-3])
+def test_rewards_of_zero_stay_zero(floor: float) -> None:
+    zeros = torch.zeros(2, 3)
+    close(normalise_by_largest_return(zeros, torch.ones(2, 3, dtype=torch.bool), floor=floor), zeros, rtol=0, atol=0)
+
+
+def test_an_empty_batch_stays_empty() -> None:
+    assert normalise_by_largest_return(torch.zeros(0, 2), torch.zeros(0, 2, dtype=torch.bool), floor=1e-3).shape == (0, 2)

@@ -1,0 +1,130 @@
+"""The PRM's cross-entropy on outcomes and its accuracy."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oprime.core.implicit_reward import sequence_scores, token_process_rewards
+from oprime.core.prm_loss import mean_outcome_cross_entropy, outcome_cross_entropy, pairwise_accuracies, sign_matches
+from oprime.core.token_rows import response_matrix
+
+close = torch.testing.assert_close
+BETA = 0.05
+LOG_RATIOS = [[1, 0.5, -0.5, 2], [-1, 0], [0.5, 0.5, 0], [0.2, -0.4, 0.6, -0.8, -0.2]]
+IS_RESPONSE = torch.tensor([[False] + [token < len(row) for token in range(5)] for row in LOG_RATIOS])
+Q = response_matrix(LOG_RATIOS, IS_RESPONSE, dtype=torch.float64)
+SCORES = sequence_scores(BETA * Q, IS_RESPONSE)
+OUTCOMES = torch.tensor([1.0, 0.0, 1.0, 0.0], dtype=torch.float64)
+
+
+def double(*numbers: float) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def test_cross_entropy_of_the_worked_example() -> None:
+    close(outcome_cross_entropy(SCORES, OUTCOMES), double(0.620957, 0.66846, 0.66846, 0.67826), atol=1e-6, rtol=0)
+    assert mean_outcome_cross_entropy(SCORES, OUTCOMES).item() == pytest.approx(0.659034, abs=1e-6)
+
+
+def test_fractional_outcomes_are_soft_labels() -> None:
+    assert mean_outcome_cross_entropy(SCORES, double(1, 0, 0.3, 0.6)).item() == pytest.approx(0.672284, abs=1e-6)
+
+
+def test_every_response_token_gets_the_gradient_of_its_response() -> None:
+    prm = Q.clone().requires_grad_()
+    rewards = token_process_rewards(prm, torch.zeros_like(Q), IS_RESPONSE, BETA)
+    mean_outcome_cross_entropy(sequence_scores(rewards, IS_RESPONSE), OUTCOMES).backward()
+    assert prm.grad is not None
+    expected = double(-0.005782, 0.006094, -0.006094, 0.006156)[:, None].expand(-1, 6).where(IS_RESPONSE, 0.0)
+    close(prm.grad, expected, atol=1e-6, rtol=0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.floats(-30, 30), st.floats(0, 1)), min_size=1, max_size=8))
+def test_the_gradient_is_probability_less_outcome(rows: list[tuple[float, float]]) -> None:
+    scores = double(*(score for score, _ in rows)).requires_grad_()
+    outcomes = double(*(outcome for _, outcome in rows))
+    mean_outcome_cross_entropy(scores, outcomes).backward()
+    assert scores.grad is not None
+    close(scores.grad, (torch.sigmoid(scores.detach()) - outcomes) / len(rows))
+
+
+def test_a_confident_mistake_keeps_its_gradient() -> None:
+    # sigmoid(-200) is 0 in float32; a loss computed from it would be cut off, and its gradient lost.
+    score = torch.tensor([-200.0], requires_grad=True)
+    loss = mean_outcome_cross_entropy(score, torch.tensor([1.0]))
+    loss.backward()
+    assert loss.item() == pytest.approx(200.0)
+    assert score.grad is not None
+    assert score.grad.item() == pytest.approx(-1.0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 1)), min_size=1, max_size=10), st.data())
+def test_shares_of_micro_batches_add_up_to_the_mean(rows: list[tuple[float, float]], data: st.DataObject) -> None:
+    scores, outcomes = double(*(row[0] for row in rows)), double(*(row[1] for row in rows))
+    cut = data.draw(st.integers(0, len(rows)))
+    parts = [slice(0, cut), slice(cut, None)]
+    total = sum(mean_outcome_cross_entropy(scores[part], outcomes[part], rollout_count=len(rows)).item() for part in parts)
+    assert total == pytest.approx(mean_outcome_cross_entropy(scores, outcomes).item())
+
+
+def test_no_rollouts_no_loss() -> None:
+    assert mean_outcome_cross_entropy(double(), double()).item() == 0.0
+
+
+@pytest.mark.parametrize("outcome", [-0.1, 1.5, math.nan])
+def test_an_outcome_outside_0_and_1_is_refused(outcome: float) -> None:
+    with pytest.raises(ValueError, match=rf"outcome reward {outcome} is outside \[0, 1\]"):
+        outcome_cross_entropy(double(0, 0), double(1, outcome))
+
+
+def test_accuracies_of_the_worked_example_are_perfect() -> None:
+    assert sign_matches(SCORES, OUTCOMES).tolist() == [1, 1, 1, 1]
+    assert pairwise_accuracies(SCORES, OUTCOMES, torch.tensor([7, 7, 7, 7])).tolist() == [1.0]
+
+
+def test_accuracies_with_ties_and_fractions() -> None:
+    # Pairs with their weight: (0,1) tie, wrong 1; (0,2) right 1/2; (0,3) wrong 1; (1,2) wrong 1/2; (2,3) wrong 1/2. 0.5 / 3.5 = 1/7.
+    scores, outcomes = double(1, 1, 0, 2), double(1, 0, 0.5, 0)
+    assert pairwise_accuracies(scores, outcomes, torch.zeros(4, dtype=torch.int64)).tolist() == pytest.approx([0.142857], abs=1e-6)
+    assert sign_matches(scores, outcomes).tolist() == [1, 0, 1, 0]  # an outcome of 1/2 asks for a score of 0
+    assert sign_matches(double(0, 0), double(0.5, 1)).tolist() == [1, 0]
+
+
+def test_of_equal_scores_the_later_row_counts_as_preferred() -> None:
+    group = torch.zeros(2, dtype=torch.int64)
+    assert pairwise_accuracies(double(0, 0), double(0, 1), group).tolist() == [1.0]
+    assert pairwise_accuracies(double(0, 0), double(1, 0), group).tolist() == [0.0]
+
+
+def test_only_siblings_are_compared_wherever_they_stand() -> None:
+    # Group 3 holds rows 0 and 2 (right), group 1 rows 1 and 4 (wrong), group 2 row 3 alone.
+    scores, outcomes = double(5, 1, 4, 0, 2), double(1, 1, 0, 1, 0)
+    assert pairwise_accuracies(scores, outcomes, torch.tensor([3, 1, 3, 2, 1])).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_a_group_of_equal_outcomes_says_nothing() -> None:
+    assert pairwise_accuracies(double(1, 2, 3), double(1, 1, 1), torch.zeros(3, dtype=torch.int64)).tolist() == [0.5]
+
+
+def test_no_rollouts_no_accuracies() -> None:
+    assert pairwise_accuracies(double(), double(), torch.zeros(0, dtype=torch.int64)).shape == (0,)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(-5, 5), st.sampled_from([0.0, 0.25, 0.5, 1.0])), min_size=1, max_size=6))
+def test_pairwise_accuracy_equals_the_sum_over_pairs(rows: list[tuple[int, float]]) -> None:
+    right = total = 0.0
+    for first in range(len(rows)):
+        for second in range(first + 1, len(rows)):
+            gain = rows[second][1] - rows[first][1]
+            total += abs(gain)
+            if gain != 0 and (rows[first][0] <= rows[second][0]) == (gain > 0):
+                right += abs(gain)
+    expected = right / total if total else 0.5
+    scores, outcomes = double(*(row[0] for row in rows)), double(*(row[1] for row in rows))
+    assert pairwise_accuracies(scores, outcomes, torch.zeros(len(rows), dtype=torch.int64)).tolist() == pytest.approx([expected])

@@ -1,0 +1,79 @@
+"""Metrics as Prometheus reads them."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from oprime.adapters.prometheus_metrics import METRICS, PrometheusMetrics
+
+
+def samples(metrics: PrometheusMetrics) -> dict[tuple[str, tuple[str, ...]], float]:
+    """(name, label values) -> value, from the page."""
+    page, _ = metrics.render()
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(page.decode())
+        for sample in family.samples
+    }
+
+
+@pytest.mark.parametrize("name", ["rollouts", "rollouts_total"])
+def test_a_counter_adds_up_under_its_total(name: str) -> None:
+    metrics = PrometheusMetrics()
+    metrics.count(name, finish_reason="stop")
+    metrics.count(name, 2, finish_reason="stop")
+    metrics.count(name, finish_reason="length")
+    page = samples(metrics)
+    assert page["oprime_rollouts_total", ("stop",)] == 3
+    assert page["oprime_rollouts_total", ("length",)] == 1
+
+
+def test_a_gauge_keeps_its_last_value() -> None:
+    metrics = PrometheusMetrics()
+    metrics.gauge("queue_lag_entries", 5, stream="tickets")
+    metrics.gauge("queue_lag_entries", 2, stream="tickets")
+    metrics.gauge("prm_loss", 0.25)
+    page = samples(metrics)
+    assert page["oprime_queue_lag_entries", ("tickets",)] == 2
+    assert page["oprime_prm_loss", ()] == 0.25
+
+
+def test_a_histogram_sums_and_counts() -> None:
+    metrics = PrometheusMetrics()
+    metrics.observe("train_step_seconds", 0.75, phase="backward")
+    metrics.observe("train_step_seconds", 1.5, phase="backward")
+    page = samples(metrics)
+    assert page["oprime_train_step_seconds_sum", ("backward",)] == 2.25
+    assert page["oprime_train_step_seconds_count", ("backward",)] == 2
+    assert page["oprime_train_step_seconds_bucket", ("backward", "1.0")] == 1
+
+
+def test_a_label_may_be_a_word_of_python() -> None:
+    metrics = PrometheusMetrics()
+    metrics.count("wait_seconds", 1.5, **{"for": "batches"})
+    assert samples(metrics)["oprime_wait_seconds_total", ("batches",)] == 1.5
+
+
+def test_each_instance_counts_for_itself() -> None:
+    one, other = PrometheusMetrics(), PrometheusMetrics()
+    one.count("train_steps")
+    assert samples(one)["oprime_train_steps_total", ()] == 1
+    assert samples(other)["oprime_train_steps_total", ()] == 0
+
+
+def test_an_unknown_name_a_wrong_kind_and_wrong_labels_are_refused() -> None:
+    metrics = PrometheusMetrics()
+    with pytest.raises(ValueError, match="unknown metric 'rollout': declare it in"):
+        metrics.count("rollout")
+    with pytest.raises(ValueError, match="metric 'prm_loss' is a gauge, not a counter"):
+        metrics.count("prm_loss")
+    with pytest.raises(ValueError, match=r"metric 'verifications' has labels \(verifier, outcome\), given: \(verifier\)"):
+        metrics.count("verifications", verifier="math")
+    with pytest.raises(ValueError, match=r"metric 'prm_loss' has labels \(\), given: \(stream\)"):
+        metrics.gauge("prm_loss", 1, stream="tickets")
+
+
+def test_every_metric_appears_with_its_help() -> None:
+    page, content_type = PrometheusMetrics().render()
+    documented = {family.name: family.documentation for family in text_string_to_metric_families(page.decode())}
+    assert {name.removeprefix("oprime_"): text for name, text in documented.items()} == {metric.name: metric.help for metric in METRICS}
+    assert content_type.startswith("text/plain")
