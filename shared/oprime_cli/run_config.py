@@ -1,5 +1,7 @@
 """A whole run's settings: every section of its TOML file, and the rules that span sections."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from oprime.runtime.settings import (
@@ -26,6 +28,8 @@ from oprime_verifier.config import VerifierSection
 class SftSection(Section):
     """Supervised warm-up of the starting model (`oprime sft`)."""
 
+    start: str = ""
+    """Model to begin with: a directory or hub id. Empty means model.path, or a new tiny model for the chain task."""
     output: str = ""
     """Directory of the resulting model; empty means model.path."""
     steps: int = Field(default=300, gt=0)
@@ -42,12 +46,21 @@ class SftSection(Section):
     """Largest gradient norm."""
     max_tokens: int = Field(default=4096, gt=0)
     """Length of a packed row; longer demonstrations are refused."""
+    micro_batch_rows: int = Field(default=4, gt=0)
+    """Packed rows per forward pass. Changes memory and speed, not the result."""
     seed: int = Field(default=0, ge=0)
     """Seeds initial weights and the order of demonstrations."""
     save_every: int = Field(default=100, gt=0)
     """Steps between two resumable states."""
     demonstrations: str = ""
-    """JSONL or parquet rows with `messages` (last one the assistant's); empty means the chain task's noisy teacher."""
+    """JSONL or parquet rows with `messages` (last one the assistant's), or with `system` and `conversations` as in
+    Eurus-2-SFT-Data; empty means the chain task's noisy teacher."""
+    skip_bad_rows: bool = False
+    """Leave out demonstrations that cannot be used, and count them, instead of stopping."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; `auto` takes a GPU when there is one."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads; 0 leaves the choice to torch."""
 
 
 class RunConfig(ServiceSettings):

@@ -16,7 +16,7 @@ from typing import Self
 from oprime_cli import guard, tether
 from oprime_cli.failures import ServiceDiedError, ServiceNotHealthyError
 from oprime_cli.log_lines import last_error
-from oprime_cli.processes import MARKER, send_group, sweep
+from oprime_cli.processes import MARKER, family, is_same_process, send, send_group, sweep
 
 GRACE_S = 10.0
 POLL_S = 0.05
@@ -148,8 +148,13 @@ class Supervisor:
     def stop(self) -> None:
         """SIGTERM by stage, then SIGKILL for the process group of whoever is left. A second Ctrl-C kills at once."""
         with self._impatience():
+            # Before the first one ends: an orphan can no longer be told from a stranger.
+            everyone = family(process.pid for process in self._running.values())
             for stage in sorted({self.specs[name].stop_stage for name in self._running}):
                 self._stop_stage([name for name in self._running if self.specs[name].stop_stage == stage])
+            for pid, ticks in everyone.items():
+                if is_same_process(pid, ticks):
+                    send(pid, signal.SIGKILL)
         self._running.clear()
 
     def _stop_stage(self, names: list[str]) -> None:

@@ -38,6 +38,7 @@ class Settings:
     policy_gradient_clip: float = 1.0
     prm_learning_rate: float = 1e-3
     prm_gradient_clip: float = 10.0
+    adam_eps: float = 1e-8
     clip: float = 0.2
     importance_cap: float = 2.0
     normalisation_floor: float = 1e-3
@@ -85,7 +86,7 @@ class Prompts:
         self.accepted, self.decided = self.accepted * keep + accepted, self.decided * keep + 1
 
 
-def sample_batch(settings: Settings, prompts: Prompts, policy: torch.nn.Module, tokenizer, end_ids) -> list[list[Rollout]]:  # noqa: ANN001
+def sample_batch(settings: Settings, prompts: Prompts, policy: torch.nn.Module, tokenizer, end_ids) -> list[list[Rollout]]:
     """Sample waves of prompts until enough groups pass the online prompt filter (paper, section 4.1)."""
     batch: list[list[Rollout]] = []
     while len(batch) < settings.groups_per_batch:
@@ -114,7 +115,7 @@ def sample_batch(settings: Settings, prompts: Prompts, policy: torch.nn.Module, 
     return batch[: settings.groups_per_batch]
 
 
-def update_prm(settings: Settings, prm, optimizer, reference_logprobs: list[Tensor], rollouts: list[Rollout]) -> None:  # noqa: ANN001
+def update_prm(settings: Settings, prm, optimizer, reference_logprobs: list[Tensor], rollouts: list[Rollout]) -> None:
     """Cross-entropy between the outcome and sigmoid(beta * sum of log-ratios) (paper, Eq. 4)."""
     optimizer.zero_grad()
     for rollout, reference in zip(rollouts, reference_logprobs, strict=True):
@@ -143,7 +144,7 @@ def advantages(settings: Settings, rollouts: list[Rollout], process_rewards: lis
     return [(values - every.mean()) / (every.var() + 1e-8).sqrt() for values in totals]
 
 
-def update_policy(settings: Settings, policy, optimizer, rollouts: list[Rollout], advantage: list[Tensor]) -> None:  # noqa: ANN001
+def update_policy(settings: Settings, policy, optimizer, rollouts: list[Rollout], advantage: list[Tensor]) -> None:
     """Clipped policy loss over all response tokens, with truncated importance sampling against the sampler."""
     optimizer.zero_grad()
     tokens = sum(len(rollout.response) for rollout in rollouts)
@@ -164,8 +165,8 @@ def train(model_path: str, settings: Settings) -> tuple[torch.nn.Module, torch.n
     end_ids = end_token_ids(tokenizer, model_path)
     policy = load_causal_lm(model_path)
     prm, reference = copy.deepcopy(policy), copy.deepcopy(policy).requires_grad_(False)
-    policy_optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.policy_learning_rate, weight_decay=0.0)
-    prm_optimizer = torch.optim.AdamW(prm.parameters(), lr=settings.prm_learning_rate, weight_decay=0.0)
+    policy_optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.policy_learning_rate, eps=settings.adam_eps, weight_decay=0.0)
+    prm_optimizer = torch.optim.AdamW(prm.parameters(), lr=settings.prm_learning_rate, eps=settings.adam_eps, weight_decay=0.0)
     prompts = Prompts(settings, list(load_tasks(TasksSection(source="chain", chain=settings.chain), "train")))
     for step in range(1, settings.steps + 1):
         batch = sample_batch(settings, prompts, policy, tokenizer, end_ids)

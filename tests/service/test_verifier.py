@@ -5,11 +5,13 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from oprime.adapters.memory_queue import MemoryQueue
 from oprime.adapters.system_clock import SystemClock
@@ -23,15 +25,15 @@ from oprime.core.types import (
     VerifiedRollout,
     WeightVersionSpan,
 )
-from oprime.ports import LIVE, ROLLOUTS, VERDICTS, Delivery, LedgerMove, Output
+from oprime.ports import LIVE, ROLLOUTS, VERDICTS, LedgerMove, Output
 from oprime.runtime.consume import consume
 from oprime.runtime.grpc_client import connect
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.wire.codec import event_from_proto, verification_task_to_proto
 from oprime_proto.v1 import common_pb2, verifier_pb2
 from oprime_proto.v1.verifier_pb2_grpc import VerifierServiceStub, add_VerifierServiceServicer_to_server
-from oprime_verifier.heartbeat import Heartbeat
 from oprime_verifier.servicer import VerifierServicer
+from oprime_verifier.status import status_of, watch_health
 from oprime_verifier.verify import VerifyRollouts
 from oprime_verifier.worker import WorkerSetup
 from oprime_verifier.worker_pool import WorkerPool
@@ -290,25 +292,43 @@ async def test_a_rollout_whose_verification_is_cut_off_stays_in_the_queue() -> N
     assert (await queue.depth(VERDICTS)).waiting == 0
 
 
-async def test_the_heartbeat_counts_verdicts_and_busy_seconds() -> None:
-    queue, clock = MemoryQueue(SystemClock()), SystemClock()
+async def test_the_report_counts_verdicts_and_busy_seconds() -> None:
+    queue = MemoryQueue(SystemClock())
     await send(queue, [task(0, "#8")])
     async with running() as pool:
         handler = VerifyRollouts(queue, pool, NoMetrics())
-        heartbeat = Heartbeat("replica", pool, handler, clock)
-        delivery: Delivery
         (delivery,) = await queue.receive(ROLLOUTS, "verifier-1", wait_s=0)
         await handler(delivery)
-        server, stopping = GrpcServer("127.0.0.1:0"), asyncio.Event()
+        report = status_of(pool, handler)
+    assert {name: report[name] for name in ("verified", "dropped", "workers", "ready_workers")} == {
+        "verified": 1,
+        "dropped": 0,
+        "workers": 1,
+        "ready_workers": 1,
+    }
+    assert json.loads(json.dumps(report))["busy_seconds"] > 0
+
+
+async def test_health_follows_the_workers() -> None:
+    server, stopping = GrpcServer("127.0.0.1:0"), asyncio.Event()
+    async with running() as pool:
         server.add(add_VerifierServiceServicer_to_server, VerifierServicer(pool), SERVICE)
-        await server.start()
-        reporting = asyncio.create_task(heartbeat.run(queue, server, NoMetrics(), every_s=0.01, stopping=stopping))
-        values = await first(lambda: queue.values("verifier/"))
-        stopping.set()
-        await reporting
+        port = await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            health: Any = HealthStub(channel)
+
+            async def serving_now() -> bool:
+                answer = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=WAIT_S)
+                return answer.status == health_pb2.HealthCheckResponse.SERVING
+
+            async def not_serving_now() -> bool:
+                return not await serving_now()
+
+            assert await not_serving_now()
+            watching = asyncio.create_task(watch_health(pool, server, NoMetrics(), SystemClock(), every_s=0.01, stopping=stopping))
+            await first(serving_now)
+            await pool.close()
+            await first(not_serving_now)
+            stopping.set()
+            await watching
         await server.stop(0)
-    report = json.loads(values["verifier/replica"])
-    assert (report["verified"], report["dropped"], report["workers"]) == (1, 0, 1)
-    assert report["busy_seconds"] > 0
-    assert report["idle_seconds"] >= 0
-    assert report["heartbeat"] > 0

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from simulation.world import GROUP_SIZE, World
 
 from oprime.ports import LIVE
 from oprime_coordinator.restore import restore_from_checkpoint
+from simulation.world import GROUP_SIZE, World
 
 
 async def finished(world: World) -> World:
@@ -87,7 +87,9 @@ async def test_a_run_that_lost_its_queue_goes_on_from_a_checkpoint(tmp_path: Pat
 
     again = World(seed=4, max_staleness=1, steps=8)
     again.version = 4
-    restored = await restore_from_checkpoint(again.queue, tmp_path, 4, lambda group: replace(again.loop.ticket(group), min_weight_version=0))  # pyright: ignore[reportArgumentType]
+    restored = await restore_from_checkpoint(
+        again.queue, tmp_path, 4, lambda group: replace(again.loop.ticket(group), min_weight_version=0)
+    )  # pyright: ignore[reportArgumentType]
     await again.loop.begin(restored)
     await again.run()
 

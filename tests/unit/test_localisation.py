@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from oprime.lm.tokenizers import load_tokenizer
 from oprime.runtime.errors import UnusableInputError
 from oprime.tasks.chain import LabelledChain, Teacher, parse_problem, right_result

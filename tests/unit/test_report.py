@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from oprime.runtime.errors import UnusableInputError
 from oprime_cli.report_charts import trailing_mean
 from oprime_cli.report_command import write_report
@@ -56,7 +57,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
 
 def hostile_run(folder: Path) -> Path:
     build_run(folder, steps=1)
-    rollouts = [rollout_row(0, HOSTILE, [0.5] * len(HOSTILE), outcome_reward=0.0), rollout_row(1, ["fine"], [float("nan")], outcome_reward=1.0)]
+    rollouts = [
+        rollout_row(0, HOSTILE, [0.5] * len(HOSTILE), outcome_reward=0.0),
+        rollout_row(1, ["fine"], [float("nan")], outcome_reward=1.0),
+    ]
     group = {"step": 1, "group_id": 1, "prompt": "".join(HOSTILE), "prm_version": 1, "rollouts": rollouts}
     write_lines(folder / "samples" / "step-000001.jsonl", [group])
     return folder
@@ -73,7 +77,16 @@ def test_the_report_asks_nothing_of_the_network(finished: tuple[str, Page]) -> N
 def test_the_tiles_tell_the_run_in_numbers(finished: tuple[str, Page]) -> None:
     text = finished[1].text
     # Built as .25 + .65 * learned(60) and as min(1, ...): 25 % -> 88 %, 19 % -> 100 %.
-    for fact in ("25 % → 88 %", "+63 points by step 60", "19 % → 100 %", "1 ≤ 1", "closed", "17,400 of 17,400", "3 min 36 s", "60 of 60 train steps"):
+    for fact in (
+        "25 % → 88 %",
+        "+63 points by step 60",
+        "19 % → 100 %",
+        "1 ≤ 1",
+        "closed",
+        "17,400 of 17,400",
+        "3 min 36 s",
+        "60 of 60 train steps",
+    ):
         assert fact in text
 
 
@@ -120,7 +133,7 @@ def test_model_text_stays_text(tmp_path: Path) -> None:
     assert "<script>alert(1)</script>" in page.text
     assert "{{ config }}{% raw %}" in page.text
     assert not re.search("[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", html)
-    assert "␀␇" in page.text
+    assert "⟨U+0000⟩⟨U+0007⟩" in page.text
     assert "⟨U+202E⟩right to left⟨U+2066⟩" in page.text
     assert "⟨U+D800⟩" in page.text
     assert "(4,880 more characters)" in page.text
@@ -148,7 +161,9 @@ def test_a_half_written_last_line_is_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("closed", "live", "value"), [(True, 0, "closed"), (False, 0, "open"), (True, 7, "open")], ids=["closed", "entries differ", "sum differs"]
+    ("closed", "live", "value"),
+    [(True, 0, "closed"), (False, 0, "open"), (True, 7, "open")],
+    ids=["closed", "entries differ", "sum differs"],
 )
 def test_the_ledger_is_closed_only_when_counts_and_entries_agree(tmp_path: Path, closed: bool, live: int, value: str) -> None:
     folder = build_run(tmp_path / "run", steps=1)
@@ -181,7 +196,16 @@ def test_groups_of_the_first_middle_and_last_step_are_chosen_mixed_ones_first() 
     def group(step: int, *rewards: float) -> dict[str, Any]:
         return {"step": step, "rollouts": [{"outcome_reward": reward} for reward in rewards]}
 
-    samples = [group(1, 1, 0), group(2, 0, 0), group(3, 0, 0), group(3, 1, 0), group(4, 1, 0), group(5, 1, 1), group(5, 1, 1), group(5, 0, 1)]
+    samples = [
+        group(1, 1, 0),
+        group(2, 0, 0),
+        group(3, 0, 0),
+        group(3, 1, 0),
+        group(4, 1, 0),
+        group(5, 1, 1),
+        group(5, 1, 1),
+        group(5, 0, 1),
+    ]
     chosen = choose_groups(samples)
     assert [row["step"] for row in chosen] == [1, 3, 3, 5, 5]
     assert [[rollout["outcome_reward"] for rollout in row["rollouts"]] for row in chosen[1:4]] == [[1, 0], [0, 0], [0, 1]]
@@ -204,7 +228,9 @@ def test_a_first_wrong_token_is_looked_for_in_chains_alone() -> None:
     assert first_wrong_token("no chain", ["=1"]) is None
 
 
-@pytest.mark.parametrize(("text", "shown"), [("a\tb", "a␉b"), ("é漢", "é漢"), ("\u200b", "⟨U+200B⟩"), ("a\nb", "a↵b"), ("\x7f", "⟨U+007F⟩")])
+@pytest.mark.parametrize(
+    ("text", "shown"), [("a\tb", "a→b"), ("é漢", "é漢"), ("\u200b", "⟨U+200B⟩"), ("a\nb", "a↵b"), ("\x7f", "⟨U+007F⟩")]
+)
 def test_invisible_characters_are_shown_by_name(text: str, shown: str) -> None:
     assert visible(text) == shown
 

@@ -68,6 +68,7 @@ class Coordinate:
         self._began = clock.now()
         self._elapsed_before = max((float(str(row["elapsed_s"])) for row in metrics_file.rows), default=0.0)
         self._reports: dict[str, dict[str, float]] = {}
+        self._busy: dict[str, float] = {}
         self.run_state = RunState.STARTING
         self.newest_metrics: dict[str, float] = {}
         self.bottleneck = ""
@@ -147,6 +148,7 @@ class Coordinate:
                 "tokens": float(self.loop.state.tokens),
                 "prompts": float(self.loop.state.next_group_id - self.loop.passed_over),
                 "acceptance_rate": self.loop.state.acceptance_rate,
+                **{f"busy_{stage}": share for stage, share in self._busy.items()},
             }
             self._append({"kind": "step", "step": step, **metrics, **own})
         self._metrics.gauge("last_step_timestamp_seconds", self._clock.now())
@@ -213,7 +215,8 @@ class Coordinate:
             for stage in ("generator", "verifier", "prm", "learner"):
                 values = await patiently(lambda stage=stage: self._queue.values(f"{stage}/"), self._clock)
                 reports |= {name: json.loads(value) for name, value in values.items()}
-            self.bottleneck = bottleneck(busy_shares(self._reports, reports)) or self.bottleneck
+            self._busy = busy_shares(self._reports, reports) or self._busy
+            self.bottleneck = bottleneck(self._busy)
             self._reports = reports
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from oprime.runtime.settings import EndpointsSection, RunSection, Section, ServiceSettings
+from oprime.runtime.settings import EndpointsSection, ModelSection, RunSection, Section, ServiceSettings
 
 
 class GatewaySection(Section):
@@ -20,5 +20,6 @@ class GatewaySection(Section):
 
 class GatewaySettings(ServiceSettings):
     run: RunSection
+    model: ModelSection
     endpoints: EndpointsSection = EndpointsSection()
     gateway: GatewaySection = GatewaySection()

@@ -32,6 +32,8 @@ class GeneratorSection(Section):
     """Share of the GPU that vLLM may fill."""
     cpu_cache_gib: float = Field(default=1.0, gt=0)
     """Size of vLLM's key-value cache on a CPU, in GiB."""
+    threads: int = Field(default=0, ge=0)
+    """vLLM's threads on a CPU; 0 takes OMP_NUM_THREADS, or else all cores but one."""
     eager: bool = True
     """Skip graph capture and compilation (vLLM's enforce_eager)."""
 

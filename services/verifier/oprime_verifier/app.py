@@ -1,18 +1,19 @@
 """Composition root of the verifier."""
 
+from functools import partial
+
 from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.adapters.redis_queue import RedisQueue
 from oprime.adapters.system_clock import SystemClock
 from oprime.ports import ROLLOUTS
 from oprime.runtime.consume import consume
-from oprime.runtime.errors import SettingsError
 from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.heartbeat import report_heartbeats
 from oprime.runtime.process import Lifecycle
-from oprime.runtime.settings import QueueSection
 from oprime_proto.v1.verifier_pb2_grpc import add_VerifierServiceServicer_to_server
 from oprime_verifier.config import VerifierSettings
-from oprime_verifier.heartbeat import Heartbeat, replica_id
 from oprime_verifier.servicer import VerifierServicer
+from oprime_verifier.status import replica_id, status_of, watch_health
 from oprime_verifier.verify import VerifyRollouts
 from oprime_verifier.worker import WorkerSetup
 from oprime_verifier.worker_pool import WorkerPool
@@ -30,9 +31,10 @@ async def serve(settings: VerifierSettings, lifecycle: Lifecycle) -> None:
     try:
         await server.start()
         await pool.start()
-        heartbeat = Heartbeat(replica, pool, handler, clock)
+        every_s, stopping = settings.run.heartbeat_s, lifecycle.stopping
         await lifecycle.run(
-            heartbeat.run(queue, server, metrics, every_s=settings.run.heartbeat_s, stopping=lifecycle.stopping),
+            watch_health(pool, server, metrics, clock, every_s=every_s, stopping=stopping),
+            report_heartbeats(queue, f"verifier/{replica}", partial(status_of, pool, handler), every_s=every_s, stopping=stopping),
             consume(
                 queue,
                 ROLLOUTS,
@@ -42,7 +44,7 @@ async def serve(settings: VerifierSettings, lifecycle: Lifecycle) -> None:
                 concurrency=2 * settings.verifier.workers,
                 lease_s=settings.queue.lease_s,
                 clock=clock,
-                stopping=lifecycle.stopping,
+                stopping=stopping,
             ),
         )
     finally:
@@ -60,14 +62,5 @@ def make_pool(settings: VerifierSettings) -> WorkerPool:
 def _connect(settings: VerifierSettings) -> RedisQueue:
     section = settings.queue
     return RedisQueue.connect(
-        section.url, run=settings.run.name, password=_password(section), lease_s=section.lease_s, max_deliveries=section.max_deliveries
+        section.url, run=settings.run.name, password=section.password, lease_s=section.lease_s, max_deliveries=section.max_deliveries
     )
-
-
-def _password(section: QueueSection) -> str | None:
-    if section.password_file is None:
-        return None
-    try:
-        return section.password_file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SettingsError(f"queue.password_file = {str(section.password_file)!r} cannot be read: {error.strerror}") from error

@@ -8,6 +8,7 @@ import structlog
 
 from oprime.core.types import Outcome, OutcomeStatus
 from oprime.runtime.errors import NotReadyError, SettingsError, UnusableInputError
+from oprime.runtime.heartbeat import BusyMeter
 from oprime_verifier.worker import Worker, WorkerFailedError, WorkerSetup
 
 log = structlog.get_logger()
@@ -25,8 +26,8 @@ class WorkerPool:
         self.attempts = attempts
         self.verifiers: list[dict[str, str]] = []
         """Name, version and description of each verifier, known after `start`."""
-        self.busy_s = 0.0
-        """Seconds that workers spent on items, summed over workers."""
+        self.meter = BusyMeter()
+        """At work while any worker judges."""
         self.killed = 0
         """Workers that were replaced since the start."""
         self._idle: asyncio.Queue[Worker] = asyncio.Queue()
@@ -104,17 +105,15 @@ class WorkerPool:
 
     async def _run(self, worker: Worker, item: dict[str, Any]) -> Outcome | str:
         """The outcome, or why the worker failed."""
-        started = time.perf_counter()
         try:
-            answer = await worker.ask(item, self.setup.deadline_s)
+            with self.meter:
+                answer = await worker.ask(item, self.setup.deadline_s)
         except WorkerFailedError as error:
             worker.kill()
             return str(error)
         except BaseException:
             worker.kill()
             raise
-        finally:
-            self.busy_s += time.perf_counter() - started
         self._idle.put_nowait(worker)
         return Outcome(
             status=OutcomeStatus(answer["status"]),

@@ -4,11 +4,12 @@ DeepSpeed averages gradients over ranks and micro-batches; this engine undoes bo
 sum of all losses and neither the number of ranks, the micro-batch size nor the ZeRO stage changes what is learned.
 """
 
+import io
 import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -64,9 +65,12 @@ class DeepSpeedEngine:
         self._base_optimizer: torch.optim.Optimizer = self._engine.basic_optimizer
 
     def _initialize(self, model: LogprobModel) -> Any:
+        # DeepSpeed 0.19 calls torch functions that have newer names: no concern of ours.
+        warnings.filterwarnings("ignore", message=r".*torch\.distributed\.\w+. is deprecated", category=FutureWarning)
         config = _deepspeed_config(self._settings, stage=self._stage, bfloat16=self._bfloat16, on_gpu=self._on_gpu)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # What DeepSpeed imports is deprecated here and there: no concern of ours.
+        # It reports its own memory on standard output while it starts.
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
             import deepspeed  # reads DS_ACCELERATOR
 
             # It would compile a shared-memory all-reduce for CPUs at the first start; gloo does without a compiler.
@@ -159,9 +163,9 @@ class DeepSpeedEngine:
         """A context in which `parameter` holds all its values, on every rank; with `write`, rank 0's changes are kept."""
         if self._stage != 3:
             return nullcontext()
-        from deepspeed.zero import GatheredParameters
+        from deepspeed import zero
 
-        return GatheredParameters([parameter], modifier_rank=0 if write else None)
+        return zero.GatheredParameters([parameter], modifier_rank=0 if write else None)
 
     # Saving. Full float32 tensors by name: a checkpoint fits any number of ranks and any ZeRO stage. No pickle.
 
@@ -309,9 +313,8 @@ class DeepSpeedEngine:
             distributed.barrier(group=self._group)
 
     def close(self) -> None:
-        """Free the model and leave the process group."""
+        """Free what DeepSpeed holds. The ranks stay in their process group."""
         self._engine.destroy()
-        distributed.destroy_process_group()
 
 
 def parameter_shape(parameter: Any) -> tuple[int, ...]:

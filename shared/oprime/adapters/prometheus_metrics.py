@@ -56,6 +56,8 @@ METRICS: tuple[MetricDefinition, ...] = (
     MetricDefinition("clipped_tokens_ratio", "gauge", "Response tokens of the last train step that the policy clip cut, 0 to 1."),
     MetricDefinition("staleness_versions", "gauge", "Largest staleness among the rollouts of the last train step."),
     MetricDefinition("last_step_timestamp_seconds", "gauge", "Unix time of the last committed train step."),
+    MetricDefinition("http_requests", "counter", "HTTP requests that the gateway answered.", ("route", "status")),
+    MetricDefinition("http_request_seconds", "histogram", "Time to answer an HTTP request.", ("route",)),
     MetricDefinition("wait_seconds", "counter", "Time spent waiting for work or weights.", ("for",)),
 )
 

@@ -37,8 +37,9 @@ LONGEST_BLOCK_S = 2.0
 PAGE = 16
 LEDGER_PAGE = 1000
 
-_FULL = ("OOM command not allowed", "MISCONF", "No space left on device")
-_ELSEWHERE = ("READONLY", "NOREPLICAS", "LOADING", "MASTERDOWN")
+# Parts of answers, with which redis-py or a script may have replaced the code in front.
+_FULL = ("command not allowed when used memory", "MISCONF", "No space left on device")
+_READ_ONLY = ("READONLY", "read only replica", "NOREPLICAS")
 
 
 class RedisQueue:
@@ -365,7 +366,7 @@ class RedisQueue:
                 f"Redis at {self._address} cannot store more ({cause}): give it more memory (maxmemory) or disk; nothing was changed, "
                 "and work goes on once there is room"
             )
-        if any(sign in cause for sign in _ELSEWHERE):
+        if any(sign in cause for sign in _READ_ONLY):
             return QueueUnavailableError(f"Redis at {self._address} takes no writes now ({cause}): queue.url must name the primary")
         if "NOGROUP" in cause:
             self._grouped.clear()

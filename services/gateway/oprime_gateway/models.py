@@ -1,0 +1,357 @@
+"""Requests and responses of the HTTP API. Their docstrings are the text of /openapi.json."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from oprime_gateway.rewards import Reduction
+
+Granularity = Literal["token", "step", "sequence"]
+Include = Literal["tokens", "offsets", "logprobs", "ref_logprobs"]
+Span = tuple[int, int]
+INT32_MAX = 2**31 - 1
+TokenId = int
+
+
+class ApiModel(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Message(ApiModel):
+    role: str = Field(min_length=1)
+    """For example system, user or assistant."""
+    content: str
+    """Plain text."""
+
+
+class RewardInput(ApiModel):
+    """One response to score: `prompt` + `response`, or `messages` (the last one is scored), or token ids of both."""
+
+    id: str | None = None
+    """Returned with the result."""
+    prompt: str | None = None
+    """Text of one user message; the model's chat template is applied."""
+    response: str | None = None
+    """Text of the response, scored up to and with the end token."""
+    messages: list[Message] | None = Field(default=None, min_length=2)
+    """A conversation whose last message, the assistant's, is scored."""
+    prompt_token_ids: list[TokenId] | None = Field(default=None, min_length=1)
+    """Token ids in the PRM's own vocabulary, used as they are."""
+    response_token_ids: list[TokenId] | None = Field(default=None, min_length=1)
+    """Token ids of the response; the end token is scored only if it is among them."""
+
+    @model_validator(mode="after")
+    def has_one_form(self) -> Self:
+        given = {name for name in type(self).model_fields if name != "id" and getattr(self, name) is not None}
+        forms = ({"prompt", "response"}, {"messages"}, {"prompt_token_ids", "response_token_ids"})
+        if given not in forms:
+            raise ValueError(
+                f"an input has prompt and response, or messages, or prompt_token_ids and response_token_ids; given: {sorted(given)}"
+            )
+        ids = (*(self.prompt_token_ids or ()), *(self.response_token_ids or ()))
+        wrong = next((token for token in ids if not 0 <= token <= INT32_MAX), None)
+        if wrong is not None:
+            raise ValueError(f"token id {wrong} is out of range: ids are 0 to {INT32_MAX}")
+        return self
+
+
+class Steps(ApiModel):
+    """How a response is cut into steps."""
+
+    mode: Literal["delimiter", "char_spans", "token_spans", "none"] = "delimiter"
+    """`delimiter` cuts after each run of `delimiter`; `char_spans` and `token_spans` take `spans`; `none` makes one step."""
+    delimiter: str = Field(default="\n\n", min_length=1)
+    """Text that ends a step; it belongs to the step that it ends."""
+    spans: list[list[Span]] | None = None
+    """For each input its steps, [start, end), in code points or in tokens; they cover the response without gap or overlap."""
+
+    @model_validator(mode="after")
+    def spans_go_with_their_modes(self) -> Self:
+        wanted = self.mode in ("char_spans", "token_spans")
+        if wanted != (self.spans is not None):
+            raise ValueError(f"steps.spans {'is missing' if wanted else 'is given'}: it goes with the modes char_spans and token_spans alone")
+        return self
+
+
+class RewardsRequest(ApiModel):
+    """Score responses with the implicit process reward model."""
+
+    model: str = "prm"
+    """`prm`, or `prm@VERSION` to accept that version alone."""
+    inputs: list[RewardInput] = Field(min_length=1)
+    """Responses to score; each succeeds or fails alone."""
+    granularity: list[Granularity] = Field(default=["step", "sequence"], min_length=1)
+    """Which rewards to return."""
+    steps: Steps = Steps()
+    """How responses are cut into steps."""
+    step_reduction: Reduction = Reduction.SUM
+    """From the token rewards of a step to the step's reward."""
+    sequence_reduction: Reduction = Reduction.SUM
+    """From step rewards to the sequence's reward; with steps.mode none, from token rewards."""
+    include: list[Include] = []
+    """What else to return about tokens."""
+
+    @model_validator(mode="after")
+    def one_list_of_spans_per_input(self) -> Self:
+        spans = self.steps.spans
+        if spans is not None and len(spans) != len(self.inputs):
+            raise ValueError(f"steps.spans has {len(spans)} entries for {len(self.inputs)} inputs: give one list of spans per input")
+        return self
+
+
+class TokenColumns(ApiModel):
+    """One value per response token, the end token included. Columns that were not asked for are null."""
+
+    rewards: list[float] | None = None
+    """beta * (logprob - ref_logprob)."""
+    ids: list[int] | None = None
+    """Token ids."""
+    text: list[str] | None = None
+    """Text of each token, decoded alone."""
+    char_start: list[int] | None = None
+    """First code point of each token in the response."""
+    char_end: list[int] | None = None
+    """Code point after each token. For token inputs, offsets count in the concatenated texts of the tokens."""
+    logprobs: list[float] | None = None
+    """Log-probability under the PRM's own model, in nats."""
+    ref_logprobs: list[float] | None = None
+    """Log-probability under the reference, in nats."""
+    end_token: int | None = None
+    """Index of the end token, if the response has one."""
+
+
+class StepColumns(ApiModel):
+    """One value per step."""
+
+    rewards: list[float | None]
+    """Null for a step in which no token starts, unless the reduction is sum or prod."""
+    char_start: list[int]
+    """First code point of each step."""
+    char_end: list[int]
+    """Code point after each step."""
+    token_start: list[int]
+    """First token of each step."""
+    token_end: list[int]
+    """Token after each step."""
+
+
+class SequenceReward(ApiModel):
+    reward: float | None
+    """The response's reward."""
+
+
+class ItemError(ApiModel):
+    detail: str
+    """What is wrong with this input alone."""
+
+
+class RewardItem(ApiModel):
+    """The rewards of one input, or its error."""
+
+    index: int
+    """Place of the input in the request."""
+    id: str | None = None
+    """The input's id."""
+    tokens: TokenColumns | None = None
+    """Per token, if asked for."""
+    steps: StepColumns | None = None
+    """Per step, if asked for."""
+    sequence: SequenceReward | None = None
+    """For the whole response, if asked for."""
+    error: ItemError | None = None
+    """Set instead of the rewards when this input could not be scored."""
+
+
+class RewardsUsage(ApiModel):
+    response_tokens: int
+    """Tokens that were scored."""
+    failed_inputs: int
+    """Inputs that ended with an error."""
+
+
+class RewardsResponse(ApiModel):
+    id: str
+    """Id of this answer."""
+    object: Literal["rewards"] = "rewards"
+    """Kind of this object."""
+    created: int
+    """Unix time in seconds."""
+    model: str = "prm"
+    """The model that answered."""
+    model_revision: str
+    """`prm@VERSION`; also the entity tag, for If-Match."""
+    prm_version: int
+    """Version of the implicit PRM; every reward of this answer comes from it."""
+    beta: float
+    """Scale in reward = beta * (logprob - ref_logprob)."""
+    reference_model: str
+    """The frozen reference."""
+    scale: Literal["beta_log_ratio"] = "beta_log_ratio"
+    """Rewards are raw: neither normalised nor clipped."""
+    data: list[RewardItem]
+    """One entry per input, in order."""
+    usage: RewardsUsage
+    """What was done."""
+
+
+class VerifyInput(ApiModel):
+    """One response to judge."""
+
+    id: str | None = None
+    """Returned with the result."""
+    verifier: str = Field(min_length=1)
+    """Name of the verifier, for example math."""
+    response: str
+    """Text of the response."""
+    ground_truth: str
+    """What the verifier compares with."""
+    data_source: str = ""
+    """Where the task comes from."""
+
+
+class VerifyRequest(ApiModel):
+    """Judge responses by their outcome."""
+
+    inputs: list[VerifyInput] = Field(min_length=1)
+    """Responses to judge."""
+
+
+class VerifyItem(ApiModel):
+    index: int
+    """Place of the input in the request."""
+    id: str | None = None
+    """The input's id."""
+    status: Literal["scored", "invalid", "error"]
+    """`invalid`: the response cannot be graded and scores 0. `error`: the verifier failed, which says nothing about the response."""
+    score: float | None
+    """Outcome reward in [0, 1]; null exactly when the status is error."""
+    reason: str
+    """Why the response is invalid, or what failed."""
+    answer: str
+    """What was graded."""
+    verifier: str
+    """Who judged."""
+    seconds: float
+    """Time at the verifier."""
+
+
+class VerifyResponse(ApiModel):
+    object: Literal["verdicts"] = "verdicts"
+    """Kind of this object."""
+    data: list[VerifyItem]
+    """One entry per input, in order."""
+
+
+class ModelCard(ApiModel):
+    id: str
+    """Name to use as `model`."""
+    object: Literal["model"] = "model"
+    """Kind of this object."""
+    revision: str
+    """`prm@VERSION`, the revision that answers now."""
+    prm_version: int
+    """Version of the implicit PRM."""
+    base_model: str
+    """Model that the PRM started from."""
+    scored_tokens: int
+    """Response tokens scored since the service started."""
+
+
+class ModelsResponse(ApiModel):
+    object: Literal["list"] = "list"
+    """Kind of this object."""
+    data: list[ModelCard]
+    """The models."""
+
+
+class RunCard(ApiModel):
+    name: str
+    """Name of the run."""
+    active: bool
+    """Whether the services behind this gateway belong to it."""
+    steps_recorded: bool
+    """Whether it has metrics."""
+
+
+class RunsResponse(ApiModel):
+    object: Literal["list"] = "list"
+    """Kind of this object."""
+    data: list[RunCard]
+    """Runs in the folder of runs, by name."""
+
+
+class QueueStatus(ApiModel):
+    stream: str
+    """Name of the queue."""
+    waiting: int
+    """Entries that nobody has taken yet."""
+    pending: int
+    """Entries on loan to a worker."""
+    oldest_seconds: float
+    """Age of the oldest entry."""
+
+
+class RunStatus(ApiModel):
+    """What the coordinator says now."""
+
+    state: str
+    """starting, training, evaluating, finished or serving."""
+    step: int
+    """Last committed train step."""
+    total_steps: int
+    """Train steps of the run."""
+    cut_batches: int
+    """Batches cut so far."""
+    live_groups: int
+    """Groups under way."""
+    ready_groups: int
+    """Groups that wait for a batch."""
+    acceptance_rate: float | None
+    """Share of groups that pass the prompt filter."""
+    bottleneck: str
+    """The service that the others wait for."""
+    ledger: dict[str, int]
+    """Rollouts by state; issued = trained + filtered + dropped + dead + live."""
+    queues: list[QueueStatus]
+    """The queues, in the order of the pipeline."""
+    metrics: dict[str, float | None]
+    """Newest value of each metric."""
+
+
+class RunResponse(ApiModel):
+    name: str
+    """Name of the run."""
+    active: bool
+    """Whether the services behind this gateway belong to it."""
+    status: RunStatus | None
+    """Null when the run is not active or its coordinator does not answer."""
+    status_error: str
+    """Why there is no status."""
+    rows: list[dict[str, object]]
+    """Rows of metrics.jsonl, oldest first."""
+    cursor: int
+    """Send it back as `cursor` to get only the rows that came since."""
+    reset: bool
+    """The rows start anew: forget those of earlier answers."""
+
+
+class ServiceReadiness(ApiModel):
+    ready: bool
+    """Whether every service is ready."""
+    services: dict[str, bool]
+    """Readiness of each service."""
+
+
+class Problem(ApiModel):
+    """RFC 9457 problem details."""
+
+    type: str = "about:blank"
+    """Kind of problem."""
+    title: str
+    """The status in words."""
+    status: int
+    """HTTP status."""
+    detail: str
+    """What, which value, the rule, the remedy."""
+    errors: list[dict[str, object]] | None = None
+    """For invalid requests: place and rule of each fault."""

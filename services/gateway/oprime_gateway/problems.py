@@ -1,0 +1,85 @@
+"""Failures as RFC 9457 problem details."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import grpc
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from oprime_gateway.models import Problem
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = "2"
+
+STATUS_OF_CODE: Mapping[grpc.StatusCode, HTTPStatus] = {
+    grpc.StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+    grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION: HTTPStatus.CONFLICT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+}
+"""Every other code is the other service's failure: 502."""
+
+
+class ProblemError(Exception):
+    """A request that ends with a problem."""
+
+    def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+class ServiceFailedError(ProblemError):
+    """A call to another service failed."""
+
+    def __init__(self, service: str, code: grpc.StatusCode, detail: str) -> None:
+        status = STATUS_OF_CODE.get(code, HTTPStatus.BAD_GATEWAY)
+        retry = status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
+        super().__init__(status, f"{service}: {detail or code.name}", {"Retry-After": RETRY_AFTER_S} if retry else None)
+
+
+def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, errors: list[dict[str, object]] | None = None) -> JSONResponse:
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
+    return JSONResponse(body.model_dump(exclude_none=True), status_code=status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Turn every failure of a route into problem details."""
+    app.add_exception_handler(ProblemError, _known)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _unknown)
+
+
+async def _known(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ProblemError)  # noqa: S101 - registered for it
+    return problem(error.status, error.detail, headers=error.headers)
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    return problem(error.status_code, str(error.detail), headers=error.headers)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
+    faults: list[dict[str, object]] = [
+        {"location": ".".join(str(part) for part in fault["loc"]), "rule": str(fault["msg"]).removeprefix("Value error, ")}
+        for fault in error.errors()
+    ]
+    detail = "; ".join(f"{fault['location']}: {fault['rule']}" for fault in faults[:3])
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=faults)
+
+
+async def _unknown(request: Request, error: Exception) -> JSONResponse:
+    log.error("request_failed", path=request.url.path, exc_info=error)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the gateway failed; its log says why")

@@ -1,0 +1,36 @@
+"""What a replica says about itself: its report in the queue, its health, a gauge."""
+
+import asyncio
+import os
+import socket
+
+from oprime.ports import Clock, Metrics
+from oprime.runtime.grpc_server import GrpcServer
+from oprime_verifier.verify import VerifyRollouts
+from oprime_verifier.worker_pool import WorkerPool
+
+
+def replica_id() -> str:
+    """A name of this process that no other replica has."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def status_of(pool: WorkerPool, handler: VerifyRollouts) -> dict[str, object]:
+    """The report in the queue's value `verifier/ID`."""
+    return {
+        "verified": handler.verified,
+        "dropped": handler.dropped,
+        "workers": pool.workers,
+        "ready_workers": pool.ready_workers,
+        **pool.meter.read(),
+    }
+
+
+async def watch_health(
+    pool: WorkerPool, server: GrpcServer, metrics: Metrics, clock: Clock, *, every_s: float, stopping: asyncio.Event
+) -> None:
+    """Serve while at least one worker is ready."""
+    while not stopping.is_set():
+        await server.set_serving(pool.ready_workers > 0)
+        metrics.gauge("verifier_ready_workers", pool.ready_workers)
+        await clock.sleep(every_s)

@@ -1,0 +1,78 @@
+"""Sample one response, one token at a time: the reference that any sampler can be compared with.
+
+Every rollout is a batch of one with a random generator of its own, so it does not depend on what else is sampled.
+"""
+
+import inspect
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from oprime.core.types import FinishReason
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledTokens:
+    response_ids: tuple[int, ...]
+    """Includes the end token, if one was sampled."""
+    behaviour_logprobs: tuple[float, ...]
+    """log pi of each token after temperature; at temperature 0, as for temperature 1."""
+    finish_reason: FinishReason
+
+
+class TokenSampler:
+    """The state of one response in the making: its tokens, key-value cache and random generator."""
+
+    def __init__(self, model: "PreTrainedModel", prompt_ids: Sequence[int], *, temperature: float, seed: int) -> None:
+        if not prompt_ids:
+            raise ValueError("prompt_ids is empty: a response needs at least one token to follow")
+        if temperature < 0:
+            raise ValueError(f"temperature ({temperature}) must not be negative; 0 takes the most probable token")
+        self._model = model
+        self._ids = list(prompt_ids)
+        self._temperature = temperature
+        self._random = torch.Generator().manual_seed(seed)
+        self._cache: object = None
+        last_only = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._options = {"logits_to_keep": 1} if last_only else {}
+
+    def forget_cache(self) -> None:
+        """Read all tokens again at the next step: the weights have changed."""
+        self._cache = None
+
+    @torch.no_grad()
+    def step(self) -> tuple[int, float]:
+        """Sample the next token; returns it with its log-prob."""
+        fresh = self._ids if self._cache is None else self._ids[-1:]
+        outputs = self._model(
+            input_ids=torch.tensor([fresh], device=self._model.device), past_key_values=self._cache, use_cache=True, **self._options
+        )
+        self._cache = outputs.past_key_values
+        logits = outputs.logits[0, -1].float().cpu()
+        if self._temperature == 0:
+            logprobs = torch.log_softmax(logits, dim=-1)
+            token = int(logits.argmax())
+        else:
+            logprobs = torch.log_softmax(logits / self._temperature, dim=-1)
+            token = int(torch.multinomial(logprobs.exp(), 1, generator=self._random))
+        self._ids.append(token)
+        return token, float(logprobs[token])
+
+
+def sample_response(
+    model: "PreTrainedModel", prompt_ids: Sequence[int], *, temperature: float, max_tokens: int, seed: int, end_ids: Collection[int]
+) -> SampledTokens:
+    """Sample until an end token or `max_tokens`. Same model, arguments and thread count: same response, bit for bit."""
+    sampler = TokenSampler(model, prompt_ids, temperature=temperature, seed=seed)
+    ids: list[int] = []
+    logprobs: list[float] = []
+    while len(ids) < max_tokens and (not ids or ids[-1] not in end_ids):
+        token, logprob = sampler.step()
+        ids.append(token)
+        logprobs.append(logprob)
+    reason = FinishReason.STOP if ids and ids[-1] in end_ids else FinishReason.LENGTH
+    return SampledTokens(response_ids=tuple(ids), behaviour_logprobs=tuple(logprobs), finish_reason=reason)

@@ -1,0 +1,41 @@
+"""A small starting model for runs through the real services."""
+
+from pathlib import Path
+
+import pytest
+
+from e2e.command_line import DEMO, oprime, sets
+
+
+@pytest.fixture(scope="session")
+def starting_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The chain task's model after a short supervised warm-up on short chains: it is right about half of the time."""
+    output = tmp_path_factory.mktemp("model") / "start"
+    settings = {
+        "model.path": str(output),
+        "tasks.chain.operations": 2,
+        "sft.steps": 120,
+        "sft.batch_rows": 64,
+        "sft.output": str(output),
+    }
+    result = oprime("sft", str(DEMO), *sets(settings), timeout_s=300)
+    assert result.returncode == 0, result.stderr
+    return output
+
+
+def small_run(model: Path, folder: Path, name: str, **more: object) -> list[str]:
+    """Arguments of `oprime train` for a run of seconds: short chains, small batches, the transformers sampler."""
+    settings: dict[str, object] = {
+        "run.name": name,
+        "run.directory": str(folder),
+        "run.steps": 3,
+        "run.evaluate_every": 0,
+        "run.checkpoint_every": 2,
+        "model.path": str(model),
+        "tasks.chain.operations": 2,
+        "tasks.chain.heldout_problems": 8,
+        "coordinator.groups_per_batch": 4,
+        "generator.backend": "transformers",
+        "queue.lease_s": 3.0,
+    }
+    return ["train", str(DEMO), *sets(settings | more)]

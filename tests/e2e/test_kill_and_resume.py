@@ -1,0 +1,77 @@
+"""kill -9 of everything in mid-run, then `oprime resume`."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from e2e.command_line import metric_rows, oprime, processes_of, start_oprime, summary
+from e2e.conftest import small_run
+
+STEPS = 8
+GROUPS = 4
+
+
+def wait_for_step(run: Path, step: int, timeout_s: float) -> None:
+    ends = time.monotonic() + timeout_s
+    while time.monotonic() < ends:
+        if len(metric_rows(run, "step")) >= step:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"step {step} was not committed within {timeout_s} s")
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(900)
+def test_a_killed_run_resumes_and_trains_every_step_on_as_many_groups(starting_model: Path, tmp_path: Path) -> None:
+    arguments = small_run(
+        starting_model,
+        tmp_path,
+        "killed",
+        **{"run.steps": STEPS, "run.checkpoint_every": 3, "coordinator.groups_per_batch": GROUPS, "staleness.max_staleness": 1},
+    )
+    run = tmp_path / "killed"
+    process = start_oprime(*arguments, log=tmp_path / "first.log")
+    try:
+        wait_for_step(run, 4, timeout_s=240)
+    finally:
+        for victim in [*processes_of(run), process]:
+            os.kill(victim.pid, signal.SIGKILL)
+        process.wait()
+    time.sleep(1)
+    assert processes_of(run) == []
+    result = oprime("resume", str(run), timeout_s=400)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert [row["step"] for row in metric_rows(run, "step")] == list(range(1, STEPS + 1))
+    ledger = summary(run)["ledger"]
+    assert ledger["trained"] == STEPS * GROUPS * 4
+    assert ledger["live"] == 0
+    assert ledger["issued"] == sum(count for name, count in ledger.items() if name != "issued")
+    assert max(row["staleness_max"] for row in metric_rows(run, "step")) <= 1
+    checked = oprime("ledger", str(run), timeout_s=60)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(900)
+def test_a_run_whose_redis_data_is_gone_resumes_from_its_checkpoint(starting_model: Path, tmp_path: Path) -> None:
+    arguments = small_run(starting_model, tmp_path, "lost", **{"run.steps": 6, "run.checkpoint_every": 2, "staleness.max_staleness": 1})
+    run = tmp_path / "lost"
+    process = start_oprime(*arguments, log=tmp_path / "first.log")
+    try:
+        wait_for_step(run, 4, timeout_s=240)
+        time.sleep(1)
+    finally:
+        for victim in [*processes_of(run), process]:
+            os.kill(victim.pid, signal.SIGKILL)
+        process.wait()
+    for file in (run / "redis").rglob("*.aof*"):
+        file.unlink()
+    result = oprime("resume", str(run), timeout_s=400)
+    assert result.returncode == 0, result.stdout + result.stderr
+    ledger = summary(run)["ledger"]
+    assert ledger["trained"] == 6 * 4 * 4
+    assert ledger["live"] == 0
+    assert ledger["issued"] == sum(count for name, count in ledger.items() if name != "issued")

@@ -1,0 +1,73 @@
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from oprime_cli.report_command import write_report
+from report_builder import build_run, rollout_row, write_lines
+
+BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(BROWSER is None, reason="no chromium on PATH: install the package chromium")]
+
+
+def open_in_browser(page: Path, profile: Path) -> tuple[str, list[str]]:
+    """The page's elements once it has loaded, and what the browser's console says about it."""
+    assert BROWSER is not None
+    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-gpu"]
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        *quiet,
+        "--enable-logging=stderr",
+        f"--user-data-dir={profile}",
+        "--dump-dom",
+        page.as_uri(),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return result.stdout, [line for line in result.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    return write_report(build_run(tmp_path / "synthetic"))
+
+
+def test_the_page_is_whole_and_the_console_is_silent(report: Path, tmp_path: Path) -> None:
+    dom, console = open_in_browser(report, tmp_path / "profile")
+    assert console == []
+    # Three steps, one group each, four rollouts of ten tokens.
+    assert len(re.findall(r'<span class="token ', dom)) == 120
+    assert len(re.findall("<svg ", dom)) == 6
+
+
+def test_the_policy_of_the_page_refuses_what_comes_from_outside(report: Path, tmp_path: Path) -> None:
+    # Shows that a silent console above means that nothing was asked for.
+    page = report.read_text(encoding="utf-8")
+    report.write_text(
+        page.replace("</main>", '<img src="http://127.0.0.1:9/a.png"><script>document.title = "taken"</script></main>'), encoding="utf-8"
+    )
+    dom, console = open_in_browser(report, tmp_path / "profile")
+    assert len(console) == 2
+    assert all("Content Security Policy" in line for line in console)
+    assert "<title>taken" not in dom
+
+
+def test_tokens_that_look_like_markup_stay_text(tmp_path: Path) -> None:
+    folder = build_run(tmp_path / "hostile", steps=1)
+    tokens = ["<img src=x onerror=alert(1)>", "</span><b>", "\x00", "\u202e", '"><script>']
+    group = {
+        "step": 1,
+        "group_id": 1,
+        "prompt": "<h1>",
+        "prm_version": 1,
+        "rollouts": [rollout_row(0, tokens, [0.1] * 5, outcome_reward=1.0)],
+    }
+    write_lines(folder / "samples" / "step-000001.jsonl", [group])
+    dom, console = open_in_browser(write_report(folder), tmp_path / "profile")
+    assert console == []
+    assert len(re.findall(r'<span class="token ', dom)) == 5
+    assert not re.search(r"<img|<script|<b>", dom)

@@ -1,0 +1,277 @@
+"""The plan: each contradiction is found, named and explained, and all of them at once."""
+
+import json
+import re
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from oprime_cli import check_machine
+from oprime_cli.check_settings import settings_problems
+from oprime_cli.devices import Devices, Gpu, assign, parse_gpus, threads
+from oprime_cli.estimate import trainer_memory
+from oprime_cli.failures import PlanRefusedError
+from oprime_cli.main import main
+from oprime_cli.model_files import count_parameters, estimate_parameters, facts
+from oprime_cli.plan import Plan, make_plan, needs_sft
+from oprime_cli.plan_view import plan_lines, show_plan
+from oprime_cli.run_config import RunConfig
+
+from .conftest import MODEL, TOKENIZER, write_model, write_safetensors
+
+MakeConfig = Callable[..., RunConfig]
+GIB = 2**30
+
+
+def plan_of(config: RunConfig, *gpus: Gpu) -> Plan:
+    return make_plan(config, new_run=True, gpus=gpus)
+
+
+def test_a_good_plan_has_no_problems(make_config: MakeConfig) -> None:
+    assert plan_of(make_config()).problems == []
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sampling.group_size=1", r"sampling.group_size = 1 .*at least 2; set sampling.group_size=4"),
+        ("learner.updates_per_batch=3", r"groups_per_batch = 8 .*learner.updates_per_batch = 3.*set coordinator.groups_per_batch=9"),
+        ("prm.updates_per_batch=5", r"groups_per_batch = 8 .*prm.updates_per_batch = 5.*set coordinator.groups_per_batch=10"),
+        ("staleness.max_staleness=3", r"store.keep_versions = 4 is below .* = 5.*set store.keep_versions=5"),
+        ("prm.update=offline", r"never leaves its reference.*set prm.initial_model"),
+        ("coordinator.max_live_groups=4", r"max_live_groups = 4 is below coordinator.groups_per_batch = 8"),
+        ("learner.offload_optimizer=true", r"learner.zero_stage = 0.*set learner.zero_stage=1"),
+        ("prm.ranks=33", r"prm.ranks = 33 is more than the 32 rollouts"),
+        ("tasks.source=rows", r"tasks.train is empty"),
+        ("sft.output=elsewhere", r"sft.output = elsewhere is not model.path"),
+        ("endpoints.prm=localhost", r"endpoints.prm = 'localhost': write HOST:PORT"),
+        ("queue.url=http://x", r"queue.url = 'http://x'"),
+        ("endpoints.gateway=0.0.0.0:8000", r"gateway.api_keys_file is not set"),
+        ("gateway.api_keys_file=/nowhere/keys", r"gateway.api_keys_file = /nowhere/keys: there is no such file"),
+        ('verifier.plugins={x = "module"}', r"verifier.plugins.x = 'module': write"),
+        ("model.attention=flash_attention_2", r"half precision"),
+    ],
+)
+def test_a_contradiction_in_the_settings_is_named_with_its_remedy(make_config: MakeConfig, override: str, said: str) -> None:
+    problems = settings_problems(make_config(override))
+    assert len([problem for problem in problems if _matches(said, problem)]) == 1, problems
+
+
+def _matches(pattern: str, text: str) -> bool:
+    return re.search(pattern, text) is not None
+
+
+def test_an_offline_prm_is_fine_with_a_model_of_its_own_or_without_process_rewards(make_config: MakeConfig) -> None:
+    assert settings_problems(make_config("prm.update=offline", "prm.initial_model=other")) == []
+    assert settings_problems(make_config("prm.update=offline", "algorithm.process_weight=0")) == []
+
+
+def test_two_services_cannot_share_a_port(make_config: MakeConfig) -> None:
+    problems = settings_problems(make_config("endpoints.prm=127.0.0.1:7001", "endpoints.learner=127.0.0.1:7001"))
+    assert problems == ["endpoints.learner and endpoints.prm are both 127.0.0.1:7001: give each service a port of its own, or port 0"]
+
+
+def test_all_problems_are_collected_and_each_has_a_line_of_its_own(make_config: MakeConfig, tmp_path: Path) -> None:
+    plan = plan_of(make_config("sampling.group_size=1", f"model.path={tmp_path}/none", "staleness.max_staleness=3"))
+    with pytest.raises(PlanRefusedError) as caught:
+        plan.check()
+    lines = str(caught.value).split("\n")
+    assert lines[0] == "3 problems found before anything was started:"
+    assert [line.split()[1] for line in lines[1:]] == ["sampling.group_size", "store.keep_versions", "model.path"]
+
+
+def test_a_missing_model_directory_is_said_plainly(make_config: MakeConfig) -> None:
+    assert any(
+        "there is no model directory ./models/none" in problem for problem in plan_of(make_config("model.path=./models/none")).problems
+    )
+
+
+def test_a_model_without_weights_tokenizer_or_template_is_refused(make_config: MakeConfig, model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "tokenizer_config.json").write_text("{}")
+    problems = plan_of(make_config()).problems
+    assert len(problems) == 2
+    assert "no weights" in problems[0]
+    assert "no chat template" in problems[1]
+    (model / "tokenizer.json").unlink()
+    assert any("no tokenizer" in problem for problem in plan_of(make_config()).problems)
+
+
+def test_a_cut_weights_file_is_refused(make_config: MakeConfig, model: Path) -> None:
+    (model / "model.safetensors").write_bytes(b"\x00\x01")
+    assert any("cut short" in problem for problem in plan_of(make_config()).problems)
+
+
+def test_the_prm_needs_the_policys_tokenizer(make_config: MakeConfig, tmp_path: Path) -> None:
+    other = json.loads(json.dumps(TOKENIZER))
+    other["model"]["vocab"]["b"] = 3
+    write_model(tmp_path / "same")
+    write_model(tmp_path / "other", tokenizer=other)
+    assert plan_of(make_config(f"prm.initial_model={tmp_path}/same")).problems == []
+    assert any("another tokenizer" in problem for problem in plan_of(make_config(f"prm.initial_model={tmp_path}/other")).problems)
+
+
+def test_sequences_must_fit_the_models_positions(make_config: MakeConfig) -> None:
+    problems = plan_of(make_config("sampling.max_response_tokens=33")).problems
+    assert problems == [
+        "sampling.max_prompt_tokens + sampling.max_response_tokens = 65 exceeds the model's max_position_embeddings = 64: lower one of them"
+    ]
+
+
+def test_vllm_on_a_cpu_knows_some_head_sizes_only(make_config: MakeConfig, tmp_path: Path) -> None:
+    odd = write_model(tmp_path / "odd", num_attention_heads=4)
+    on_cpu = plan_of(make_config(f"model.path={odd}")).problems
+    assert len(on_cpu) == 1
+    assert "head size is 16" in on_cpu[0]
+    assert plan_of(make_config(f"model.path={odd}", "generator.backend=transformers")).problems == []
+    assert check_machine.generator_problems(make_config(), facts(odd), Devices(generator=(Gpu("0", 0),))) == []
+
+
+def test_missing_packages_are_named_with_what_to_install(make_config: MakeConfig) -> None:
+    problems = check_machine.package_problems(make_config(), has_gpu=False, installed=lambda name: name not in {"vllm", "deepspeed"})
+    assert len(problems) == 3
+    assert "the prm needs deepspeed, not installed here: pip install 'oprime[prm]'" in problems
+    assert any("pip install 'oprime[generator-cpu]'" in problem and 'generator.backend="transformers"' in problem for problem in problems)
+
+
+def test_a_taken_port_is_a_problem(make_config: MakeConfig) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        problems = plan_of(make_config(f"endpoints.prm=127.0.0.1:{port}")).problems
+    assert len(problems) == 1
+    assert f"endpoints.prm: cannot listen on 127.0.0.1:{port}" in problems[0]
+
+
+def test_too_little_disk_space_is_a_problem(make_config: MakeConfig) -> None:
+    free = shutil.disk_usage("/").free
+    assert check_machine.disk_problems(make_config(), 1) == []
+    assert "are free" in check_machine.disk_problems(make_config(), 100 * free)[0]
+
+
+def test_rows_that_cannot_be_used_are_found_before_the_start(make_config: MakeConfig, tmp_path: Path) -> None:
+    row = {"data_source": "x", "prompt": [{"role": "user", "content": "1+1"}], "ability": "math", "reward_model": {"ground_truth": "2"}}
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good.write_text(json.dumps(row) + "\n")
+    bad.write_text(json.dumps(row) + "\n" + json.dumps({**row, "prompt": []}) + "\n")
+    rows = ("tasks.source=rows", f"tasks.train={good}")
+    assert plan_of(make_config(*rows, f"tasks.heldout={good}")).problems == []
+    problems = plan_of(make_config(*rows, f"tasks.heldout={bad}")).problems
+    assert len(problems) == 1
+    assert "bad.jsonl, row 2" in problems[0]
+    assert plan_of(make_config(*rows, f"tasks.heldout={bad}", "tasks.skip_bad_rows=true")).problems == []
+    assert any("no such file" in problem for problem in plan_of(make_config(*rows, f"tasks.heldout={tmp_path}/none.jsonl")).problems)
+
+
+def test_a_redis_that_does_not_answer_is_a_problem(make_config: MakeConfig) -> None:
+    problems = plan_of(make_config("queue.url=redis://127.0.0.1:1")).problems
+    assert len(problems) == 1
+    assert problems[0].startswith("queue.url = redis://127.0.0.1:1: ")
+
+
+def test_a_missing_model_that_the_warm_up_makes_is_no_problem(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(f"model.path={tmp_path}/later", "sft.steps=10")
+    assert needs_sft(config)
+    plan = plan_of(config)
+    assert plan.problems == []
+    assert "warm-up makes it" in plan.warnings[0]
+
+
+def test_parameters_are_counted_from_the_headers_and_estimated_without_weights(model: Path, tmp_path: Path) -> None:
+    # Two tables of 54 x 64 and a norm of 64.
+    assert count_parameters(model) == 2 * 54 * 64 + 64
+    write_safetensors(tmp_path / "more.safetensors", {"w": [3, 5]})
+    assert count_parameters(tmp_path) == 15
+    # Per layer: attention 4 x 64 x 64, feed-forward 3 x 64 x 192, two norms; then the tables and the last norm.
+    assert estimate_parameters(MODEL) == 2 * (4 * 64 * 64 + 3 * 64 * 192 + 2 * 64) + 2 * 54 * 64 + 64
+
+
+def test_dry_run_prints_the_plan_and_starts_nothing(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(_toml(make_config()))
+    assert main(["train", str(config), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "8 groups x K=4 = 32 rollouts per step" in printed
+    assert not (tmp_path / "runs").exists()
+    assert main(["train", str(config), "--dry-run", "--set", "sampling.group_size=1"]) == 2
+
+
+def _toml(config: RunConfig) -> str:
+    import tomli_w
+
+    from oprime_cli.run_folder import to_document
+
+    return tomli_w.dumps(to_document(config))
+
+
+def test_the_plan_counts_micro_batches_and_prompts(make_config: MakeConfig) -> None:
+    # 8 groups x 4 rollouts = 32; two ranks of 5 rollouts take 10 at a time: 4 rounds. 4 steps x 8 prompts = 32.
+    lines = dict(plan_lines(plan_of(make_config("learner.ranks=2", "learner.micro_batch_rollouts=5"))))
+    assert "4 micro-batch(es) of up to 5 per rank" in lines["learner"]
+    assert lines["run"].startswith("4 steps, 32 prompts and 128 rollouts")
+
+
+def test_memory_of_the_learner_is_16_bytes_per_parameter_before_zero(make_config: MakeConfig) -> None:
+    config = make_config("learner.ranks=4", "model.dtype=bfloat16")
+    policy = facts(Path(config.model.path))
+    memory = trainer_memory(config, config.learner, policy, reference=False)
+    assert memory.weights + memory.gradients + memory.optimizer == 16 * policy.parameters
+    spread = make_config("learner.ranks=4", "model.dtype=bfloat16", "learner.zero_stage=3").learner
+    memory = trainer_memory(config, spread, policy, reference=False)
+    assert memory.weights + memory.gradients + memory.optimizer == 4 * policy.parameters
+
+
+GPUS = tuple(Gpu(str(index), 80 * GIB) for index in range(6))
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (0, ("", "", "")),
+        (1, None),
+        (3, None),
+        (4, ("01", "23", "23")),
+        (5, ("01", "23", "23")),
+        (6, ("01", "23", "45")),
+    ],
+)
+def test_gpus_are_split_in_order_and_trainers_share_when_there_are_few(
+    make_config: MakeConfig, count: int, expected: tuple[str, str, str] | None
+) -> None:
+    config = make_config("generator.tensor_parallel=2", "prm.ranks=2", "learner.ranks=2")
+    devices = assign(config, GPUS[:count])
+    names = devices and tuple("".join(gpu.name for gpu in devices.of(service)) for service in ("generator", "prm", "learner"))
+    assert names == expected
+    assert bool(check_machine.device_problems(config, GPUS[:count])) == (expected is None or count == 0)
+
+
+def test_one_gpu_is_shared_by_all(make_config: MakeConfig) -> None:
+    devices = assign(make_config(), GPUS[:1])
+    assert devices == Devices(GPUS[:1], GPUS[:1], GPUS[:1])
+
+
+def test_a_full_gpu_is_a_warning(make_config: MakeConfig) -> None:
+    plan = plan_of(make_config(), Gpu("0", 2**20))
+    assert plan.problems == []
+    assert any("GPU 0 (1.0 MiB) may be too small for generator + prm + learner" in warning for warning in plan.warnings)
+    show_plan(plan)
+
+
+def test_visible_gpus_are_read_in_the_order_of_the_variable() -> None:
+    listing = "0, GPU-aa, 1000\n1, GPU-bb, 2000\n"
+    assert [gpu.name for gpu in parse_gpus(listing, None)] == ["0", "1"]
+    assert parse_gpus(listing, "1") == [Gpu("1", 2000 * 2**20)]
+    assert parse_gpus(listing, "GPU-bb,0") == [Gpu("GPU-bb", 2000 * 2**20), Gpu("0", 1000 * 2**20)]
+    assert parse_gpus(listing, "") == []
+    assert parse_gpus(listing, "0,-1,1") == [Gpu("0", 1000 * 2**20)]
+
+
+def test_settings_choose_the_threads_of_trainers(make_config: MakeConfig) -> None:
+    config = make_config("learner.threads=3")
+    assert threads(config, "learner") == 3
+    assert threads(config, "gateway") == 1
+    assert threads(config, "generator") >= 1

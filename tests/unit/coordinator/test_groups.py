@@ -1,0 +1,45 @@
+"""Completing groups and deciding what becomes of them."""
+
+from oprime.core.types import DroppedRollout, VerifiedGroup
+from oprime.ports import Delivery
+from oprime_coordinator.config import FilterSection
+from oprime_coordinator.groups import OpenGroup, refusal
+from tiny_models import verified_rollout
+
+DELIVERY = Delivery(stream="verdicts", entry="1-0", key="7:0", payload=b"", attempt=1)
+
+
+def group_of(*scores: float) -> VerifiedGroup:
+    return VerifiedGroup(group_id=7, rollouts=tuple(verified_rollout(7, index, score, [9]) for index, score in enumerate(scores)))
+
+
+def test_a_group_is_complete_when_every_rollout_is_verified_or_lost() -> None:
+    group = OpenGroup(7, 3)
+    group.add(verified_rollout(7, 2, 1.0, [9]), DELIVERY)
+    group.add(DroppedRollout(group_id=7, index=0, reason="verifier_error"), DELIVERY)
+    assert not group.complete
+    group.lost.add(1)
+    assert group.complete
+    assert [one.rollout.index for one in group.group().rollouts] == [2]
+
+
+def test_rollouts_are_ordered_by_index_whatever_their_order_of_arrival() -> None:
+    group = OpenGroup(7, 3)
+    for index in (2, 0, 1):
+        group.add(verified_rollout(7, index, 1.0, [9]), DELIVERY)
+    assert [one.rollout.index for one in group.group().rollouts] == [0, 1, 2]
+
+
+def test_the_filter_keeps_what_is_neither_too_easy_nor_too_hard() -> None:
+    settings = FilterSection(low=0.2, high=0.8)
+    assert refusal(group_of(1, 0, 0, 0), settings) is None
+    assert refusal(group_of(0, 0, 0, 0), settings) == "filtered:accuracy_low"
+    assert refusal(group_of(1, 1, 1, 1), settings) == "filtered:accuracy_high"
+
+
+def test_without_the_filter_every_group_with_siblings_is_kept() -> None:
+    assert refusal(group_of(1, 1, 1, 1), FilterSection(enabled=False)) is None
+
+
+def test_a_rollout_that_lost_its_siblings_has_nothing_to_be_compared_with() -> None:
+    assert refusal(group_of(1), FilterSection(enabled=False)) == "dropped:siblings_lost"

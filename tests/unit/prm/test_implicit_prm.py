@@ -1,0 +1,94 @@
+"""The PRM's share of a train step."""
+
+import numpy as np
+import pytest
+import torch
+from plain_engine import PlainEngine
+from tiny_models import batch_of, tiny_model
+
+from oprime.lm.frozen import FrozenModel
+from oprime.lm.token_logprobs import TokenLogprobModel
+from oprime_prm.config import PrmSection
+from oprime_prm.implicit_prm import ImplicitPrm
+
+
+def implicit_prm(**settings: object) -> ImplicitPrm:
+    section = PrmSection.model_validate({"learning_rate": 1e-2, "beta": 0.5, "micro_batch_rollouts": 5, **settings})
+    engine = PlainEngine(TokenLogprobModel(tiny_model(), chunk_tokens=7), gradient_clip=section.gradient_clip)
+    reference = FrozenModel(tiny_model(), chunk_tokens=7)
+    return ImplicitPrm(engine, reference, section, pad_id=0, total_steps=10)
+
+
+def test_before_any_update_prm_and_reference_agree_so_all_rewards_are_zero() -> None:
+    scored = implicit_prm(update="offline").process(batch_of(1))
+    assert all(np.allclose(rewards, 0.0, atol=1e-6) for rewards in scored.process_rewards)
+    assert scored.prm_version == 0
+
+
+def test_there_is_one_reward_per_response_token_in_the_order_of_the_rollouts() -> None:
+    batch = batch_of(1)
+    scored = implicit_prm().process(batch)
+    assert [len(rewards) for rewards in scored.process_rewards] == [len(one.rollout.response_ids) for one in batch.rollouts]
+
+
+def test_double_forward_scores_with_the_updated_version() -> None:
+    scored = implicit_prm(update="double_forward").process(batch_of(1))
+    assert scored.prm_version == 1
+    assert any(np.abs(rewards).max() > 1e-4 for rewards in scored.process_rewards)
+
+
+def test_single_forward_scores_with_the_version_before_the_update() -> None:
+    prm = implicit_prm(update="single_forward")
+    first = prm.process(batch_of(1))
+    assert first.prm_version == 0
+    assert all(np.allclose(rewards, 0.0, atol=1e-6) for rewards in first.process_rewards)
+    second = prm.process(batch_of(2))
+    assert second.prm_version == 1
+    assert any(np.abs(rewards).max() > 1e-4 for rewards in second.process_rewards)
+
+
+def test_single_forward_scores_a_batch_as_offline_scoring_after_the_same_updates_does() -> None:
+    trained, frozen = implicit_prm(update="single_forward"), implicit_prm(update="double_forward")
+    trained.process(batch_of(1))
+    frozen.process(batch_of(1))
+    once = trained.process(batch_of(2)).process_rewards
+    frozen._settings = frozen._settings.model_copy(update={"update": "offline"})
+    twice = frozen.process(batch_of(2)).process_rewards
+    for one, other in zip(once, twice, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_updates_lower_the_loss_and_teach_the_sign_of_the_outcome() -> None:
+    prm = implicit_prm()
+    batch = batch_of(1)
+    metrics = [prm.process(batch).metrics for _ in range(15)]
+    assert metrics[0]["prm_loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert metrics[-1]["prm_loss"] < 0.8 * metrics[0]["prm_loss"]
+    assert metrics[-1]["prm_scored_accuracy"] == 1.0
+    assert metrics[-1]["prm_score_mean_right"] > metrics[-1]["prm_score_mean_wrong"]
+
+
+@pytest.mark.parametrize("micro_batch_rollouts", [1, 4, 12, 100])
+def test_micro_batches_change_nothing(micro_batch_rollouts: int) -> None:
+    whole = implicit_prm(micro_batch_rollouts=12).process(batch_of(1))
+    split = implicit_prm(micro_batch_rollouts=micro_batch_rollouts).process(batch_of(1))
+    for one, other in zip(whole.process_rewards, split.process_rewards, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+    assert split.metrics["prm_loss"] == pytest.approx(whole.metrics["prm_loss"], abs=1e-6)
+
+
+def test_several_updates_per_batch_take_the_groups_in_order() -> None:
+    scored = implicit_prm(updates_per_batch=3).process(batch_of(1))
+    assert scored.prm_version == 1
+    with pytest.raises(ValueError, match="updates_per_batch"):
+        implicit_prm(updates_per_batch=4).process(batch_of(1))
+
+
+def test_rewards_are_beta_times_the_log_ratio() -> None:
+    small, large = implicit_prm(beta=0.5), implicit_prm(beta=0.5)
+    batch = batch_of(1)
+    small.process(batch), large.process(batch)
+    for prm, beta in ((small, 0.5), (large, 1.0)):
+        prm._settings = prm._settings.model_copy(update={"update": "offline", "beta": beta})
+    for one, double in zip(small.process(batch).process_rewards, large.process(batch).process_rewards, strict=True):
+        torch.testing.assert_close(torch.tensor(2 * one), torch.tensor(double), atol=1e-6, rtol=1e-5)
