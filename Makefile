@@ -5,6 +5,7 @@ SHELL := bash
 VENV ?= .venv
 PY := $(VENV)/bin/python
 CONFIG ?= deploy/config/demo.toml
+MODEL ?= runs/chain-sft
 # In this order a broken foundation is reported before anything slow starts.
 SUITES := tests/unit tests/test_architecture.py tests/golden tests/contract tests/service tests/simulation tests/e2e
 # Where `make lock` finds the CPU build of torch.
@@ -26,7 +27,7 @@ test: setup  ## Run all tests but the slow and the GPU ones
 	$(PY) -m pytest $(SUITES) -m "not slow and not gpu" --maxfail 5 --durations 15
 
 test-all: setup  ## Run the slow tests too, and those for a GPU where there is one
-	$(PY) -m pytest $(SUITES) tests/gpu --durations 25
+	$(PY) -m pytest $(SUITES) $(wildcard tests/gpu) --durations 25
 
 check: setup  ## Formatting, lint, types, import rules, generated files, unit tests
 	$(PY) -m ruff format --check .
@@ -47,11 +48,11 @@ proto: setup  ## Generate the protobuf code anew
 docs: setup  ## Generate docs/settings.md anew
 	$(PY) -m oprime_cli.settings_docs docs/settings.md
 
-bench: setup  ## Measure throughput and learning, and write the results to bench/results
+bench: setup  ## Measure throughput, synchronous beside asynchronous
 	$(PY) -m bench
 
-golden: setup  ## Compute the golden numbers anew, from the slow reference
-	$(PY) tests/golden/generate.py
+golden: setup  ## Run the slow, obvious reference: PRIME in one file, on the demo's starting model
+	$(PY) tests/golden/prime_in_one_file.py $(MODEL)
 
 clean:  ## Remove caches and generated leftovers; runs and .venv stay
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from fastapi.routing import APIRoute
 from grpc_tools import protoc
 
 from oprime_cli.run_config import RunConfig
 from oprime_cli.settings_docs import section_type, setting_names, settings_page
+from oprime_gateway.api import router
 from oprime_proto.v1 import coordinator_pb2, generator_pb2, learner_pb2, prm_pb2, verifier_pb2
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +70,13 @@ def test_every_setting_says_what_it_means() -> None:
 @pytest.mark.parametrize("rpc", RPCS)
 def test_every_rpc_is_documented(rpc: str) -> None:
     assert f"| `{rpc}` |" in (ROOT / "docs/api.md").read_text(encoding="utf-8")
+
+
+def test_every_http_route_is_documented() -> None:
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    routes = [f"{method} {route.path}" for route in router.routes if isinstance(route, APIRoute) for method in route.methods]
+    assert "POST /v1/rewards" in routes
+    assert [route for route in routes if f"| `{route}` |" not in page] == []
 
 
 def test_generated_protobuf_code_is_up_to_date(tmp_path: Path) -> None:

@@ -101,10 +101,9 @@ def threads(config: RunConfig, service: str) -> int:
     """
     if service not in {"generator", "prm", "learner"}:
         return 1
-    if service == "prm" and config.prm.threads:
-        return config.prm.threads
-    if service == "learner" and config.learner.threads:
-        return config.learner.threads
+    chosen = {"generator": config.generator.threads, "prm": config.prm.threads, "learner": config.learner.threads}[service]
+    if chosen:
+        return chosen
     # PRM and learner take turns, so the larger of the two counts.
     processes = 1 + max(config.prm.ranks, config.learner.ranks)
     return max(1, cpu_cores() // processes)

@@ -49,16 +49,22 @@ def launched(
 
     Raises SettingsError, ServiceDiedError or ServiceNotHealthyError. The caller holds the run's lock.
     """
-    with Guard(), run_redis(folder, config) as redis:
+    with Guard() as guard, run_redis(folder, config, guard) as redis:
         resolved = with_real_addresses(config, redis.url)
         folder.write_config(resolved)
         devices = assign(resolved, find_gpus())
         if devices is None:
             raise SettingsError("the GPUs do not suffice for generator.tensor_parallel, prm.ranks and learner.ranks; try --dry-run")
         specs = service_specs(resolved, folder.config, devices, serve_only=serve_only)
-        with Supervisor(specs, logs=folder.logs) as supervisor:
+        with Supervisor(specs, guard=guard, logs=folder.logs) as supervisor:
             supervisor.start()
-            supervisor.wait_healthy(timeout_s=timeout_s, tick=tick)
+
+            def ticking(waiting: set[str]) -> None:
+                redis.check()
+                if tick is not None:
+                    tick(waiting)
+
+            supervisor.wait_healthy(timeout_s=timeout_s, tick=ticking)
             yield Launched(folder, resolved, supervisor, redis)
 
 

@@ -94,15 +94,19 @@ class TerminalView:
         self._live.update(self._panel(status, rows, max(step, status.step if status else 0)), refresh=True)
 
     def _panel(self, status: Status | None, rows: MetricRows, step: int) -> "RenderableType":
-        from rich.console import Group
         from rich.panel import Panel
         from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
         grid = Table.grid(padding=(0, 2))
         for name, value in facts(status, rows, step, self._total, self._pace.remaining_s(step, time.monotonic())).items():
-            grid.add_row(f"[bold]{name}[/]", value)
-        return Panel(Group(ProgressBar(total=self._total, completed=step), grid), title=f"oprime · {self._name}")
+            grid.add_row(Text(name, style="bold"), Text(value))
+        # A row of its own, because a progress bar does not end its line.
+        whole = Table.grid(expand=True)
+        whole.add_row(ProgressBar(total=self._total, completed=step))
+        whole.add_row(grid)
+        return Panel(whole, title=f"oprime · {self._name}")
 
 
 def facts(status: Status | None, rows: MetricRows, step: int, total: int, remaining_s: float | None) -> dict[str, str]:

@@ -166,8 +166,9 @@ def _caller(channel: grpc.Channel, address: str) -> Score:
 
     def call(request: pb.ScoreRequest) -> pb.ScoreResponse:
         try:
-            return stub.Score(request, timeout=TIMEOUT_S, wait_for_ready=True)
+            return stub.Score(request, timeout=TIMEOUT_S)
         except grpc.RpcError as error:
-            raise NotReadyError(f"the PRM at {address} does not score ({error}): see its log in RUN/logs/prm.log") from error
+            reason = error.details() if isinstance(error, grpc.Call) else error
+            raise NotReadyError(f"the PRM at {address} does not score ({reason}): see its log in RUN/logs/prm.log") from error
 
     return call

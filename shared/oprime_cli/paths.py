@@ -8,11 +8,14 @@ from oprime_cli.run_config import RunConfig
 def absolute_paths(config: RunConfig) -> RunConfig:
     """The settings with every local path made absolute, so that they mean the same from any directory."""
 
+    # What the warm-up makes is a directory, also while it looks like a hub id.
+    made_here = set() if config.sft is None else {config.sft.output or config.model.path}
+
     def local(text: str) -> str:
         return str(Path(text).absolute()) if text and "://" not in text else text
 
     def model(text: str) -> str:
-        return local(text) if text and is_local_model(text) else text
+        return local(text) if text and (text in made_here or is_local_model(text)) else text
 
     password = config.queue.password_file
     keys = config.gateway.api_keys_file

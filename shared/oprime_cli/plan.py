@@ -117,7 +117,7 @@ def _check_sizes(plan: Plan, policy: ModelFacts, prm: ModelFacts) -> None:
         if gpu.memory_bytes and wanted > gpu.memory_bytes:
             plan.warnings.append(
                 f"GPU {gpu.name} ({size(gpu.memory_bytes)}) may be too small for {' + '.join(names)}, about {size(wanted)}: "
-                "lower generator.gpu_memory_share or micro_batch_rollouts, raise zero_stage, or set offload_optimizer or gradient_checkpointing"
+                "lower generator.gpu_memory_share or micro_batch_rollouts, raise zero_stage, or set offload_optimizer"
             )
 
 

@@ -6,7 +6,7 @@ Imports the standard library alone: `guard.py` runs this without the packages of
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 MARKER = "OPRIME_SUPERVISION"
@@ -45,10 +45,11 @@ def marked(marker: str) -> dict[int, int]:
     return {pid: starts[pid] for pid in _with_descendants(carriers, parents) if pid != os.getpid()}
 
 
-def family(roots: Iterable[int]) -> dict[int, int]:
+def family(roots: Mapping[int, int]) -> dict[int, int]:
     """Processes (id -> start ticks) that descend from `roots`, and those themselves, as far as they live."""
     parents, starts = _table()
-    return {pid: starts[pid] for pid in _with_descendants(roots, parents) if pid in starts}
+    living = [pid for pid, ticks in roots.items() if starts.get(pid) == ticks]
+    return {pid: starts[pid] for pid in _with_descendants(living, parents)}
 
 
 def _table() -> tuple[dict[int, int], dict[int, int]]:
@@ -83,12 +84,12 @@ def _with_descendants(roots: Iterable[int], parents: dict[int, int]) -> set[int]
     return found
 
 
-def sweep(marker: str, *, grace_s: float) -> int:
-    """End every process that carries the marker: SIGTERM, then SIGKILL after `grace_s`. Returns how many there were.
+def sweep(marker: str, also: Mapping[int, int], *, grace_s: float) -> int:
+    """End every process that carries the marker, and those of `also` (id -> start ticks): SIGTERM, then SIGKILL after `grace_s`.
 
-    Gives up on what the kernel has not ended ten seconds after that (a process that waits for a disk).
+    Returns how many there were. Gives up on what the kernel has not ended ten seconds after that (a process that waits for a disk).
     """
-    known: dict[int, int] = {}
+    known = dict(also)
     terminated: set[int] = set()
     deadline = time.monotonic() + grace_s
     while True:

@@ -15,6 +15,7 @@ from oprime_cli.failures import ServiceDiedError
 from oprime_cli.log_lines import last_error
 from oprime_cli.run_config import RunConfig
 from oprime_cli.run_folder import RunFolder, sole_supervisor
+from oprime_cli.supervisor import Guard
 
 EMBEDDED = "embedded"
 LOAD_TIMEOUT_S = 600.0
@@ -31,7 +32,7 @@ class RunRedis:
 
 
 @contextlib.contextmanager
-def run_redis(folder: RunFolder, config: RunConfig) -> Iterator[RunRedis]:
+def run_redis(folder: RunFolder, config: RunConfig, guard: Guard) -> Iterator[RunRedis]:
     """The run's own server for the length of the block if queue.url is `embedded`, else the server that it names."""
     if config.queue.url != EMBEDDED:
         yield RunRedis(config.queue.url, check=lambda: None)
@@ -39,6 +40,8 @@ def run_redis(folder: RunFolder, config: RunConfig) -> Iterator[RunRedis]:
     _warnings_to_stderr()
     log = folder.logs / "redis.log"
     with LocalRedis.start(folder.redis, log_file=log, timeout_s=LOAD_TIMEOUT_S) as server:
+        # Redis sets a title of its own and so loses the marker of its environment.
+        guard.watch(server.pid)
 
         def check() -> None:
             if not server.running:
@@ -57,7 +60,7 @@ def reachable_redis(folder: RunFolder) -> Iterator[RunConfig]:
         yield RunConfig.load(folder.config)
         return
     config = folder.load_original()
-    with sole_supervisor(folder), run_redis(folder, config) as redis:
+    with sole_supervisor(folder), Guard() as guard, run_redis(folder, config, guard) as redis:
         yield config.model_copy(update={"queue": config.queue.model_copy(update={"url": redis.url})})
 
 

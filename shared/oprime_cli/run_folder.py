@@ -115,20 +115,27 @@ def to_document(config: RunConfig) -> dict[str, Any]:
 def prepare_folder(config: RunConfig, *, fresh: bool, command: str) -> RunFolder:
     """Make the folder of a new run. Raises UsageError when the run exists, RunBusyError when it is running."""
     folder = RunFolder(config.run.folder.absolute())
+    refuse_existing(folder, fresh=fresh, command=command)
     if folder.exists():
-        refuse_if_running(folder)
-        if not fresh:
-            state = "is finished" if folder.finished() else "was begun"
-            remedy = "" if folder.finished() else f"go on with it (oprime resume {folder.path}), "
-            raise UsageError(
-                f"run {config.run.name} {state} in {folder.path}: {remedy}choose another run.name, or replace it (oprime {command} --fresh)"
-            )
         _remove(folder.path)
     try:
         folder.logs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"run.directory = {config.run.directory}: cannot make the run's folder {folder.path}: {error}") from error
     return folder
+
+
+def refuse_existing(folder: RunFolder, *, fresh: bool, command: str) -> None:
+    """Raise RunBusyError when the run is running, and UsageError when it exists and `fresh` does not allow to replace it."""
+    if not folder.exists():
+        return
+    refuse_if_running(folder)
+    if not fresh:
+        state = "is finished" if folder.finished() else "was begun"
+        remedy = "" if folder.finished() else f"go on with it (oprime resume {folder.path}), "
+        raise UsageError(
+            f"run {folder.path.name} {state} in {folder.path}: {remedy}choose another run.name, or replace it (oprime {command} --fresh)"
+        )
 
 
 def refuse_if_running(folder: RunFolder) -> None:
@@ -159,8 +166,10 @@ def sole_supervisor(folder: RunFolder) -> Iterator[None]:
                 f"run {folder.path.name} is running (process {owner}): see `oprime status {folder.path}`, or stop it with `oprime down`"
             ) from error
         _write_owner(handle, {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())})
-        yield
-        _write_owner(handle, {})
+        try:
+            yield
+        finally:
+            _write_owner(handle, {})
     finally:
         # Closing gives the lock back, as the end of the process would.
         os.close(handle)

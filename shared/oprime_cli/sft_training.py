@@ -1,6 +1,7 @@
 """Supervised warm-up on one process: cross-entropy of the response's tokens, AdamW, one cycle of the learning rate."""
 
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -214,6 +215,9 @@ def _identity(config: RunConfig, settings: SftSection, start_name: str) -> dict[
 
 def _load_start(config: RunConfig, settings: SftSection, start_name: str) -> Start:
     device = _device(settings)
+    if device.type == "cpu":
+        # transformers imports DeepSpeed when it saves, which warns on finding no GPU unless it is told.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if start_name == NEW_MODEL:
         tokenizer = chain_tokenizer(NEW_MODEL_POSITIONS)
         return Start(model=new_chain_model(settings.seed).to(device), tokenizer=tokenizer, end_ids=(VOCABULARY.index(END),))  # pyright: ignore[reportArgumentType]
@@ -231,10 +235,13 @@ def _load_start(config: RunConfig, settings: SftSection, start_name: str) -> Sta
 
 
 def new_chain_model(seed: int) -> "PreTrainedModel":
-    """The chain task's model before training: a Qwen2 of 0.1 M weights, whose head size of 32 vLLM can serve on a CPU."""
-    from transformers import Qwen2Config
+    """The chain task's model before training: a Llama of 0.1 M weights, whose head size of 32 vLLM can serve on a CPU.
 
-    shape = Qwen2Config(
+    Not a Qwen2: transformers reads the tokenizer of every Qwen2 as Qwen's own, whatever its files say.
+    """
+    from transformers import LlamaConfig
+
+    shape = LlamaConfig(
         vocab_size=len(VOCABULARY),
         hidden_size=64,
         intermediate_size=192,
@@ -243,7 +250,6 @@ def new_chain_model(seed: int) -> "PreTrainedModel":
         num_key_value_heads=2,
         max_position_embeddings=NEW_MODEL_POSITIONS,
         tie_word_embeddings=False,
-        use_sliding_window=False,
         pad_token_id=VOCABULARY.index(PAD),
         bos_token_id=VOCABULARY.index(BEGIN),
         eos_token_id=VOCABULARY.index(END),

@@ -21,15 +21,15 @@ def make_summary(
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seed": config.run.seed,
         "steps": rows.steps[-1]["step"] if rows.steps else 0,
-        "prompts": rows.last("prompts"),
-        "rollouts": rows.last("rollouts"),
-        "tokens": rows.last("tokens"),
+        "prompts": _whole(rows.last("prompts")),
+        "rollouts": _whole(rows.last("rollouts")),
+        "tokens": _whole(rows.last("tokens")),
         "heldout_before": rows.first_evaluation("heldout_accuracy"),
         "heldout_after": rows.last_evaluation("heldout_accuracy"),
         "heldout_greedy_before": rows.first_evaluation("heldout_greedy_accuracy"),
         "heldout_greedy_after": rows.last_evaluation("heldout_greedy_accuracy"),
         "prm_accuracy": rows.mean("prm_accuracy"),
-        "staleness_max": rows.largest("staleness_max"),
+        "staleness_max": _whole(rows.largest("staleness_max")),
         "ledger": by_kind(audit.counts),
         "ledger_states": audit.counts,
         "ledger_closed": audit.closed,
@@ -57,6 +57,10 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
         f"held-out accuracy: {_share(before)} -> {_share(after)} sampled, {_share(greedy_before)} -> {_share(greedy_after)} greedy",
         f"{closed}: {ledger}",
     ]
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
 
 
 def _share(value: float | None) -> str:

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from oprime_cli import guard, tether
+from oprime_cli import tether
 from oprime_cli.failures import ServiceDiedError, ServiceNotHealthyError
 from oprime_cli.log_lines import last_error
-from oprime_cli.processes import MARKER, family, is_same_process, send, send_group, sweep
+from oprime_cli.processes import MARKER, family, is_same_process, send, send_group, start_ticks, sweep
 
 GRACE_S = 10.0
 POLL_S = 0.05
 HEALTH_EVERY_S = 0.25
 
-Tick = Callable[[], None]
+GUARD = Path(__file__).with_name("guard.py")
+DONE = b"done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,28 +44,44 @@ class Guard:
 
     def __init__(self) -> None:
         self.marker = uuid.uuid4().hex
+        self._watched: dict[int, int] = {}
 
     def __enter__(self) -> Self:
         self._outer_marker = os.environ.get(MARKER)
+        reading, writing = os.pipe()
+        self._pipe = os.fdopen(writing, "wb", buffering=0)
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", guard.__file__, self.marker],
-            stdin=subprocess.PIPE,
+            [sys.executable, "-I", "-S", str(GUARD), self.marker],
+            stdin=reading,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        os.close(reading)
         # Everything that this process starts from now on inherits the marker; the guard itself does not carry it.
         os.environ[MARKER] = self.marker
         return self
 
+    def watch(self, pid: int) -> None:
+        """Name a process that must not outlive this one, whatever becomes of its environment."""
+        ticks = start_ticks(pid)
+        if ticks is not None:
+            self._watched[pid] = ticks
+            self._tell(f"{pid} {ticks}\n".encode())
+
+    def _tell(self, line: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._pipe.fileno(), line)
+
     def __exit__(self, *_: object) -> None:
-        sweep(self.marker, grace_s=2.0)
+        sweep(self.marker, self._watched, grace_s=2.0)
         if self._outer_marker is None:
             os.environ.pop(MARKER, None)
         else:
             os.environ[MARKER] = self._outer_marker
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate(guard.DONE)
+        self._tell(DONE + b"\n")
+        self._pipe.close()
+        self._process.wait()
 
 
 class Supervisor:
@@ -73,10 +90,11 @@ class Supervisor:
     Call from the main thread: the kernel ties a child to the thread that started it.
     """
 
-    def __init__(self, specs: Iterable[ProcessSpec], *, logs: Path, grace_s: float = GRACE_S) -> None:
+    def __init__(self, specs: Iterable[ProcessSpec], *, guard: Guard, logs: Path, grace_s: float = GRACE_S) -> None:
         self.specs = {spec.name: spec for spec in specs}
         self.stopped: list[str] = []
         """Names in the order in which they ended during `stop`."""
+        self._guard = guard
         self._logs = logs
         self._grace_s = grace_s
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -111,6 +129,7 @@ class Supervisor:
                 env={**os.environ, **spec.env},
                 process_group=0,
             )
+        self._guard.watch(self._running[spec.name].pid)
 
     def check(self) -> None:
         """Raise ServiceDiedError when a process has ended, with its log and what the log says last."""
@@ -149,7 +168,7 @@ class Supervisor:
         """SIGTERM by stage, then SIGKILL for the process group of whoever is left. A second Ctrl-C kills at once."""
         with self._impatience():
             # Before the first one ends: an orphan can no longer be told from a stranger.
-            everyone = family(process.pid for process in self._running.values())
+            everyone = family({process.pid: start_ticks(process.pid) or 0 for process in self._running.values()})
             for stage in sorted({self.specs[name].stop_stage for name in self._running}):
                 self._stop_stage([name for name in self._running if self.specs[name].stop_stage == stage])
             for pid, ticks in everyone.items():
@@ -189,8 +208,9 @@ class Supervisor:
 
 @contextlib.contextmanager
 def handling(signals: Iterable[signal.Signals], handler: Callable[[int, types.FrameType | None], object]) -> Iterator[None]:
-    """Handle signals another way for a while."""
-    before = {name: signal.signal(name, handler) for name in signals}
+    """Handle signals another way for a while; those that are ignored, as nohup and background jobs do, stay so."""
+    heard = [name for name in signals if signal.getsignal(name) != signal.SIG_IGN]
+    before = {name: signal.signal(name, handler) for name in heard}
     try:
         yield
     finally:

@@ -27,18 +27,20 @@ def run(arguments: argparse.Namespace) -> int:
     from oprime_cli.paths import absolute_paths
     from oprime_cli.plan import make_plan
     from oprime_cli.plan_view import show_plan
-    from oprime_cli.run_folder import prepare_folder
+    from oprime_cli.run_folder import RunFolder, prepare_folder, refuse_existing
     from oprime_cli.supervisor import stop_on_signals
 
     config = absolute_paths(load_config(Path(arguments.config), arguments.overrides))
     plan = make_plan(config, new_run=not arguments.fresh)
     show_plan(plan)
     plan.check()
+    command = f"train {arguments.config}"
     if arguments.dry_run:
+        refuse_existing(RunFolder(config.run.folder), fresh=arguments.fresh, command=command)
         return 0
     from oprime_cli.train_run import train_to_the_end
 
-    folder = prepare_folder(config, fresh=arguments.fresh, command=f"train {arguments.config}")
+    folder = prepare_folder(config, fresh=arguments.fresh, command=command)
     folder.write_original(config)
     with stop_on_signals():
         train_to_the_end(folder, config, start_timeout_s=arguments.start_timeout)

@@ -7,9 +7,11 @@ import sys
 import time
 from typing import Any
 
+from oprime.runtime.errors import OprimeError
 from oprime_cli import tether
 from oprime_cli.console import duration, say
 from oprime_cli.coordinator_client import CoordinatorClient, is_finished
+from oprime_cli.devices import Devices, assign, find_gpus
 from oprime_cli.failures import ServiceDiedError
 from oprime_cli.files import write_json
 from oprime_cli.launch import Launched, gateway_url, launched
@@ -19,6 +21,7 @@ from oprime_cli.phases import PhaseTimer
 from oprime_cli.plan import make_plan, needs_sft
 from oprime_cli.run_config import RunConfig
 from oprime_cli.run_folder import RunFolder, sole_supervisor
+from oprime_cli.services import environment
 from oprime_cli.summary import closing_lines, make_summary
 from oprime_cli.supervisor import Guard, Supervisor
 
@@ -32,12 +35,13 @@ def train_to_the_end(folder: RunFolder, config: RunConfig, *, start_timeout_s: f
         timer = PhaseTimer(folder.phases)
         if needs_sft(config):
             with timer.phase("sft"):
-                warm_up(folder)
+                warm_up(folder, config)
             make_plan(config, new_run=False).check()
         try:
             summary = _train(folder, config, timer, start_timeout_s)
-        except KeyboardInterrupt:
-            say(f"stopped; go on with: oprime resume {folder.path}")
+        except (KeyboardInterrupt, OprimeError):
+            folder.write_state(state="stopped", mode="train")
+            say(f"the run has stopped; go on with: oprime resume {folder.path}")
             raise
         write_json(folder.summary, summary)
     # Again, now that the summary is there to be shown.
@@ -56,13 +60,16 @@ def _train(folder: RunFolder, config: RunConfig, timer: PhaseTimer, start_timeou
     from oprime_cli.localisation import measure
     from oprime_cli.report_command import write_report
 
+    rows = MetricRows(folder.metrics)
+    # What an earlier session did was shown by it.
+    rows.read_new()
     with contextlib.ExitStack() as running:
         with timer.phase("start"):
             folder.write_state(state="starting", mode="train")
             run = running.enter_context(launched(folder, config, timeout_s=start_timeout_s, tick=StartProgress()))
             say_started(run, mode="train")
         with timer.phase("train"):
-            rows = watch(run, timer)
+            watch(run, rows, timer)
         with timer.phase("evaluate"):
             say("measuring how well process rewards find the first wrong step")
             found = asyncio.run(audit(run.config))
@@ -73,11 +80,13 @@ def _train(folder: RunFolder, config: RunConfig, timer: PhaseTimer, start_timeou
     return make_summary(config, rows, found, seconds=timer.seconds(), localisation=dict(localisation or {}))
 
 
-def warm_up(folder: RunFolder) -> None:
+def warm_up(folder: RunFolder, config: RunConfig) -> None:
     """Run `oprime sft` on the run's settings in a process of its own, with its output on ours."""
+    device = environment(config, "learner", assign(config, find_gpus()) or Devices(), serve_only=False)
     say("supervised warm-up: making the starting model")
     command = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), sys.executable, "-m", "oprime_cli.main", "sft"]
-    with Guard(), subprocess.Popen([*command, str(folder.original)]) as process:
+    with Guard() as guard, subprocess.Popen([*command, str(folder.original)], env={**os.environ, **device}) as process:
+        guard.watch(process.pid)
         try:
             code = process.wait()
         except BaseException:
@@ -119,10 +128,8 @@ def pids(supervisor: Supervisor) -> dict[str, int]:
     return supervisor.pids()
 
 
-def watch(run: Launched, timer: PhaseTimer) -> MetricRows:
+def watch(run: Launched, rows: MetricRows, timer: PhaseTimer) -> None:
     """Show the run until the coordinator says that it is finished. Raises ServiceDiedError when a service ends before."""
-    rows = MetricRows(run.folder.metrics)
-    rows.read_new()
     client = CoordinatorClient(run.config.endpoints.coordinator)
     with contextlib.closing(client), open_view(run.config.run.name, run.config.run.steps) as view:
         while True:
@@ -131,6 +138,6 @@ def watch(run: Launched, timer: PhaseTimer) -> MetricRows:
             status = client.status()
             view.update(status, rows, rows.read_new())
             if is_finished(status):
-                return rows
+                return
             timer.tick()
             time.sleep(WATCH_EVERY_S)

@@ -320,6 +320,18 @@ async def test_a_slow_workers_renewal_does_not_steal_the_entry_back(bench: Bench
     assert [delivery.key for delivery in await quick.receive_again(ROLLOUTS, "quick")] == ["7:0"]
 
 
+async def test_a_slow_workers_renewal_does_not_lengthen_the_lease_of_its_successor(bench: Bench) -> None:
+    slow, quick = bench.queue, bench.another_worker()
+    await issue(slow, "7:0")
+    slows = await receive_one(slow, "slow")
+    await bench.outlast_the_lease()
+    await receive_one(quick, "quick")
+    for _ in range(2):
+        await bench.pass_time(0.6 * bench.lease_s)
+        await slow.renew([slows], "slow")
+    assert (await receive_one(slow, "third")).attempt == 3
+
+
 async def test_renewing_a_finished_entry_changes_nothing(bench: Bench) -> None:
     await issue(bench.queue, "7:0")
     mine = await receive_one(bench.queue)

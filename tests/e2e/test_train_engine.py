@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +82,8 @@ def engines(out: Path) -> dict[int, Outcome]:
 
 
 @pytest.fixture(params=RANKS, ids=["1 rank", "2 ranks"])
-def engine(request: pytest.FixtureRequest, engines: dict[int, Outcome]) -> Iterator[tuple[int, Outcome]]:
-    yield request.param, engines[request.param]
+def engine(request: pytest.FixtureRequest, engines: dict[int, Outcome]) -> tuple[int, Outcome]:
+    return request.param, engines[request.param]
 
 
 def assert_same_weights(one: dict[str, Tensor], other: dict[str, Tensor], *, tolerance: float) -> None:
@@ -172,12 +171,12 @@ def test_a_checkpoint_holds_no_pickle(out: Path, engines: dict[int, Outcome]) ->
     assert suffixes == {".json", ".safetensors"}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [0, 2, 3])
 def test_bfloat16_learns_from_steps_too_small_for_bfloat16(engine: tuple[int, Outcome], stage: int) -> None:
     result = engine[1].results[f"bfloat16 stage {stage}"]
     assert result["types"] == ["torch.bfloat16"]
-    # 60 steps of 1e-5 on weights of about 0.02, whose bfloat16 spacing is about 1e-4: one step alone rounds away.
-    assert 1e-4 < result["moved"] < 60e-5
+    # 10 steps of 1e-5 on weights of about 0.02, whose bfloat16 spacing is about 1e-4: one step alone rounds away.
+    assert 5e-5 < result["moved"] < 2e-4
 
 
 def test_bfloat16_checkpoints_hold_float32_master_weights_and_survive_a_round_trip(out: Path, engines: dict[int, Outcome]) -> None:
@@ -191,12 +190,10 @@ def test_bfloat16_checkpoints_hold_float32_master_weights_and_survive_a_round_tr
 
 
 def test_ranks_exchange_bytes_and_numbers(engines: dict[int, Outcome]) -> None:
-    assert engines[1].results["talking"] == {
-        "broadcast": True, "broadcast nothing": True, "gathered": [""], "gathered nothing": [""], "sum": [1.0, 0.0], "max": [1.0, 0.0],
-    }  # fmt: skip
-    assert engines[2].results["talking"] == {
-        "broadcast": True, "broadcast nothing": True, "gathered": ["", "rank"], "gathered nothing": ["", ""], "sum": [2.0, 1.0], "max": [1.0, 1.0],
-    }  # fmt: skip
+    bytes_arrive = {"broadcast": True, "broadcast nothing": True}
+    assert engines[1].results["talking"] == bytes_arrive | {"gathered": [""], "gathered nothing": [""], "sum": [1, 0], "max": [1, 0]}
+    two = {"gathered": ["", "rank"], "gathered nothing": ["", ""], "sum": [2, 1], "max": [1, 1]}
+    assert engines[2].results["talking"] == bytes_arrive | two
     assert engines[2].results["others gather"] == [True]
 
 
@@ -213,7 +210,10 @@ def test_misuse_is_named(engine: tuple[int, Outcome]) -> None:
     assert "was saved from another model: only the checkpoint has exp_avg/lm_head.weight" in results["another model"]
     assert results["no checkpoint"].startswith("CheckpointError: ")
     assert "engine.json cannot be read" in results["no checkpoint"]
-    assert results["unwritable"].startswith("CheckpointError: ")
+    for name in ("no directory", "full disk"):
+        assert results[name].startswith("CheckpointError: ")
+        assert "cannot be written" in results[name]
+        assert "MiB are free" in results[name]
 
 
 def test_the_reference_is_finite(plain: Outcome) -> None:

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from oprime_cli.run_folder import RunFolder, prepare_folder, sole_supervisor
 from oprime_cli.supervisor import Guard, ProcessSpec, Supervisor
 
 TIMEOUT_S = 30.0
+LOOK_EVERY_S = 2.0
 
 SLEEPER = "import time; time.sleep(600)"
 STUBBORN = (
@@ -75,7 +75,7 @@ def logs(tmp_path: Path) -> Path:
 
 
 def test_a_child_that_dies_ends_all_and_the_error_names_its_log_and_its_last_error(logs: Path) -> None:
-    with Guard(), Supervisor([spec("steady", SLEEPER), spec("prm", DYING)], logs=logs) as supervisor:
+    with Guard() as guard, Supervisor([spec("steady", SLEEPER), spec("prm", DYING)], guard=guard, logs=logs) as supervisor:
         supervisor.start()
         pids = supervisor.pids()
         with pytest.raises(ServiceDiedError) as caught:
@@ -87,14 +87,17 @@ def test_a_child_that_dies_ends_all_and_the_error_names_its_log_and_its_last_err
 
 
 def test_waiting_for_health_ends_when_a_child_dies(logs: Path) -> None:
-    with Guard(), Supervisor([spec("prm", DYING, health=never_healthy)], logs=logs) as supervisor:
+    with Guard() as guard, Supervisor([spec("prm", DYING, health=never_healthy)], guard=guard, logs=logs) as supervisor:
         supervisor.start()
         with pytest.raises(ServiceDiedError, match="prm ended"):
             supervisor.wait_healthy(timeout_s=TIMEOUT_S)
 
 
 def test_a_service_that_never_gets_healthy_is_named_with_its_log(logs: Path) -> None:
-    with Guard(), Supervisor([spec("good", SLEEPER), spec("slow", SLEEPER, health=never_healthy)], logs=logs) as supervisor:
+    with (
+        Guard() as guard,
+        Supervisor([spec("good", SLEEPER), spec("slow", SLEEPER, health=never_healthy)], guard=guard, logs=logs) as supervisor,
+    ):
         supervisor.start()
         with pytest.raises(ServiceNotHealthyError) as caught:
             supervisor.wait_healthy(timeout_s=0.3)
@@ -108,7 +111,7 @@ def test_an_http_server_is_healthy_once_it_answers(logs: Path, tmp_path: Path) -
     health = functools.partial(http_health, f"http://127.0.0.1:{port}/healthz")
     assert not health()
     argv = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(tmp_path), str(port))
-    with Guard(), Supervisor([ProcessSpec(name="gateway", argv=argv, health=health)], logs=logs) as supervisor:
+    with Guard() as guard, Supervisor([ProcessSpec(name="gateway", argv=argv, health=health)], guard=guard, logs=logs) as supervisor:
         supervisor.start()
         supervisor.wait_healthy(timeout_s=TIMEOUT_S)
         assert health()
@@ -117,14 +120,14 @@ def test_an_http_server_is_healthy_once_it_answers(logs: Path, tmp_path: Path) -
 
 def test_stages_are_stopped_in_order(logs: Path) -> None:
     specs = [spec("worker", SLEEPER, stage=2), spec("gateway", SLEEPER, stage=0), spec("coordinator", SLEEPER, stage=1)]
-    with Guard(), Supervisor(specs, logs=logs) as supervisor:
+    with Guard() as guard, Supervisor(specs, guard=guard, logs=logs) as supervisor:
         supervisor.start()
     assert supervisor.stopped == ["gateway", "coordinator", "worker"]
 
 
 def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_time(logs: Path, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
-    with Guard(), Supervisor([spec("stubborn", STUBBORN, ready)], logs=logs, grace_s=0.2) as supervisor:
+    with Guard() as guard, Supervisor([spec("stubborn", STUBBORN, ready)], guard=guard, logs=logs, grace_s=0.2) as supervisor:
         supervisor.start()
         wait_until(ready.exists)
         pid = supervisor.pids()["stubborn"]
@@ -133,7 +136,7 @@ def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_time(logs: Path,
 
 def test_a_grandchild_that_left_group_session_and_environment_does_not_survive(logs: Path, tmp_path: Path) -> None:
     note = tmp_path / "pid"
-    with Guard(), Supervisor([spec("escaping", ESCAPING, note)], logs=logs) as supervisor:
+    with Guard() as guard, Supervisor([spec("escaping", ESCAPING, note)], guard=guard, logs=logs) as supervisor:
         supervisor.start()
         wait_until(lambda: note.exists() and note.read_text())
         grandchild = int(note.read_text())
@@ -145,14 +148,15 @@ SUPERVISOR = """
 import sys, time
 from pathlib import Path
 from oprime_cli.supervisor import Guard, ProcessSpec, Supervisor
-sleeper, stubborn, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+sleeper, stubborn, escaping, folder = sys.argv[1], sys.argv[2], sys.argv[3], Path(sys.argv[4])
 specs = [
     ProcessSpec(name="sleeper", argv=(sys.executable, "-c", sleeper), health=lambda: True),
     ProcessSpec(name="stubborn", argv=(sys.executable, "-c", stubborn, str(folder / "ready")), health=lambda: True),
+    ProcessSpec(name="escaping", argv=(sys.executable, "-c", escaping, str(folder / "grandchild")), health=lambda: True),
 ]
-with Guard() as guard, Supervisor(specs, logs=folder / "logs") as supervisor:
+with Guard() as guard, Supervisor(specs, guard=guard, logs=folder / "logs") as supervisor:
     supervisor.start()
-    while not (folder / "ready").exists():
+    while not ((folder / "ready").exists() and (folder / "grandchild").exists() and (folder / "grandchild").read_text()):
         time.sleep(0.02)
     (folder / "started.tmp").write_text(guard.marker + " " + " ".join(map(str, supervisor.pids().values())))
     (folder / "started.tmp").rename(folder / "started")
@@ -163,7 +167,7 @@ with Guard() as guard, Supervisor(specs, logs=folder / "logs") as supervisor:
 @pytest.fixture
 def killed_supervisor(tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
     """The marker and the children of a supervisor that was just killed with SIGKILL."""
-    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, SLEEPER, STUBBORN, str(tmp_path)])
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, SLEEPER, STUBBORN, ESCAPING, str(tmp_path)])
     try:
         wait_until((tmp_path / "started").exists)
         marker, *pids = (tmp_path / "started").read_text().split()
@@ -176,14 +180,16 @@ def killed_supervisor(tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
 def test_sigkill_of_the_supervisor_leaves_no_child(killed_supervisor: tuple[str, list[int]], tmp_path: Path) -> None:
     marker, pids = killed_supervisor
     assert all(alive(pid) for pid in pids)
-    supervisor = next(pid for pid in _parents(pids))
-    os.kill(supervisor, signal.SIGKILL)
-    wait_until(lambda: not any(alive(pid) for pid in pids))
+    # What left its session and its environment is known once the guard has looked around.
+    time.sleep(1.5 * LOOK_EVERY_S)
+    everyone = [*pids, int((tmp_path / "grandchild").read_text())]
+    os.kill(parent_of(pids[0]), signal.SIGKILL)
+    wait_until(lambda: not any(alive(pid) for pid in everyone))
     assert marked(marker) == {}
 
 
-def _parents(pids: list[int]) -> set[int]:
-    return {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids}
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 HOLDER = """
@@ -257,18 +263,14 @@ def test_an_address_without_a_port_is_refused() -> None:
         with_free_ports(EndpointsSection(prm="localhost"))
 
 
-def test_ctrl_c_while_children_stop_kills_them_at_once(tmp_path: Path) -> None:
-    script = (
-        textwrap.dedent(SUPERVISOR)
-        .replace("time.sleep(600)\n", "pass\n")
-        .replace('Supervisor(specs, logs=folder / "logs")', 'Supervisor(specs, logs=folder / "logs", grace_s=600)')
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, SLEEPER, STUBBORN, str(tmp_path)])
+def test_a_second_signal_while_children_stop_kills_them_at_once(tmp_path: Path) -> None:
+    script = SUPERVISOR.replace('logs=folder / "logs")', 'logs=folder / "logs", grace_s=600)').replace("time.sleep(600)\n", "")
+    process = subprocess.Popen([sys.executable, "-c", script, SLEEPER, STUBBORN, ESCAPING, str(tmp_path)])
     try:
         wait_until((tmp_path / "started").exists)
         _, *pids = (tmp_path / "started").read_text().split()
         wait_until(lambda: not alive(int(pids[0])))
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT_S) == 0
         assert not any(alive(int(pid)) for pid in pids)
     finally:

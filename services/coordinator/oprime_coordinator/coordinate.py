@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +27,7 @@ log = structlog.get_logger()
 
 LEASE = "coordinator"
 LEASE_S = 10.0
-EVALUATION_TRIES = 5
+EVALUATE_AGAIN_S = 2.0
 PARTS = ("policy", "prm", "coordinator")
 
 
@@ -151,7 +152,7 @@ class Coordinate:
                 **{f"busy_{stage}": share for stage, share in self._busy.items()},
             }
             self._append({"kind": "step", "step": step, **metrics, **own})
-        self._metrics.gauge("last_step_timestamp_seconds", self._clock.now())
+        self._metrics.gauge("last_step_timestamp_seconds", time.time())
         if run.evaluate_every and step % run.evaluate_every == 0 and step != run.steps and not self._file.evaluated(step):
             self._to_evaluate.put_nowait(step)
         if step % run.checkpoint_every == 0 and step != run.steps:
@@ -174,14 +175,13 @@ class Coordinate:
                 log.warning("evaluation_failed", step=step, error=str(error))
 
     async def _evaluate_surely(self, step: int) -> None:
-        for attempt in range(1, EVALUATION_TRIES + 1):
+        """Try until it succeeds: a generator with a large model needs minutes to start."""
+        while True:
             try:
                 await self._evaluate(step)
             except NotReadyError as error:
-                log.warning("evaluation_failed", step=step, attempt=attempt, error=str(error))
-                if attempt == EVALUATION_TRIES:
-                    raise
-                await self._clock.sleep(2.0**attempt)
+                log.warning("evaluation_failed", step=step, error=str(error))
+                await self._clock.sleep(EVALUATE_AGAIN_S)
             else:
                 return
 

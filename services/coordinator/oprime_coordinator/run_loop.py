@@ -118,7 +118,7 @@ class RunLoop:
         group_id = verified.rollout.group_id if verified else event.group_id  # pyright: ignore[reportAttributeAccessIssue]
         group = self.open.get(group_id)
         if group is None:
-            # Its group was decided without it (a replayed dead letter); if the ledger still calls it live, it ends here.
+            # Its group was decided without it (a replayed dead letter); what the ledger still calls live ends here.
             await self._queue.commit(f"late:{delivery.entry}", moves=_moves([delivery.key], "dropped:late"), consumed=[delivery])
             return
         group.add(event, delivery)

@@ -29,8 +29,8 @@ from oprime_gateway.models import (
 )
 from oprime_gateway.problems import ProblemError, ServiceFailedError, answer_with_problems
 from oprime_gateway.runs import RUN_NAME, list_runs, read_metrics, run_status
-from oprime_gateway.scrape import set_run_gauges
 from oprime_gateway.score import revision, rewards_response, score_request
+from oprime_gateway.scrape import set_run_gauges
 from oprime_gateway.services import STATUS_TIMEOUT_S, Services, call
 from oprime_gateway.verdicts import verify_request, verify_response
 from oprime_proto.v1 import coordinator_pb2, prm_pb2
@@ -103,7 +103,9 @@ async def rewards(
     scored = await call("prm", gateway.services.prm.Score, message, gateway.services.timeout_s)
     served = revision(scored.prm_version)
     if if_match is not None and not _matches(if_match, served):
-        raise ProblemError(HTTPStatus.PRECONDITION_FAILED, f"the PRM is {served}, If-Match asks for {if_match}: leave it out to take any version")
+        raise ProblemError(
+            HTTPStatus.PRECONDITION_FAILED, f"the PRM is {served}, If-Match asks for {if_match}: leave it out to take any version"
+        )
     if body.model not in (MODEL, served):
         raise ProblemError(HTTPStatus.NOT_FOUND, f"model {body.model} is not served any more: the revision now is {served}")
     response.headers["ETag"] = f'"{served}"'
@@ -210,7 +212,9 @@ def _check_count(gateway: Gateway, count: int) -> None:
 def _check_model(name: str) -> None:
     alias, at, version = name.partition("@")
     if alias != MODEL or (at and not version.isdecimal()):
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"unknown model {name!r}: use {MODEL}, or {MODEL}@VERSION; GET /v1/models says which version answers")
+        raise ProblemError(
+            HTTPStatus.NOT_FOUND, f"unknown model {name!r}: use {MODEL}, or {MODEL}@VERSION; GET /v1/models says which version answers"
+        )
 
 
 def _matches(if_match: str, served: str) -> bool:

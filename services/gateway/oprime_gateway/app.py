@@ -38,9 +38,7 @@ async def serve(settings: GatewaySettings, lifecycle: Lifecycle) -> None:
     addresses = {name: getattr(settings.endpoints, name) for name in SERVICES}
     services = Services.open(addresses, timeout_s=settings.gateway.timeout_s)
     api = build_api(Gateway(settings=settings, services=services, metrics=PrometheusMetrics(), keys=keys))
-    config = uvicorn.Config(
-        api, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=GRACE_S
-    )
+    config = uvicorn.Config(api, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=GRACE_S)
     server = HttpServer(config)
     try:
         log.info("listening", address=address, port=listener.getsockname()[1], keys=len(keys))

@@ -40,7 +40,9 @@ def load_keys(keys_file: Path | None, listen: str) -> tuple[str, ...]:
         raise SettingsError(f"gateway.api_keys_file ({keys_file}) has no key: write one per line")
     short = next((number for number, key in enumerate(keys, start=1) if len(key) < MIN_KEY_CHARS), None)
     if short is not None:
-        raise SettingsError(f"gateway.api_keys_file ({keys_file}): key {short} is shorter than {MIN_KEY_CHARS} characters; make longer ones")
+        raise SettingsError(
+            f"gateway.api_keys_file ({keys_file}): key {short} is shorter than {MIN_KEY_CHARS} characters; make longer ones"
+        )
     return keys
 
 
@@ -70,7 +72,9 @@ class RequireKey:
             host = headers.get("host", "")
             if is_loopback(host if ":" in host.rpartition("]")[2] else f"{host}:80"):
                 return None
-            return problem(HTTPStatus.FORBIDDEN, f"host {host!r} is not this machine: without keys the gateway answers 127.0.0.1 and localhost alone")
+            return problem(
+                HTTPStatus.FORBIDDEN, f"host {host!r} is not this machine: without keys the gateway answers 127.0.0.1 and localhost alone"
+            )
         if scope["path"] in OPEN_PATHS or self._knows(headers):
             return None
         return problem(

@@ -69,7 +69,9 @@ class Steps(ApiModel):
     def spans_go_with_their_modes(self) -> Self:
         wanted = self.mode in ("char_spans", "token_spans")
         if wanted != (self.spans is not None):
-            raise ValueError(f"steps.spans {'is missing' if wanted else 'is given'}: it goes with the modes char_spans and token_spans alone")
+            raise ValueError(
+                f"steps.spans {'is missing' if wanted else 'is given'}: it goes with the modes char_spans and token_spans alone"
+            )
         return self
 
 

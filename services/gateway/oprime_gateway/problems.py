@@ -47,7 +47,9 @@ class ServiceFailedError(ProblemError):
         super().__init__(status, f"{service}: {detail or code.name}", {"Retry-After": RETRY_AFTER_S} if retry else None)
 
 
-def problem(status: int, detail: str, *, headers: Mapping[str, str] | None = None, errors: list[dict[str, object]] | None = None) -> JSONResponse:
+def problem(
+    status: int, detail: str, *, headers: Mapping[str, str] | None = None, errors: list[dict[str, object]] | None = None
+) -> JSONResponse:
     body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
     return JSONResponse(body.model_dump(exclude_none=True), status_code=status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 

@@ -95,9 +95,7 @@ def chars_of_steps(char_ranges: Sequence[Range], token_ranges: Sequence[Range]) 
     return tuple((char_ranges[start][0], max(char_ranges[start][0], char_ranges[end - 1][1])) for start, end in token_ranges)
 
 
-def step_rewards(
-    tokens: TokenRewards, char_ranges: Sequence[Range], token_ranges: Sequence[Range], reduction: Reduction
-) -> StepRewards:
+def step_rewards(tokens: TokenRewards, char_ranges: Sequence[Range], token_ranges: Sequence[Range], reduction: Reduction) -> StepRewards:
     return StepRewards(
         char_ranges=tuple(char_ranges),
         token_ranges=tuple(token_ranges),

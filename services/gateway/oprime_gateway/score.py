@@ -52,7 +52,9 @@ def score_request(inputs: Sequence[RewardInput]) -> tuple[pb.ScoreRequest, dict[
 
 def _score_item(item: RewardInput) -> pb.ScoreItem:
     if item.prompt_token_ids is not None:
-        tokens = pb.TokenScoreInput(prompt_ids=ids_to_bytes(item.prompt_token_ids), response_ids=ids_to_bytes(item.response_token_ids or ()))
+        tokens = pb.TokenScoreInput(
+            prompt_ids=ids_to_bytes(item.prompt_token_ids), response_ids=ids_to_bytes(item.response_token_ids or ())
+        )
         return pb.ScoreItem(tokens=tokens)
     if item.messages is None:
         messages, response = (ChatMessage(role="user", content=item.prompt or ""),), item.response or ""
@@ -96,9 +98,9 @@ def revision(prm_version: int) -> str:
 
 def _item(request: RewardsRequest, index: int, answer: pb.ScoredResponse) -> RewardItem:
     item = request.inputs[index]
+    if answer.error:
+        return RewardItem(index=index, id=item.id, error=ItemError(detail=answer.error))
     try:
-        if answer.error:
-            raise InputError(answer.error)
         text = item.response if item.messages is None else item.messages[-1].content
         scored = token_rewards(answer, text)
         steps = _steps(request, index, scored, "".join(scored.texts) if text is None else text)

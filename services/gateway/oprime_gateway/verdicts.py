@@ -1,10 +1,8 @@
 """POST /v1/verify: JSON to VerifierService and back."""
 
-
 from oprime.wire.codec import outcome_from_proto
 from oprime_gateway.models import VerifyItem, VerifyRequest
 from oprime_proto.v1 import verifier_pb2 as pb
-
 
 
 def verify_request(body: VerifyRequest) -> pb.VerifyBatchRequest:

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from safetensors.torch import load_file
+
 from oprime.core.types import FinishReason
 from oprime.lm.models import load_causal_lm
 from oprime.lm.sampling import TokenSampler
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer
 from oprime.runtime.errors import WeightsRefusedError
-from safetensors.torch import load_file
-
 from oprime_generator.sampler import (
     SampleAbortedError,
     SampledResponse,
-    SampleRequest,
     SamplerDiedError,
+    SampleRequest,
     TextDeltas,
     TokenDelta,
     merge_spans,
@@ -169,9 +169,10 @@ class TransformersSampler:
                 job.given_up = True
 
     async def watch(self) -> None:
-        while self._thread is not None and self._thread.is_alive():
+        while True:
+            if self._thread is None or not self._thread.is_alive():
+                raise SamplerDiedError("the sampler's thread has ended; see the log above for its error, and restart the generator")
             await asyncio.sleep(_WATCH_S)
-        raise SamplerDiedError("the sampler's thread has ended; see the log above for its error, and restart the generator")
 
     async def close(self) -> None:
         self._closing = True

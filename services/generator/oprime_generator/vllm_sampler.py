@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import os
 from collections.abc import AsyncIterator, Collection
@@ -11,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
+
 from oprime.core.types import FinishReason, WeightVersionSpan
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer
 from oprime.runtime.errors import SettingsError
-
 from oprime_generator import engine_process
 from oprime_generator.config import GeneratorSection
 from oprime_generator.sampler import (
     SampleAbortedError,
     SampledResponse,
-    SampleRequest,
     SamplerDiedError,
+    SampleRequest,
     TextDeltas,
     TokenDelta,
     require_room,
@@ -179,15 +180,19 @@ class VllmSampler:
         await self.sample(SampleRequest(request_id="warm-up", prompt_ids=prompt, temperature=1.0, max_tokens=2, seed=0))
 
     async def watch(self) -> None:
-        while not (self._died or self._engine is None or self._engine.errored):
+        while True:
+            if self._died or self._engine is None or self._engine.errored:
+                raise SamplerDiedError("vLLM's engine process has ended; see its log above for the reason, and restart the generator")
             await asyncio.sleep(_WATCH_S)
-        raise SamplerDiedError("vLLM's engine process has ended; see its log above for the reason, and restart the generator")
 
     async def close(self) -> None:
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.abort(list(self._running))
             await asyncio.to_thread(engine.shutdown, timeout=_SHUTDOWN_S)
+            # Left to the interpreter's end, vLLM's finaliser would complain that its modules are gone.
+            del engine
+            gc.collect()
 
     # -- sampling
 

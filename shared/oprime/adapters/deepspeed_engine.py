@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
+from torch._C._distributed_c10d import HashStore
 
 from oprime.core.token_rows import TokenRows
 from oprime.runtime.errors import CheckpointError, OprimeError, SettingsError
@@ -75,7 +76,7 @@ class DeepSpeedEngine:
 
             # It would compile a shared-memory all-reduce for CPUs at the first start; gloo does without a compiler.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-            engine, *_ = deepspeed.initialize(model=model, config=config)
+            engine, *_ = deepspeed.initialize(model=cast("nn.Module", model), config=config)
         return engine
 
     @property
@@ -171,7 +172,6 @@ class DeepSpeedEngine:
 
     def save(self, directory: Path) -> None:
         """Write master weights, AdamW's moments and random states. Raises CheckpointError on every rank if one cannot write."""
-        directory.mkdir(parents=True, exist_ok=True)
         writer = _ShardWriter(directory, active=self.rank == 0)
         for name, parameter in self._trained():
             for key in (MASTER, *(MOMENTS if self._adam_steps() else ())):
@@ -341,12 +341,11 @@ def _join_ranks(*, on_gpu: bool) -> distributed.ProcessGroup:
         local_rank = int(os.environ.setdefault("LOCAL_RANK", "0" if alone else str(_local_rank())))
         if on_gpu:
             torch.cuda.set_device(local_rank)
-        place = {"store": distributed.HashStore(), "rank": 0, "world_size": 1} if alone else {"init_method": "env://"}
+        alone_in_memory = {"store": HashStore(), "rank": 0, "world_size": 1}
+        place: dict[str, Any] = alone_in_memory if alone else {"init_method": "env://"}
         distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT, **place)
     os.environ.setdefault("LOCAL_RANK", "0")
-    group = distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
-    assert isinstance(group, distributed.ProcessGroup)
-    return group
+    return cast("distributed.ProcessGroup", distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT))
 
 
 def _local_rank() -> int:
@@ -423,16 +422,18 @@ class _ShardWriter:
         self._places: dict[str, str] = {}
         self._shards = 0
         self.failure: str | None = None
+        with self._noting(directory):
+            directory.mkdir(parents=True, exist_ok=True)
 
     def add(self, name: str, tensor: Tensor) -> None:
-        if not self._active:
+        if not self._active or self.failure:
             return
         self._pending[name] = tensor.detach().to("cpu", copy=True).contiguous()
         if sum(pending.nbytes for pending in self._pending.values()) >= SHARD_BYTES:
             self._flush()
 
     def finish(self, *, adam_steps: int, world_size: int) -> None:
-        if not self._active:
+        if not self._active or self.failure:
             return
         self._flush()
         document = {"format": STATE_FORMAT, "adam_steps": adam_steps, "world_size": world_size, "tensors": self._places}
@@ -449,14 +450,11 @@ class _ShardWriter:
 
     @contextmanager
     def _noting(self, path: Path) -> Iterator[None]:
-        if self.failure is not None:
-            return
+        """Remember the first failure instead of raising it."""
         try:
             yield
-        except OSError as error:
-            self.failure = str(CheckpointError.unwritable(path, error))
-        except SafetensorError as error:
-            self.failure = str(CheckpointError.unwritable(path, OSError(0, str(error))))
+        except (OSError, SafetensorError) as error:
+            self.failure = self.failure or _unwritable(path, error)
 
 
 class _ShardReader:
@@ -513,12 +511,15 @@ def _write_random_state(directory: Path, rank: int) -> str | None:
         states["cuda"] = torch.cuda.get_rng_state()
     path = directory / f"random-{rank:05d}.safetensors"
     try:
+        directory.mkdir(parents=True, exist_ok=True)
         save_file(states, path)
-    except OSError as error:
-        return str(CheckpointError.unwritable(path, error))
-    except SafetensorError as error:
-        return str(CheckpointError.unwritable(path, OSError(0, str(error))))
+    except (OSError, SafetensorError) as error:
+        return _unwritable(path, error)
     return None
+
+
+def _unwritable(path: Path, error: Exception) -> str:
+    return str(CheckpointError.unwritable(path, error if isinstance(error, OSError) else OSError(0, str(error))))
 
 
 def _read_random_state(directory: Path, rank: int) -> None:

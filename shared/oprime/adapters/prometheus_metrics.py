@@ -41,6 +41,7 @@ METRICS: tuple[MetricDefinition, ...] = (
     MetricDefinition("generated_tokens", "counter", "Response tokens that were sampled."),
     MetricDefinition("policy_version", "gauge", "Weight version of the policy that this process uses."),
     MetricDefinition("weight_follow_seconds", "histogram", "Time to follow a published weight version.", ("phase",)),
+    MetricDefinition("weights_refused", "counter", "Published weight versions that could not be loaded."),
     MetricDefinition("verifications", "counter", "Responses that were judged.", ("verifier", "outcome")),
     MetricDefinition("verification_seconds", "histogram", "Time to judge one response.", ("verifier",)),
     MetricDefinition("verifier_ready_workers", "gauge", "Verifier processes that are ready to judge."),

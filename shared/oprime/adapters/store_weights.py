@@ -14,12 +14,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import fsspec
 import structlog
-import torch
-from safetensors.torch import save_file
+import xxhash
 
 from oprime.adapters.weight_manifest import (
     INDEX,
@@ -36,11 +35,13 @@ from oprime.adapters.weight_manifest import (
 from oprime.ports import WeightVersion
 from oprime.runtime.errors import OprimeError, SettingsError, WeightsRefusedError, WeightVersionMissingError
 
+if TYPE_CHECKING:
+    import torch
+
 log = structlog.get_logger()
 
 Dtype = Literal["float32", "bfloat16"]
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _NAME = re.compile(r"v(\d{8,})")
 _STAGING = ".staging-"
 _SHARD_BYTES = 2 * 1024**3
@@ -78,27 +79,28 @@ class StoreWeights:
     """
 
     def __init__(
-        self, root_url: str, *, cache: Path | None, template: Path, dtype: Dtype = "float32", shard_bytes: int = _SHARD_BYTES
+        self, root_url: str, *, template: Path, cache: Path | None = None, dtype: Dtype = "float32", shard_bytes: int = _SHARD_BYTES
     ) -> None:
+        """`template` may be a hub id; `cache` defaults to a folder of the user's cache. Raises SettingsError."""
         self.root_url = root_url
         self._is_remote = "://" in root_url
-        if self._is_remote and cache is None:
-            raise SettingsError(f"store.url ({root_url}) is not a directory, so versions need a local cache: give one")
+        cache = cache or _default_cache(root_url)
+        template = model_directory(str(template))
         if not (template / "config.json").is_file():
             raise SettingsError(f"model {template} has no config.json: give the directory of a Hugging Face model")
-        self._local = cache if self._is_remote and cache is not None else Path(root_url)
+        self._local = cache if self._is_remote else Path(root_url)
         try:
             self._files, self._root = fsspec.core.url_to_fs(root_url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise SettingsError(f"store.url ({root_url}) cannot be used: {error}") from error
         self._template = template
         self._config_hash = file_hash(template / "config.json")
-        self._dtype = _DTYPES[dtype]
+        self._dtype: Dtype = dtype
         self._shard_bytes = shard_bytes
         self._verified: dict[int, tuple[object, WeightVersion]] = {}
         self._lock = threading.Lock()
 
-    def publish(self, version: int, tensors: Iterator[tuple[str, torch.Tensor]], *, parent: int | None) -> WeightVersion:
+    def publish(self, version: int, tensors: Iterator[tuple[str, "torch.Tensor"]], *, parent: int | None) -> WeightVersion:
         """Write a version; publishing an existing one returns it unchanged. `tensors` is used up in any case.
 
         Raises OprimeError when it cannot be written; then nothing of it is visible.
@@ -122,6 +124,7 @@ class StoreWeights:
         """
         if self._exists(version):
             return self.fetch(version)
+        directory = model_directory(str(directory))
         shards = sorted(directory.glob(f"*{WEIGHTS_SUFFIX}"))
         if not shards:
             raise SettingsError(f"model {directory} holds no safetensors files: convert it with save_pretrained")
@@ -322,8 +325,12 @@ class StoreWeights:
         log.info("weights_removed", weight_version=version)
 
 
-def _write_shards(directory: Path, tensors: Iterator[tuple[str, torch.Tensor]], dtype: torch.dtype, shard_bytes: int) -> None:
+def _write_shards(directory: Path, tensors: Iterator[tuple[str, "torch.Tensor"]], dtype: Dtype, shard_bytes: int) -> None:
     """Write `model.safetensors`, or `model-0000i-of-0000n.safetensors` when one file would grow beyond `shard_bytes`."""
+    # torch is loaded by those who write; the coordinator only looks which versions exist.
+    import torch
+    from safetensors.torch import save_file
+
     shard: dict[str, torch.Tensor] = {}
     names: list[str] = []
 
@@ -333,7 +340,7 @@ def _write_shards(directory: Path, tensors: Iterator[tuple[str, torch.Tensor]], 
         shard.clear()
 
     for name, tensor in tensors:
-        kept = dtype if tensor.is_floating_point() else tensor.dtype
+        kept = getattr(torch, dtype) if tensor.is_floating_point() else tensor.dtype
         # A copy: the iterator may reuse its buffers, and tied weights may not share memory in one file.
         row = tensor.detach().to(device="cpu", dtype=kept, copy=True).contiguous()
         if shard and sum(other.nbytes for other in shard.values()) + row.nbytes > shard_bytes:
@@ -343,6 +350,11 @@ def _write_shards(directory: Path, tensors: Iterator[tuple[str, torch.Tensor]], 
     for number, name in enumerate(names, start=1):
         final = f"model{WEIGHTS_SUFFIX}" if len(names) == 1 else f"model-{number:05d}-of-{len(names):05d}{WEIGHTS_SUFFIX}"
         (directory / name).rename(directory / final)
+
+
+def _default_cache(root_url: str) -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "oprime" / "weights" / xxhash.xxh3_64_hexdigest(root_url.encode())
 
 
 def _write_manifest(directory: Path, manifest: Manifest) -> None:

@@ -44,7 +44,7 @@ def load_causal_lm(
     config = _load_config(path, trust_remote_code=trust_remote_code)
     _require_causal_lm(config, path)
     with _quiet_transformers(), _loading(path):
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(path),
             config=config,
             dtype=_DTYPES[dtype],
@@ -53,6 +53,7 @@ def load_causal_lm(
             use_safetensors=True,
             output_loading_info=True,
         )
+    model, report = loaded
     _require_every_weight(report, path)
     _require_plain_weights(model, path)
     return _ready(model, device=device, gradient_checkpointing=gradient_checkpointing, path=path)

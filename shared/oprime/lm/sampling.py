@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
 from oprime.core.types import FinishReason
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from oprime.core.types import ChatMessage
 from oprime.runtime.errors import SettingsError, UnusableInputError
@@ -53,7 +53,7 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[ChatM
         raise UnusableInputError(f"the chat template refuses a conversation of roles {roles}: {error}") from error
     if not ids:
         raise UnusableInputError(f"the chat template makes an empty prompt of {len(messages)} messages: give at least one message")
-    return [int(token) for token in ids]
+    return cast("list[int]", ids)
 
 
 def same_tokenizer(one: "PreTrainedTokenizerBase", other: "PreTrainedTokenizerBase") -> str | None:
@@ -72,13 +72,14 @@ def end_token_ids(tokenizer: "PreTrainedTokenizerBase", path: str | Path) -> tup
             raise SettingsError(f"{file} cannot be read: {error}") from error
     if given is None:
         given = tokenizer.eos_token_id
-    ids = given if isinstance(given, list) else [given]
-    if not ids or not all(isinstance(token, int) and 0 <= token < len(tokenizer) for token in ids):
+    listed = given if isinstance(given, list) else [given]
+    ids = tuple(token for token in listed if isinstance(token, int) and 0 <= token < len(tokenizer))
+    if not ids or len(ids) != len(listed):
         raise SettingsError(
             f"no usable end token for {path}: eos_token_id is {given!r} and the vocabulary has {len(tokenizer)} tokens; "
             "set eos_token_id in generation_config.json"
         )
-    return tuple(ids)
+    return ids
 
 
 def pad_token_id(tokenizer: "PreTrainedTokenizerBase") -> int:

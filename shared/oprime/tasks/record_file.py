@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import weakref
 import zlib
 from array import array
 
@@ -11,6 +12,7 @@ class RecordFile:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="oprime-records-")  # noqa: SIM115  (open as long as the object lives)
+        self._close = weakref.finalize(self, self._file.close)
         self._ends = array("q")
         self._flushed = True
 
@@ -34,4 +36,4 @@ class RecordFile:
         return zlib.decompress(os.pread(self._file.fileno(), self._ends[place] - start, start))
 
     def close(self) -> None:
-        self._file.close()
+        self._close()

@@ -198,6 +198,13 @@ def test_dry_run_prints_the_plan_and_starts_nothing(make_config: MakeConfig, tmp
     assert "8 groups x K=4 = 32 rollouts per step" in printed
     assert not (tmp_path / "runs").exists()
     assert main(["train", str(config), "--dry-run", "--set", "sampling.group_size=1"]) == 2
+    (tmp_path / "runs/one").mkdir(parents=True)
+    config.rename(tmp_path / "runs/one/config.toml")
+    config = tmp_path / "runs/one/config.toml"
+    capsys.readouterr()
+    assert main(["train", str(config), "--dry-run"]) == 2
+    assert "--fresh" in capsys.readouterr().err
+    assert main(["train", str(config), "--dry-run", "--fresh"]) == 0
 
 
 def _toml(config: RunConfig) -> str:

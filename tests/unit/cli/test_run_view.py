@@ -12,7 +12,7 @@ from oprime_cli.console import duration, size
 from oprime_cli.coordinator_client import Status
 from oprime_cli.devices import Devices, Gpu
 from oprime_cli.files import read_json, write_json
-from oprime_cli.live import Pace, PlainView, facts, line_of
+from oprime_cli.live import Pace, PlainView, TerminalView, facts, line_of
 from oprime_cli.log_lines import last_error
 from oprime_cli.metric_rows import MetricRows
 from oprime_cli.paths import absolute_paths
@@ -137,6 +137,16 @@ def test_the_view_says_who_waits_for_whom_and_how_the_queues_stand(tmp_path: Pat
     assert "does not answer" in facts(None, MetricRows(tmp_path / "none"), 0, 4, None)["step"]
 
 
+def test_the_live_view_shows_name_step_and_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = Status(state=pb.RUN_STATE_EVALUATING, step=4, total_steps=4)
+    with TerminalView("demo", 4) as view:
+        view.update(status, rows_of(tmp_path / "m", step(3, outcome_reward_mean=0.625)), [])
+    printed = capsys.readouterr().out
+    assert "oprime · demo" in printed
+    assert "4 of 4 · evaluating" in printed
+    assert "0.625" in printed
+
+
 def test_the_time_left_follows_the_steps_seen() -> None:
     pace = Pace(10)
     assert pace.remaining_s(2, 100.0) is None
@@ -219,6 +229,14 @@ def test_local_paths_become_absolute_and_hub_ids_stay(make_config: MakeConfig, t
     assert config.model.path == str(tmp_path / "model")
     assert config.prm.initial_model == "Owner/name"
     assert (config.tasks.train, config.tasks.heldout) == (str(tmp_path / "a.jsonl"), "hf://datasets/o/n/f")
+
+
+def test_the_model_that_the_warm_up_makes_is_a_path_although_it_looks_like_a_hub_id(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_paths(make_config("model.path=runs/sft", "sft.steps=1")).model.path == str(tmp_path / "runs/sft")
+    assert absolute_paths(make_config("model.path=runs/sft")).model.path == "runs/sft"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(42.4, "42 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")])

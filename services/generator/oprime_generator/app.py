@@ -1,0 +1,159 @@
+"""Composition root of the generator."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from oprime.adapters.prometheus_metrics import PrometheusMetrics
+from oprime.adapters.redis_queue import RedisQueue
+from oprime.adapters.store_weights import StoreWeights, model_directory
+from oprime.adapters.system_clock import SystemClock
+from oprime.lm.tokenizers import load_tokenizer, require_chat_template
+from oprime.ports import TICKETS, Queue, WeightStore
+from oprime.runtime.consume import consume
+from oprime.runtime.errors import WeightsRefusedError
+from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.heartbeat import report_heartbeats
+from oprime.runtime.in_order import wait_for_start
+from oprime.runtime.process import Lifecycle
+from oprime_generator.config import GeneratorSettings
+from oprime_generator.follow import WeightFollower
+from oprime_generator.generate import GenerateGroup, GenerateRollouts
+from oprime_generator.sampler import Sampler
+from oprime_generator.servicer import GeneratorServicer, status
+from oprime_generator.transformers_sampler import TransformersSampler
+from oprime_generator.vllm_sampler import VllmSampler
+from oprime_proto.v1.generator_pb2_grpc import add_GeneratorServiceServicer_to_server
+
+log = structlog.get_logger()
+
+
+async def serve(settings: GeneratorSettings, lifecycle: Lifecycle) -> None:
+    clock = SystemClock()
+    generator_id = f"{socket.gethostname()}-{os.getpid()}"
+    directory = await asyncio.to_thread(model_directory, settings.model.path)
+    tokenizer = load_tokenizer(directory, trust_remote_code=settings.model.trust_remote_code)
+    require_chat_template(tokenizer)
+    queue = RedisQueue.connect(
+        settings.queue.url,
+        run=settings.run.name,
+        password=settings.queue.password,
+        lease_s=settings.queue.lease_s,
+        max_deliveries=settings.queue.max_deliveries,
+    )
+    store = StoreWeights(settings.store.url or str(settings.run.folder / "weights"), template=directory, dtype=settings.model.dtype)
+    sampler = _make_sampler(settings, await asyncio.to_thread(_first_weights, store, directory))
+    rollouts = GenerateRollouts(sampler, tokenizer, PrometheusMetrics())
+    groups = GenerateGroup(queue, clock, rollouts, max_staleness=settings.staleness.max_staleness)
+    follower = _make_follower(settings, store, queue, rollouts, groups, generator_id)
+    server = _make_server(settings, GeneratorServicer(rollouts, follower, generator_id=generator_id))
+    stopping = lifecycle.stopping
+
+    async def begin() -> None:
+        await sampler.start()
+        # Only now is it settled which versions belong to the run.
+        await wait_for_start(queue, clock, stopping)
+        await follower.follow()
+        log.info("sampler_ready", backend=sampler.backend, weight_version=sampler.weight_version)
+        await server.set_serving(True)
+
+    try:
+        await server.start()
+        await _unless_stopping(begin(), stopping)
+        if stopping.is_set():
+            return
+        await lifecycle.run(
+            sampler.watch(),
+            follower.run(),
+            report_heartbeats(
+                queue,
+                f"generator/{generator_id}",
+                partial(status, rollouts, follower),
+                every_s=settings.run.heartbeat_s,
+                stopping=stopping,
+            ),
+            consume(
+                queue,
+                TICKETS,
+                generator_id,
+                partial(groups.handle, gate=follower),
+                concurrency=settings.generator.max_running_groups,
+                lease_s=settings.queue.lease_s,
+                clock=clock,
+                stopping=stopping,
+            ),
+        )
+    finally:
+        await server.stop()
+        await sampler.close()
+        await queue.close()
+
+
+async def _unless_stopping(work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
+    """Do `work`, but give it up when the process is told to stop."""
+    task, stop = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        stop.cancel()
+        task.result()
+        return
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _make_server(settings: GeneratorSettings, servicer: GeneratorServicer) -> GrpcServer:
+    server = GrpcServer(settings.endpoints.listen("generator"))
+    server.add(add_GeneratorServiceServicer_to_server, servicer, "oprime_proto.v1.GeneratorService")
+    return server
+
+
+def _make_follower(
+    settings: GeneratorSettings, store: WeightStore, queue: Queue, rollouts: GenerateRollouts, groups: GenerateGroup, generator_id: str
+) -> WeightFollower:
+    return WeightFollower(
+        store,
+        rollouts.sampler,
+        queue,
+        SystemClock(),
+        rollouts.metrics,
+        generator_id=generator_id,
+        poll_s=settings.generator.follow_poll_s,
+        turn_s=settings.queue.lease_s,
+        activated=groups.drop_stale,
+    )
+
+
+def _first_weights(store: WeightStore, directory: Path) -> Path:
+    """Version 0: from the store once the learner has put it there, and until then the model it is made from."""
+    try:
+        return store.fetch(0).directory
+    except WeightsRefusedError:
+        return directory
+
+
+def _make_sampler(settings: GeneratorSettings, directory: Path) -> Sampler:
+    limits = settings.sampling
+    if settings.generator.backend == "transformers":
+        return TransformersSampler(
+            directory,
+            version=0,
+            max_prompt_tokens=limits.max_prompt_tokens,
+            max_response_tokens=limits.max_response_tokens,
+            dtype=settings.model.dtype,
+            trust_remote_code=settings.model.trust_remote_code,
+        )
+    return VllmSampler(
+        directory,
+        version=0,
+        max_prompt_tokens=limits.max_prompt_tokens,
+        max_response_tokens=limits.max_response_tokens,
+        settings=settings.generator,
+        dtype=settings.model.dtype,
+        trust_remote_code=settings.model.trust_remote_code,
+    )

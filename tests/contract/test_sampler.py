@@ -1,0 +1,243 @@
+"""What every sampler keeps: the same suite on transformers and on vLLM."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from oprime.core.types import FinishReason
+from oprime.runtime.errors import SettingsError, WeightsRefusedError
+from oprime_generator.config import GeneratorSection
+from oprime_generator.sampler import SampleAbortedError, SampledResponse, Sampler, SampleRequest, TokenDelta
+from oprime_generator.transformers_sampler import TransformersSampler
+from oprime_generator.vllm_sampler import VllmSampler
+from tiny_policies import END, POSITIONS, full_logprobs, with_other_head, write_policy
+
+PROMPT = (5, 6, 7, 8)
+RESPONSE_LIMIT = 100
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    # vLLM's own modules warn on import.
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.timeout(280),
+]
+
+
+@dataclass
+class Bench:
+    """A sampler with the directories of the versions it can be given."""
+
+    sampler: Sampler
+    directories: dict[int, Path]
+
+    async def move_on(self) -> tuple[Path, Path]:
+        """Switch to the next version; returns the directories before and after. Neighbours differ in their output layer."""
+        version = self.sampler.weight_version
+        before, after = self.directories[version % 2], self.directories[(version + 1) % 2]
+        await self.sampler.load(after, version + 1)
+        return before, after
+
+    @property
+    def directory(self) -> Path:
+        return self.directories[self.sampler.weight_version % 2]
+
+
+@pytest_asyncio.fixture(
+    loop_scope="module", scope="module", params=["transformers", pytest.param("vllm", marks=[pytest.mark.e2e, pytest.mark.slow])]
+)
+async def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    directories = {number: tmp_path_factory.mktemp(f"policy-{number}") for number in (0, 1)}
+    write_policy(directories[0])
+    with_other_head(write_policy(directories[1]), seed=1).save_pretrained(directories[1])
+    if request.param == "vllm":
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        settings = GeneratorSection(cpu_cache_gib=0.125, max_running_rollouts=16)
+        sampler: Sampler = VllmSampler(
+            directories[0], version=0, settings=settings, max_prompt_tokens=20, max_response_tokens=RESPONSE_LIMIT
+        )
+    else:
+        sampler = TransformersSampler(directories[0], version=0, max_prompt_tokens=20, max_response_tokens=RESPONSE_LIMIT)
+    await sampler.start()
+    yield Bench(sampler, directories)
+    await sampler.close()
+
+
+def a_request(name: str, *, seed: int = 0, temperature: float = 1.0, max_tokens: int = RESPONSE_LIMIT) -> SampleRequest:
+    return SampleRequest(request_id=name, prompt_ids=PROMPT, temperature=temperature, max_tokens=max_tokens, seed=seed)
+
+
+async def sample_many(
+    sampler: Sampler, name: str, seeds: range, *, temperature: float = 1.0, max_tokens: int = RESPONSE_LIMIT
+) -> list[SampledResponse]:
+    requests = [a_request(f"{name}-{seed}", seed=seed, temperature=temperature, max_tokens=max_tokens) for seed in seeds]
+    return await asyncio.gather(*[sampler.sample(request) for request in requests])
+
+
+def covered(response: SampledResponse) -> list[int]:
+    return [position for span in response.spans for position in range(span.start, span.end)]
+
+
+async def test_the_same_seed_gives_the_same_response_and_others_give_others(bench: Bench) -> None:
+    alone = await bench.sampler.sample(a_request("alone", seed=3))
+    together = await sample_many(bench.sampler, "together", range(8))
+    assert together[3].response_ids == alone.response_ids
+    assert together[3].behaviour_logprobs == pytest.approx(alone.behaviour_logprobs, abs=1e-4)
+    assert len({response.response_ids for response in together}) == 8
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
+async def test_log_probs_are_those_of_the_distribution_that_was_sampled_from(bench: Bench, temperature: float) -> None:
+    responses = await sample_many(bench.sampler, f"t{temperature}", range(4), temperature=temperature)
+    for response in responses:
+        expected = full_logprobs(bench.directory, PROMPT, response.response_ids, temperature)
+        assert response.behaviour_logprobs == pytest.approx(expected, abs=2e-3)
+        assert covered(response) == list(range(len(response.response_ids)))
+
+
+async def test_a_response_ends_with_its_end_token_and_the_text_leaves_it_out(bench: Bench) -> None:
+    ended = [response for response in await sample_many(bench.sampler, "end", range(8)) if response.finish_reason is FinishReason.STOP]
+    assert ended
+    for response in ended:
+        assert response.response_ids[-1] == END
+        assert END not in response.response_ids[:-1]
+        assert len(response.behaviour_logprobs) == len(response.response_ids)
+        # <pad> (0) and <bos> (1) are special as well.
+        assert response.text == "".join(f"w{token}" for token in response.response_ids if token > END)
+
+
+async def test_a_response_is_cut_at_its_limit(bench: Bench) -> None:
+    for response in await sample_many(bench.sampler, "cut", range(8), max_tokens=2):
+        if response.finish_reason is FinishReason.LENGTH:
+            assert len(response.response_ids) == 2
+            assert END not in response.response_ids
+        else:
+            assert response.response_ids[-1] == END
+
+
+async def test_temperature_0_takes_the_most_probable_token_whatever_the_seed(bench: Bench) -> None:
+    first, second = await sample_many(bench.sampler, "greedy", range(2), temperature=0.0, max_tokens=12)
+    assert first.response_ids == second.response_ids
+    expected = full_logprobs(bench.directory, PROMPT, first.response_ids, 0.0)
+    assert first.behaviour_logprobs == pytest.approx(expected, abs=2e-3)
+    for position, token in enumerate(first.response_ids):
+        others = [
+            full_logprobs(bench.directory, PROMPT, (*first.response_ids[:position], other), 0.0)[-1]
+            for other in range(3, 40)
+            if other != token
+        ]
+        assert max(others) < expected[position] + 1e-3
+        if position == 1:
+            break
+
+
+async def test_a_stream_says_the_same_as_the_response_at_its_end(bench: Bench) -> None:
+    whole = await bench.sampler.sample(a_request("whole", seed=5))
+    parts = [part async for part in bench.sampler.stream(a_request("parts", seed=5))]
+    finished = parts[-1]
+    assert isinstance(finished, SampledResponse)
+    assert finished.response_ids == whole.response_ids
+    deltas = [part for part in parts[:-1] if isinstance(part, TokenDelta)]
+    assert len(deltas) == len(parts) - 1 > 1
+    assert tuple(token for delta in deltas for token in delta.response_ids) == whole.response_ids
+    assert "".join(delta.text for delta in deltas) == whole.text
+    assert [logprob for delta in deltas for logprob in delta.behaviour_logprobs] == pytest.approx(whole.behaviour_logprobs, abs=1e-4)
+
+
+async def test_a_response_that_meets_new_weights_says_which_token_came_from_which(bench: Bench) -> None:
+    old_version = bench.sampler.weight_version
+    seed = await _seed_of_a_long_response(bench.sampler)
+    seen = 0
+    finished = None
+    before = after = bench.directory
+    async for part in bench.sampler.stream(a_request("switched", seed=seed)):
+        if isinstance(part, SampledResponse):
+            finished = part
+            continue
+        seen += len(part.response_ids)
+        if seen == 3:
+            before, after = await bench.move_on()
+    assert finished is not None
+    assert [span.version for span in finished.spans] == [old_version, old_version + 1]
+    assert covered(finished) == list(range(len(finished.response_ids)))
+    switch = finished.spans[1].start
+    assert switch >= 3
+    old = full_logprobs(before, PROMPT, finished.response_ids, 1.0)
+    new = full_logprobs(after, PROMPT, finished.response_ids, 1.0)
+    assert finished.behaviour_logprobs == pytest.approx(old[:switch] + new[switch:], abs=2e-3)
+    assert new[switch:] != pytest.approx(old[switch:], abs=2e-2)
+
+
+async def _seed_of_a_long_response(sampler: Sampler) -> int:
+    """A response of old weights long enough to be met by new ones half-way."""
+    responses = await sample_many(sampler, "long", range(24))
+    return max(range(24), key=lambda seed: len(responses[seed].response_ids))
+
+
+async def test_after_a_switch_whole_responses_come_from_the_new_weights(bench: Bench) -> None:
+    old = await bench.sampler.sample(a_request("old", seed=1))
+    _, after = await bench.move_on()
+    new = await bench.sampler.sample(a_request("new", seed=1))
+    assert new.response_ids != old.response_ids or new.behaviour_logprobs != pytest.approx(old.behaviour_logprobs, abs=1e-3)
+    assert new.behaviour_logprobs == pytest.approx(full_logprobs(after, PROMPT, new.response_ids, 1.0), abs=2e-3)
+    assert [span.version for span in new.spans] == [bench.sampler.weight_version]
+
+
+async def test_weights_that_do_not_fit_are_refused_and_the_old_ones_serve_on(bench: Bench, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    version = bench.sampler.weight_version
+    tensors = load_file(bench.directory / "model.safetensors")
+    tensors.pop("model.norm.weight")
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsRefusedError, match=r"lacks the tensor model\.norm\.weight"):
+        await bench.sampler.load(tmp_path, version + 1)
+    response = await bench.sampler.sample(a_request("still", seed=2))
+    assert bench.sampler.weight_version == version
+    assert response.behaviour_logprobs == pytest.approx(full_logprobs(bench.directory, PROMPT, response.response_ids, 1.0), abs=2e-3)
+
+
+async def test_an_aborted_response_ends_with_an_error_and_the_others_go_on(bench: Bench) -> None:
+    seed = await _seed_of_a_long_response(bench.sampler)
+    first_token = asyncio.Event()
+
+    async def follow() -> None:
+        async for _ in bench.sampler.stream(a_request("given-up", seed=seed)):
+            first_token.set()
+
+    following = asyncio.create_task(follow())
+    other = asyncio.create_task(bench.sampler.sample(a_request("other", seed=seed)))
+    await first_token.wait()
+    assert bench.sampler.oldest_version("given-up") == bench.sampler.weight_version
+    await bench.sampler.abort(["given-up", "unknown"])
+    with pytest.raises(SampleAbortedError, match="given-up"):
+        await following
+    assert bench.sampler.oldest_version("given-up") is None
+    assert len((await other).response_ids) > 3
+
+
+async def test_a_cancelled_response_makes_room_for_its_id(bench: Bench) -> None:
+    seed = await _seed_of_a_long_response(bench.sampler)
+    task = asyncio.create_task(bench.sampler.sample(a_request("again", seed=seed)))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert (await bench.sampler.sample(a_request("again", seed=seed))).response_ids
+
+
+@pytest.mark.parametrize("kind", ["transformers", "vllm"])
+async def test_limits_beyond_the_models_positions_are_refused_before_anything_starts(tmp_path: Path, kind: str) -> None:
+    write_policy(tmp_path)
+    sampler: Sampler = (
+        VllmSampler(tmp_path, version=0, settings=GeneratorSection(), max_prompt_tokens=100, max_response_tokens=100)
+        if kind == "vllm"
+        else TransformersSampler(tmp_path, version=0, max_prompt_tokens=100, max_response_tokens=100)
+    )
+    with pytest.raises(
+        SettingsError, match=rf"\(100\) \+ sampling.max_response_tokens \(100\) = 200 is more than the {POSITIONS} positions"
+    ):
+        await sampler.start()

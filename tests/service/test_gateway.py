@@ -1,0 +1,550 @@
+"""The HTTP API on real gRPC servers whose servicers answer by a rule that can be checked by hand."""
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+
+from oprime.adapters.prometheus_metrics import PrometheusMetrics
+from oprime.core.types import Outcome, OutcomeStatus
+from oprime.runtime.errors import UnusableInputError
+from oprime.runtime.grpc_server import GrpcServer
+from oprime.wire.codec import floats_to_bytes, ids_from_bytes, ids_to_bytes, outcome_to_proto
+from oprime_gateway.api import Gateway, build_api
+from oprime_gateway.app import SERVICES
+from oprime_gateway.config import GatewaySettings
+from oprime_gateway.services import Services
+from oprime_proto.v1 import common_pb2, coordinator_pb2, prm_pb2, verifier_pb2
+from oprime_proto.v1.coordinator_pb2_grpc import CoordinatorServiceServicer, add_CoordinatorServiceServicer_to_server
+from oprime_proto.v1.prm_pb2_grpc import PrmServiceServicer, add_PrmServiceServicer_to_server
+from oprime_proto.v1.verifier_pb2_grpc import VerifierServiceServicer, add_VerifierServiceServicer_to_server
+
+BETA = 0.5
+KEY = "correct-horse-battery-staple"
+FORBIDDEN = "forbidden"
+
+
+class CharacterPrm(PrmServiceServicer):
+    """One token per character, then the end token 0. The PRM's log-prob of token i is -i, the reference's -2i: reward i/2."""
+
+    version = 7
+
+    async def Score(self, request: prm_pb2.ScoreRequest, context: grpc.aio.ServicerContext) -> prm_pb2.ScoreResponse:
+        return prm_pb2.ScoreResponse(responses=[self._scored(item) for item in request.items], prm_version=self.version, beta=BETA)
+
+    def _scored(self, item: prm_pb2.ScoreItem) -> prm_pb2.ScoredResponse:
+        if item.WhichOneof("input") == "tokens":
+            ids = ids_from_bytes(item.tokens.response_ids).tolist()
+            return self._answer(ids, [f"<{token}>" for token in ids], None)
+        text = item.chat.response
+        if FORBIDDEN in text:
+            return prm_pb2.ScoredResponse(error="9 tokens exceed the model's 8: shorten the text")
+        return self._answer([*(ord(character) for character in text), 0], [*text, "<eos>"], len(text))
+
+    @staticmethod
+    def _answer(ids: list[int], texts: list[str], length: int | None) -> prm_pb2.ScoredResponse:
+        places = np.arange(len(ids), dtype=np.float32)
+        return prm_pb2.ScoredResponse(
+            response_ids=ids_to_bytes(ids),
+            process_rewards=floats_to_bytes(BETA * places),
+            prm_logprobs=floats_to_bytes(-places),
+            reference_logprobs=floats_to_bytes(-2 * places),
+            token_texts=texts,
+            char_starts=[] if length is None else range(length + 1),
+            char_ends=[] if length is None else [*range(1, length + 1), length],
+        )
+
+    async def Status(self, request: prm_pb2.PrmServiceStatusRequest, context: grpc.aio.ServicerContext) -> prm_pb2.PrmServiceStatusResponse:
+        return prm_pb2.PrmServiceStatusResponse(prm_version=self.version, step=7, model="tiny", scored_tokens=12)
+
+
+class EqualityVerifier(VerifierServiceServicer):
+    async def VerifyBatch(
+        self, request: verifier_pb2.VerifyBatchRequest, context: grpc.aio.ServicerContext
+    ) -> verifier_pb2.VerifyBatchResponse:
+        return verifier_pb2.VerifyBatchResponse(responses=[self._judged(item) for item in request.requests])
+
+    @staticmethod
+    def _judged(item: verifier_pb2.VerifyRequest) -> verifier_pb2.VerifyResponse:
+        if item.verifier != "equal":
+            raise UnusableInputError(f"unknown verifier {item.verifier!r}: this service offers equal")
+        if not item.response:
+            outcome = Outcome(status=OutcomeStatus.INVALID, score=0.0, reason="no answer", verifier="equal")
+        elif item.response == "crash":
+            outcome = Outcome(status=OutcomeStatus.ERROR, score=None, reason="worker ended", verifier="equal")
+        else:
+            score = float(item.response == item.ground_truth)
+            outcome = Outcome(status=OutcomeStatus.SCORED, score=score, answer=item.response, verifier="equal")
+        return verifier_pb2.VerifyResponse(outcome=outcome_to_proto(outcome), seconds=0.25)
+
+
+class BusyCoordinator(CoordinatorServiceServicer):
+    async def Status(
+        self, request: coordinator_pb2.CoordinatorServiceStatusRequest, context: grpc.aio.ServicerContext
+    ) -> coordinator_pb2.CoordinatorServiceStatusResponse:
+        return coordinator_pb2.CoordinatorServiceStatusResponse(
+            state=coordinator_pb2.RUN_STATE_TRAINING,
+            step=3,
+            total_steps=10,
+            live_groups=5,
+            acceptance_rate=0.5,
+            ledger={"issued": 8, "trained": 6, "live": 2},
+            queues=[coordinator_pb2.QueueDepth(stream="tickets", waiting=4, pending=1, oldest_seconds=1.5)],
+            metrics={"staleness_max": 1.0, "prm_loss": math.nan},
+            bottleneck="generator",
+        )
+
+
+class SilentPrm(PrmServiceServicer):
+    async def Score(self, request: prm_pb2.ScoreRequest, context: grpc.aio.ServicerContext) -> prm_pb2.ScoreResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class ShortPrm(PrmServiceServicer):
+    """Forgets one reward."""
+
+    async def Score(self, request: prm_pb2.ScoreRequest, context: grpc.aio.ServicerContext) -> prm_pb2.ScoreResponse:
+        answer = prm_pb2.ScoredResponse(response_ids=ids_to_bytes([1, 0]), process_rewards=floats_to_bytes([0.0]))
+        return prm_pb2.ScoreResponse(responses=[answer], prm_version=1, beta=BETA)
+
+
+@dataclass
+class World:
+    client: httpx.AsyncClient
+    folder: Path
+    servers: dict[str, GrpcServer] = field(default_factory=dict)
+
+    async def rewards(self, *inputs: dict[str, Any], **fields: Any) -> dict[str, Any]:
+        answer = await self.client.post("/v1/rewards", json={"inputs": inputs, **fields})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+def settings_of(folder: Path, addresses: dict[str, str], **gateway: Any) -> GatewaySettings:
+    document = {
+        "run": {"name": "demo", "steps": 10, "directory": str(folder)},
+        "model": {"path": "models/tiny"},
+        "endpoints": addresses,
+        "gateway": gateway,
+    }
+    return GatewaySettings.from_document(document, origin="test")
+
+
+@asynccontextmanager
+async def world(
+    tmp_path: Path, *, prm: PrmServiceServicer | None = None, keys: tuple[str, ...] = (), host: str = "127.0.0.1", **gateway: Any
+) -> AsyncIterator[World]:
+    servicers = {
+        "prm": (add_PrmServiceServicer_to_server, prm or CharacterPrm(), "PrmService"),
+        "verifier": (add_VerifierServiceServicer_to_server, EqualityVerifier(), "VerifierService"),
+        "coordinator": (add_CoordinatorServiceServicer_to_server, BusyCoordinator(), "CoordinatorService"),
+    }
+    servers: dict[str, GrpcServer] = {}
+    addresses: dict[str, str] = {}
+    for name, (register, servicer, service) in servicers.items():
+        servers[name] = GrpcServer("127.0.0.1:0")
+        servers[name].add(register, servicer, f"oprime_proto.v1.{service}")
+        addresses[name] = f"127.0.0.1:{await servers[name].start()}"
+        await servers[name].set_serving(True)
+    settings = settings_of(tmp_path, addresses, **gateway)
+    services = Services.open(addresses, timeout_s=settings.gateway.timeout_s)
+    api = build_api(Gateway(settings=settings, services=services, metrics=PrometheusMetrics(), keys=keys))
+    transport = httpx.ASGITransport(app=api, raise_app_exceptions=False)
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+            yield World(client=client, folder=tmp_path / "demo", servers=servers)
+    finally:
+        await services.close()
+        await asyncio.gather(*(server.stop(0) for server in servers.values()))
+
+
+def is_problem(answer: httpx.Response, status: int, *parts: str) -> None:
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
+    body = answer.json()
+    assert body["status"] == status
+    for part in parts:
+        assert part in body["detail"]
+
+
+TEXT = {"prompt": "p", "response": "ab\n\ncd"}
+"""Tokens a, b, newline, newline, c, d, end with the rewards 0, .5, 1, 1.5, 2, 2.5, 3."""
+
+
+async def test_steps_and_sequence_are_returned_unless_told_otherwise(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        answer = await w.rewards({"id": "x", **TEXT})
+    (item,) = answer["data"]
+    assert item == {
+        "index": 0,
+        "id": "x",
+        "steps": {"rewards": [3.0, 7.5], "char_start": [0, 4], "char_end": [4, 6], "token_start": [0, 4], "token_end": [4, 7]},
+        "sequence": {"reward": 10.5},
+    }
+    assert {name: answer[name] for name in ("object", "model", "model_revision", "prm_version", "beta", "scale", "reference_model")} == {
+        "object": "rewards",
+        "model": "prm",
+        "model_revision": "prm@7",
+        "prm_version": 7,
+        "beta": BETA,
+        "scale": "beta_log_ratio",
+        "reference_model": "models/tiny",
+    }
+    assert answer["usage"] == {"response_tokens": 7, "failed_inputs": 0}
+
+
+async def test_every_column_of_the_tokens_can_be_asked_for(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        answer = await w.rewards(
+            {"prompt": "p", "response": "\U0001f600é"}, granularity=["token"], include=["tokens", "offsets", "logprobs", "ref_logprobs"]
+        )
+    (item,) = answer["data"]
+    assert item == {
+        "index": 0,
+        "tokens": {
+            "rewards": [0.0, 0.5, 1.0],
+            "ids": [0x1F600, 0xE9, 0],
+            "text": ["\U0001f600", "é", "<eos>"],
+            "char_start": [0, 1, 2],
+            "char_end": [1, 2, 2],
+            "logprobs": [0.0, -1.0, -2.0],
+            "ref_logprobs": [0.0, -2.0, -4.0],
+            "end_token": 2,
+        },
+    }
+
+
+async def test_a_reward_is_beta_times_the_log_ratio(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        answer = await w.rewards(TEXT, granularity=["token", "step", "sequence"], include=["logprobs", "ref_logprobs"])
+    tokens = answer["data"][0]["tokens"]
+    by_hand = [answer["beta"] * (ours - theirs) for ours, theirs in zip(tokens["logprobs"], tokens["ref_logprobs"], strict=True)]
+    assert tokens["rewards"] == pytest.approx(by_hand, abs=1e-5)
+    assert math.fsum(tokens["rewards"]) == pytest.approx(math.fsum(answer["data"][0]["steps"]["rewards"]))
+    assert math.fsum(tokens["rewards"]) == pytest.approx(answer["data"][0]["sequence"]["reward"])
+
+
+async def test_messages_score_the_last_assistant_turn(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}]
+    async with world(tmp_path) as w:
+        answer = await w.rewards({"messages": messages}, granularity=["token"])
+    assert answer["data"][0]["tokens"]["rewards"] == [0.0, 0.5]
+
+
+async def test_token_ids_are_scored_as_they_are(tmp_path: Path) -> None:
+    item = {"prompt_token_ids": [1], "response_token_ids": [5, 6, 7]}
+    async with world(tmp_path) as w:
+        answer = await w.rewards(
+            item, granularity=["token", "step"], include=["tokens", "offsets"], steps={"mode": "token_spans", "spans": [[[0, 1], [1, 3]]]}
+        )
+    result = answer["data"][0]
+    assert result["tokens"]["ids"] == [5, 6, 7]
+    assert result["tokens"]["char_start"] == [0, 3, 6]
+    assert result["steps"]["rewards"] == [0.0, 1.5]
+    assert result["steps"]["char_end"] == [3, 9]
+
+
+@pytest.mark.parametrize(
+    ("steps", "rewards"),
+    [
+        ({"mode": "none"}, [10.5]),
+        ({"mode": "delimiter", "delimiter": "b"}, [0.5, 10.0]),
+        ({"mode": "char_spans", "spans": [[[0, 1], [1, 5], [5, 6]]]}, [0.0, 5.0, 5.5]),
+        ({"mode": "token_spans", "spans": [[[0, 6], [6, 7]]]}, [7.5, 3.0]),
+    ],
+)
+async def test_ways_to_cut_steps(tmp_path: Path, steps: dict[str, Any], rewards: list[float]) -> None:
+    async with world(tmp_path) as w:
+        answer = await w.rewards(TEXT, steps=steps)
+    assert answer["data"][0]["steps"]["rewards"] == rewards
+    assert answer["data"][0]["sequence"]["reward"] == 10.5
+
+
+@pytest.mark.parametrize(
+    ("step", "sequence", "rewards", "reward"),
+    [
+        ("mean", "min", [0.75, 2.5], 0.75),
+        ("last", "mean", [1.5, 3.0], 2.25),
+        ("min", "last", [0.0, 2.0], 2.0),
+        ("sum", "prod", [3.0, 7.5], 22.5),
+    ],
+)
+async def test_reductions_are_applied_one_after_the_other(
+    tmp_path: Path, step: str, sequence: str, rewards: list[float], reward: float
+) -> None:
+    async with world(tmp_path) as w:
+        answer = await w.rewards(TEXT, step_reduction=step, sequence_reduction=sequence)
+    assert answer["data"][0]["steps"]["rewards"] == pytest.approx(rewards)
+    assert answer["data"][0]["sequence"]["reward"] == pytest.approx(reward)
+
+
+async def test_a_bad_input_fails_alone(tmp_path: Path) -> None:
+    not_an_answer = {"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}
+    async with world(tmp_path) as w:
+        answer = await w.rewards(
+            not_an_answer, TEXT, {"prompt": "p", "response": FORBIDDEN}, {"id": "last", "prompt": "p", "response": "a"}
+        )
+    data = answer["data"]
+    assert "the last message has the role 'user'" in data[0]["error"]["detail"]
+    assert data[1]["sequence"]["reward"] == 10.5
+    assert data[2]["error"] == {"detail": "9 tokens exceed the model's 8: shorten the text"}
+    assert (data[3]["index"], data[3]["id"], data[3]["sequence"]["reward"]) == (3, "last", 0.5)
+    assert answer["usage"] == {"response_tokens": 9, "failed_inputs": 2}
+
+
+async def test_spans_that_leave_text_out_fail_alone(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        answer = await w.rewards(TEXT, TEXT, steps={"mode": "char_spans", "spans": [[[0, 5]], [[0, 6]]]})
+    assert "end at 5, the response has 6 code points" in answer["data"][0]["error"]["detail"]
+    assert answer["data"][1]["steps"]["rewards"] == [10.5]
+
+
+async def test_when_no_input_can_be_scored_the_request_fails(tmp_path: Path) -> None:
+    messages = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]
+    async with world(tmp_path) as w:
+        is_problem(await w.client.post("/v1/rewards", json={"inputs": [{"messages": messages}]}), 422, "no input can be scored")
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        ({}, "body.inputs: Field required"),
+        ({"inputs": []}, "body.inputs"),
+        ({"inputs": [{"prompt": "p"}]}, "given: ['prompt']"),
+        ({"inputs": [{**TEXT, "messages": [{"role": "user", "content": "a"}] * 2}]}, "an input has prompt and response, or messages"),
+        ({"inputs": [{"prompt_token_ids": [-1], "response_token_ids": [1]}]}, "token id -1 is out of range"),
+        ({"inputs": [{"prompt_token_ids": [1], "response_token_ids": [2**31]}]}, "token id 2147483648 is out of range"),
+        ({"inputs": [TEXT], "granularity": ["word"]}, "body.granularity.0"),
+        ({"inputs": [TEXT], "truncation": "left"}, "body.truncation: Extra inputs are not permitted"),
+        ({"inputs": [TEXT], "steps": {"mode": "char_spans"}}, "steps.spans is missing"),
+        ({"inputs": [TEXT], "steps": {"spans": [[[0, 6]]]}}, "steps.spans is given"),
+        ({"inputs": [TEXT, TEXT], "steps": {"mode": "char_spans", "spans": [[[0, 6]]]}}, "steps.spans has 1 entries for 2 inputs"),
+        ({"inputs": [TEXT], "steps": {"delimiter": ""}}, "body.steps.delimiter"),
+    ],
+)
+async def test_a_request_that_breaks_a_rule_is_refused_with_the_rule(tmp_path: Path, body: dict[str, Any], rule: str) -> None:
+    async with world(tmp_path) as w:
+        answer = await w.client.post("/v1/rewards", json=body)
+    is_problem(answer, 422, rule)
+    assert answer.json()["errors"]
+
+
+async def test_a_pinned_version_is_kept_or_refused(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+
+        async def status(model: str, tag: str | None) -> httpx.Response:
+            return await w.client.post(
+                "/v1/rewards", json={"inputs": [TEXT], "model": model}, headers={"If-Match": tag} if tag is not None else {}
+            )
+
+        fresh = await status("prm@7", '"prm@6", "prm@7"')
+        assert (fresh.status_code, fresh.headers["etag"]) == (200, '"prm@7"')
+        assert (await status("prm", "*")).status_code == 200
+        is_problem(await status("prm", '"prm@6"'), 412, "the PRM is prm@7", '"prm@6"')
+        is_problem(await status("prm", 'W/"prm@7"'), 412)
+        is_problem(await status("prm@6", None), 404, "the revision now is prm@7")
+        is_problem(await status("gpt", None), 404, "unknown model 'gpt'")
+
+
+async def test_limits_are_named_when_they_are_exceeded(tmp_path: Path) -> None:
+    async with world(tmp_path, max_request_items=2, max_request_bytes=2000) as w:
+        is_problem(await w.client.post("/v1/rewards", json={"inputs": [TEXT] * 3}), 413, "3 inputs exceed 2 (gateway.max_request_items)")
+        long = {"inputs": [{"prompt": "p", "response": "a" * 3000}]}
+        is_problem(await w.client.post("/v1/rewards", json=long), 413, "exceeds 2000 bytes (gateway.max_request_bytes)")
+
+        async def unannounced() -> AsyncIterator[bytes]:
+            for _ in range(30):
+                yield b" " * 100
+
+        answer = await w.client.post("/v1/rewards", content=unannounced(), headers={"Content-Type": "application/json"})
+        is_problem(answer, 413, "exceeds 2000 bytes")
+        is_problem(await w.client.post("/v1/verify", json={"inputs": [{"verifier": "equal", "response": "", "ground_truth": ""}] * 3}), 413)
+
+
+async def test_a_prm_that_is_away_means_try_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.servers["prm"].stop(0)
+        answer = await w.client.post("/v1/rewards", json={"inputs": [TEXT]})
+    is_problem(answer, 503, "prm: ")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_a_prm_that_takes_too_long_means_504(tmp_path: Path) -> None:
+    async with world(tmp_path, prm=SilentPrm(), timeout_s=0.2) as w:
+        is_problem(await w.client.post("/v1/rewards", json={"inputs": [TEXT]}), 504, "prm: ")
+
+
+async def test_rewards_that_do_not_fit_the_tokens_are_never_passed_on(tmp_path: Path) -> None:
+    async with world(tmp_path, prm=ShortPrm()) as w:
+        answer = await w.rewards({"prompt": "p", "response": "a"})
+    assert "does not fit the response" in answer["data"][0]["error"]["detail"]
+
+
+async def test_verify_tells_a_wrong_answer_from_a_failed_verifier(tmp_path: Path) -> None:
+    inputs = [{"id": str(i), "verifier": "equal", "response": text, "ground_truth": "4"} for i, text in enumerate(["4", "5", "", "crash"])]
+    async with world(tmp_path) as w:
+        answer = await w.client.post("/v1/verify", json={"inputs": inputs})
+    found = [(item["id"], item["status"], item["score"], item["reason"]) for item in answer.json()["data"]]
+    assert found == [
+        ("0", "scored", 1.0, ""),
+        ("1", "scored", 0.0, ""),
+        ("2", "invalid", 0.0, "no answer"),
+        ("3", "error", None, "worker ended"),
+    ]
+
+
+async def test_an_unknown_verifier_is_the_caller_s_fault(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        answer = await w.client.post("/v1/verify", json={"inputs": [{"verifier": "magic", "response": "a", "ground_truth": "b"}]})
+    is_problem(answer, 400, "verifier: unknown verifier 'magic': this service offers equal")
+
+
+async def test_the_model_names_its_revision(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        answer = (await w.client.get("/v1/models")).json()
+    card = {"id": "prm", "object": "model", "revision": "prm@7", "prm_version": 7, "base_model": "tiny", "scored_tokens": 12}
+    assert answer == {"object": "list", "data": [card]}
+
+
+async def test_a_run_shows_its_status_and_rows(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.folder.mkdir()
+        metrics = w.folder / "metrics.jsonl"
+        metrics.write_text('{"kind": "step", "step": 1, "prm_loss": NaN}\n', encoding="utf-8")
+        (tmp_path / "older").mkdir()
+        runs = (await w.client.get("/v1/runs")).json()["data"]
+        assert [(card["name"], card["active"]) for card in runs] == [("demo", True), ("older", False)]
+        answer = (await w.client.get("/v1/runs/demo")).json()
+        assert answer["rows"] == [{"kind": "step", "step": 1, "prm_loss": None}]
+        assert answer["status"] == {
+            "state": "training",
+            "step": 3,
+            "total_steps": 10,
+            "cut_batches": 0,
+            "live_groups": 5,
+            "ready_groups": 0,
+            "acceptance_rate": 0.5,
+            "bottleneck": "generator",
+            "ledger": {"issued": 8, "trained": 6, "live": 2},
+            "queues": [{"stream": "tickets", "waiting": 4, "pending": 1, "oldest_seconds": 1.5}],
+            "metrics": {"prm_loss": None, "staleness_max": 1.0},
+        }
+        with metrics.open("a", encoding="utf-8") as file:
+            file.write('{"kind": "step", "step": 2}\n')
+        later = (await w.client.get("/v1/runs/demo", params={"cursor": answer["cursor"]})).json()
+        assert (later["rows"], later["reset"]) == ([{"kind": "step", "step": 2}], False)
+        older = (await w.client.get("/v1/runs/older")).json()
+        assert (older["active"], older["status"], older["rows"]) == (False, None, [])
+
+
+async def test_a_run_without_its_coordinator_still_shows_its_rows(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.servers["coordinator"].stop(0)
+        answer = (await w.client.get("/v1/runs/demo")).json()
+    assert answer["status"] is None
+    assert answer["status_error"].startswith("coordinator: ")
+
+
+@pytest.mark.parametrize("name", ["absent", "..", "%2e%2e", "..%2fdemo", "a%00b"])
+async def test_no_other_path_is_read(tmp_path: Path, name: str) -> None:
+    async with world(tmp_path) as w:
+        answer = await w.client.get(f"/v1/runs/{name}")
+    assert answer.status_code in (404, 307)
+    assert "rows" not in answer.text
+
+
+async def test_keys_guard_every_route_but_probes_and_the_empty_page(tmp_path: Path) -> None:
+    async with world(tmp_path, keys=("another-key-of-a-caller", KEY), host="gateway.example.org") as w:
+        for path in ("/v1/models", "/v1/runs", "/v1/runs/demo", "/metrics", "/openapi.json", "/nowhere"):
+            refused = await w.client.get(path)
+            is_problem(refused, 401, "Authorization: Bearer KEY")
+            assert refused.headers["www-authenticate"] == "Bearer"
+        for path in ("/v1/rewards", "/v1/verify"):
+            is_problem(await w.client.post(path, json={}), 401)
+        for value in (f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", "Bearer ", f"Basic {KEY}", KEY):
+            is_problem(await w.client.get("/v1/models", headers={"Authorization": value}), 401)
+        assert (await w.client.get("/v1/models", headers={"Authorization": f"Bearer {KEY}"})).status_code == 200
+        assert [(await w.client.get(path)).status_code for path in ("/", "/healthz", "/readyz")] == [200, 200, 200]
+        assert "demo" not in (await w.client.get("/")).text
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1:8080", 200), ("localhost", 200), ("[::1]:80", 200), ("evil.example.org", 403)])
+async def test_without_keys_only_this_machine_s_names_are_answered(tmp_path: Path, host: str, status: int) -> None:
+    async with world(tmp_path) as w:
+        assert (await w.client.get("/v1/models", headers={"Host": host})).status_code == status
+
+
+async def test_ready_means_that_every_service_says_so(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        ready = await w.client.get("/readyz")
+        assert (ready.status_code, ready.json()["ready"]) == (200, True)
+        await w.servers["verifier"].set_serving(False)
+        await w.servers["prm"].stop(0)
+        away = await w.client.get("/readyz")
+        assert away.status_code == 503
+        assert away.json() == {"ready": False, "services": {"prm": False, "verifier": False, "coordinator": True}}
+        assert (await w.client.get("/healthz")).status_code == 200
+
+
+async def test_metrics_count_requests_and_show_the_run(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.rewards(TEXT)
+        await w.client.get("/nowhere")
+        page = (await w.client.get("/metrics")).text
+    lines = page.splitlines()
+    assert 'oprime_http_requests_total{route="/v1/rewards",status="200"} 1.0' in lines
+    assert 'oprime_http_requests_total{route="unmatched",status="404"} 1.0' in lines
+    assert 'oprime_queue_lag_entries{stream="tickets"} 4.0' in lines
+    assert "oprime_staleness_versions 1.0" in lines
+
+
+async def test_unknown_routes_and_methods_are_problems_too(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        is_problem(await w.client.get("/v2"), 404)
+        is_problem(await w.client.get("/v1/rewards"), 405)
+        is_problem(await w.client.post("/v1/rewards", content=b"{", headers={"Content-Type": "application/json"}), 422)
+
+
+async def test_the_api_describes_itself(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        document = (await w.client.get("/openapi.json")).json()
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {
+        "/v1/rewards", "/v1/verify", "/v1/models", "/v1/runs", "/v1/runs/{name}", "/healthz", "/readyz", "/metrics",
+    }  # fmt: skip
+    fields = document["components"]["schemas"]["RewardsRequest"]["properties"]
+    assert all(name in {"steps"} or "description" in field for name, field in fields.items())
+
+
+async def test_the_dashboard_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        first, second = await w.client.get("/"), await w.client.get("/")
+    policy = first.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert policy != second.headers["content-security-policy"]
+    nonce = policy.partition("script-src 'nonce-")[2].partition("'")[0]
+    assert first.text.count(f'nonce="{nonce}"') == 2
+    assert "innerHTML" not in first.text
+    for mark in ("src=", "@import", "url("):
+        assert mark not in first.text
+    assert [line for line in first.text.splitlines() if "http" in line] == ['const SVG = "http://www.w3.org/2000/svg";']
+
+
+def test_every_service_with_an_endpoint_is_asked_for_its_health(tmp_path: Path) -> None:
+    endpoints = settings_of(tmp_path, {}).endpoints
+    assert set(SERVICES) == set(type(endpoints).model_fields) - {"gateway", "bind"}
+
+
+def test_the_fake_prm_obeys_the_contract() -> None:
+    answer = CharacterPrm()._scored(prm_pb2.ScoreItem(chat=prm_pb2.ChatScoreInput(messages=[common_pb2.ChatMessage()], response="ab")))
+    assert list(zip(answer.char_starts, answer.char_ends, strict=True)) == [(0, 1), (1, 2), (2, 2)]
+    assert json.dumps(list(answer.token_texts)) == '["a", "b", "<eos>"]'

@@ -1,0 +1,121 @@
+"""Prompts go through the chat template; end and padding tokens are found; differing tokenizers are told apart."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from oprime.core.types import ChatMessage
+from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id, render_prompt, require_chat_template, same_tokenizer
+from oprime.runtime.errors import SettingsError, UnusableInputError
+
+WORDS = ("<pad>", "<end>", "<user>", "<assistant>", "one", "two", "three")
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+    "<{{ message['role'] }}> {{ message['content'] }} <end> {% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def make(words: tuple[str, ...] = WORDS, template: str | None = TEMPLATE, **special: str) -> PreTrainedTokenizerFast:
+    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=words[0]))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    chosen: dict[str, Any] = {"pad_token": "<pad>", "eos_token": "<end>", "unk_token": "<pad>", **special}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **{name: token for name, token in chosen.items() if token})
+    tokenizer.chat_template = template  # type: ignore[assignment]
+    return tokenizer
+
+
+def saved(tokenizer: PreTrainedTokenizerBase, directory: Path, **generation: object) -> Path:
+    tokenizer.save_pretrained(directory)
+    if generation:
+        (directory / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
+    return directory
+
+
+def test_a_prompt_ends_where_the_answer_begins() -> None:
+    ids = render_prompt(make(), [ChatMessage(role="user", content="one two")])
+    assert make().convert_ids_to_tokens(ids) == ["<user>", "one", "two", "<end>", "<assistant>"]
+
+
+def test_a_loaded_tokenizer_renders_the_same_prompt(tmp_path: Path) -> None:
+    messages = [
+        ChatMessage(role="user", content="three"),
+        ChatMessage(role="assistant", content="one"),
+        ChatMessage(role="user", content="two"),
+    ]
+    assert render_prompt(load_tokenizer(saved(make(), tmp_path)), messages) == render_prompt(make(), messages)
+
+
+def test_messages_are_never_glued_together_without_a_template() -> None:
+    with pytest.raises(SettingsError, match=r"no chat template.*chat_template\.jinja"):
+        render_prompt(make(template=None), [ChatMessage(role="user", content="one")])
+    with pytest.raises(SettingsError, match="no chat template"):
+        require_chat_template(make(template=None))
+
+
+def test_a_conversation_that_the_template_refuses_is_unusable() -> None:
+    with pytest.raises(UnusableInputError, match="roles user, tool: no tools here"):
+        render_prompt(make(), [ChatMessage(role="user", content="one"), ChatMessage(role="tool", content="two")])
+
+
+def test_an_empty_prompt_is_unusable() -> None:
+    with pytest.raises(UnusableInputError, match="empty prompt of 0 messages"):
+        render_prompt(make(template="{% for message in messages %}one{% endfor %}"), [])
+
+
+def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no tokenizer can be loaded from .*tokenizer\.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_tokenizers_agree_whatever_their_templates_say() -> None:
+    assert same_tokenizer(make(), make(template="{{ messages[0]['content'] }}")) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (make((*WORDS, "four")), "one vocabulary has 7 tokens, the other 8"),
+        (make((*WORDS[:-2], "three", "two")), "token 'two' has id 5 in one vocabulary and 6 in the other"),
+        (make((*WORDS[:-1], "four")), "token 'three' has id 6 in one vocabulary and none in the other"),
+        (make(eos_token="<assistant>"), "eos_token_id is 1 in one tokenizer and 3 in the other"),
+    ],
+)
+def test_the_first_difference_is_named(other: PreTrainedTokenizerFast, reason: str) -> None:
+    assert same_tokenizer(make(), other) == reason
+
+
+@pytest.mark.parametrize(("given", "expected"), [([3, 1], (3, 1)), (3, (3,)), (None, (1,))])
+def test_end_tokens_come_from_the_generation_config_first(tmp_path: Path, given: object, expected: tuple[int, ...]) -> None:
+    assert end_token_ids(make(), saved(make(), tmp_path, eos_token_id=given)) == expected
+
+
+def test_without_a_generation_config_the_tokenizers_end_token_counts(tmp_path: Path) -> None:
+    assert end_token_ids(make(), saved(make(), tmp_path)) == (1,)
+
+
+@pytest.mark.parametrize("given", [[], [1, 99], -1, "1", [True]])
+def test_unusable_end_tokens_are_refused(tmp_path: Path, given: object) -> None:
+    with pytest.raises(SettingsError, match="no usable end token"):
+        end_token_ids(make(), saved(make(), tmp_path, eos_token_id=given))
+
+
+def test_no_end_token_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="eos_token_id is None"):
+        end_token_ids(make(eos_token=""), tmp_path)
+
+
+def test_a_broken_generation_config_is_named(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text("[", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"generation_config\.json cannot be read"):
+        end_token_ids(make(), tmp_path)
+
+
+def test_padding_falls_back_to_the_end_token() -> None:
+    assert pad_token_id(make()) == 0
+    assert pad_token_id(make(pad_token="")) == 1
+    with pytest.raises(SettingsError, match="neither a padding nor an end token"):
+        pad_token_id(make(pad_token="", eos_token=""))

@@ -1,0 +1,121 @@
+"""Rows in JSONL and parquet files."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from oprime.runtime.errors import SettingsError
+from oprime.tasks.chain import problem
+from oprime.tasks.row_files import Format, file_format, local_file, read_rows, write_rows
+from oprime.tasks.rows import ROW_FIELDS, chain_row, task_of_row
+
+ROWS = [chain_row(problem("train", index, 3), index, "train") for index in range(5)]
+
+
+@pytest.mark.parametrize("form", get_args(Format))
+def test_what_was_written_is_read_back(tmp_path: Path, form: Format) -> None:
+    path = tmp_path / "deep" / f"rows.{form}"
+    assert write_rows(path, iter(ROWS), form) == 5
+    assert [row.value for row in read_rows(str(path), "tasks.train")] == ROWS
+
+
+def test_both_formats_hold_the_same_tasks(tmp_path: Path) -> None:
+    paths = [tmp_path / "rows.jsonl", tmp_path / "rows.parquet"]
+    for path, form in zip(paths, get_args(Format), strict=True):
+        write_rows(path, iter(ROWS), form)
+    one, other = ([task_of_row(row) for row in read_rows(str(path), "tasks.train", ROW_FIELDS)] for path in paths)
+    assert one == other
+
+
+def test_rows_are_numbered_by_line_and_blank_lines_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": 2}\nnonsense\n')
+    rows = list(read_rows(str(path), "tasks.train"))
+    assert [(row.origin.rpartition(", ")[2], row.value) for row in rows] == [("row 1", {"a": 1}), ("row 3", {"a": 2}), ("row 4", None)]
+    assert "Expecting value" in rows[2].problem
+
+
+def test_a_line_that_is_no_text_is_one_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": "\xff"}\n{"a": 2}\n')
+    first, second = read_rows(str(path), "tasks.train")
+    assert "utf-8" in first.problem
+    assert second.value == {"a": 2}
+
+
+def test_parquet_rows_are_numbered_across_row_groups(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"a": list(range(600))}), path, row_group_size=100)
+    rows = list(read_rows(str(path), "tasks.train"))
+    assert [row.value["a"] for row in rows] == list(range(600))
+    assert rows[-1].origin == f"{path}, row 600"
+
+
+def test_only_the_named_columns_of_a_parquet_file_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"ability": ["math"], "solution": ["a long text"]}), path)
+    (row,) = read_rows(str(path), "tasks.train", ROW_FIELDS)
+    assert row.value == {"ability": "math"}
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("nowhere.jsonl", r"tasks.train = nowhere.jsonl: no such file; give"),
+        ("hf://datasets/PRIME-RL/train.parquet", r"write hf://datasets/OWNER/NAME/FILE"),
+        ("hf://models/PRIME-RL/Eurus/train.parquet", r"no such file"),
+    ],
+)
+def test_a_wrong_location_is_refused_with_the_remedy(location: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        list(read_rows(location, "tasks.train"))
+
+
+def test_a_format_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").touch()
+    with pytest.raises(SettingsError, match=r"must end with .jsonl or .parquet"):
+        list(read_rows(str(tmp_path / "rows.csv"), "tasks.train"))
+    assert file_format("rows.PARQUET", "x") == "parquet"
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(SettingsError, match=r"tasks.train = .* cannot be read: .* Give a whole JSONL or parquet file"):
+        list(read_rows(str(path), "tasks.train"))
+
+
+def test_without_a_network_the_hub_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    location = "hf://datasets/PRIME-RL/Eurus-2-RL-Data@main/train.parquet"
+    with pytest.raises(
+        SettingsError, match=r"tasks.train = hf://.* cannot be fetched: .* or download the file elsewhere and give its path"
+    ):
+        local_file(location, "tasks.train")
+
+
+@pytest.mark.parametrize("form", get_args(Format))
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, form: Format) -> None:
+    def failing() -> Iterator[dict[str, Any]]:
+        yield ROWS[0]
+        raise RuntimeError("the source broke")
+
+    path = tmp_path / f"rows.{form}"
+    path.write_text("what was there")
+    with pytest.raises(RuntimeError, match="the source broke"):
+        write_rows(path, failing(), form)
+    assert path.read_text() == "what was there"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_is_written_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, iter([{"prompt": "π ≤ 4"}]), "jsonl")
+    assert path.read_text(encoding="utf-8") == '{"prompt": "π ≤ 4"}\n'
+    assert json.loads(path.read_text(encoding="utf-8")) == {"prompt": "π ≤ 4"}

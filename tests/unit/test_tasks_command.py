@@ -1,0 +1,81 @@
+"""`oprime tasks`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from oprime.runtime.settings import ChainSection, TasksSection
+from oprime.tasks.dataset import load_tasks
+from oprime_cli.main import main
+
+CONFIG = """
+[run]
+name = "test"
+steps = 1
+[model]
+path = "model"
+[coordinator]
+groups_per_batch = 1
+[tasks]
+train = "{train}"
+"""
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_the_built_in_task_is_written_as_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str) -> None:
+    out = tmp_path / f"chain.{ending}"
+    assert main(["tasks", "chain", "--out", str(out), "--split", "heldout", "--rows", "5", "--operations", "3"]) == 0
+    assert capsys.readouterr().out == f"5 rows in {out}\n"
+    built_in = load_tasks(TasksSection(source="chain", chain=ChainSection(operations=3, heldout_problems=5)), "heldout")
+    assert list(load_tasks(TasksSection(heldout=str(out)), "heldout")) == list(built_in)
+
+
+def test_the_format_may_differ_from_the_name(tmp_path: Path) -> None:
+    out = tmp_path / "chain.data"
+    assert main(["tasks", "chain", "--out", str(out), "--rows", "2", "--format", "jsonl"]) == 0
+    assert [json.loads(line)["extra_info"]["split"] for line in out.read_text().splitlines()] == ["train", "train"]
+
+
+def test_a_name_without_a_format_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", "chain", "--out", str(tmp_path / "chain.txt"), "--rows", "2"]) == 2
+    assert "must end with .jsonl or .parquet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--rows", "0"], ["--operations", "65"], ["--rows", "many"]])
+def test_a_wrong_number_is_refused(tmp_path: Path, words: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["tasks", "chain", "--out", str(tmp_path / "chain.jsonl"), *words])
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["tasks", "chain", "--out", str(tmp_path / "file" / "chain.jsonl"), "--rows", "2"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_questions_and_answers_become_tasks_and_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out, settings = tmp_path / "source.jsonl", tmp_path / "tasks.jsonl", tmp_path / "run.toml"
+    source.write_text(json.dumps({"question": "2 + 2?", "answer": "It is #### 4"}) + "\n")
+    words = ["--question", "question", "--answer", "answer", "--answer-after", "####", "--suffix", " Box it."]
+    assert main(["tasks", "convert", str(source), "--out", str(out), *words]) == 0
+    settings.write_text(CONFIG.format(train=out))
+    assert main(["tasks", "check", str(settings)]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == ["train: 1 tasks (1 math)", "heldout: none"]
+    assert load_tasks(TasksSection(train=str(out)), "train")[0].messages[0].content == "2 + 2? Box it."
+
+
+def test_an_empty_source_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = tmp_path / "source.jsonl", tmp_path / "tasks.jsonl"
+    source.touch()
+    assert main(["tasks", "convert", str(source), "--out", str(out), "--question", "q", "--answer", "a"]) == 1
+    assert "has no rows: nothing was written" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_check_names_the_bad_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, settings = tmp_path / "tasks.jsonl", tmp_path / "run.toml"
+    source.write_text("nonsense\n")
+    settings.write_text(CONFIG.format(train=source))
+    assert main(["tasks", "check", str(settings)]) == 2
+    assert f"{source}, row 1, row: wrong JSON" in capsys.readouterr().err
