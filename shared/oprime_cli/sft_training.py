@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +54,25 @@ class Start:
     end_ids: tuple[int, ...]
 
 
-def train(config: RunConfig) -> Path:
+class Progress:
+    """Says every few seconds how far the training is."""
+
+    def __init__(self) -> None:
+        self._began = self._said = time.monotonic()
+
+    def __call__(self, step: int, steps: int, loss: float) -> None:
+        now = time.monotonic()
+        if now - self._said > SAY_EVERY_S or step == steps:
+            self._said = now
+            say(f"  step {step}/{steps}, loss {loss:.4f} nats per token, {duration(now - self._began)}")
+
+
+def train(config: RunConfig, *, after_step: Callable[[int, int, float], None] | None = None) -> Path:
     """Make the model that `[sft]` describes, or find it finished; returns its directory.
 
-    A run that was interrupted goes on from its last saved state and ends with the same weights. Raises SettingsError,
-    CheckpointError or RunBusyError.
+    `after_step` hears of each step's number from 1, the number of steps, and the loss in nats per response token; by default
+    it prints. A run that was interrupted goes on from its last saved state and ends with the same weights. Raises
+    SettingsError, CheckpointError or RunBusyError.
     """
     settings = _settings(config)
     start_name = _start_name(config, settings)
@@ -71,33 +85,32 @@ def train(config: RunConfig) -> Path:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     with folder.lock():
-        _train(config, settings, start_name, folder)
+        _train(config, settings, start_name, folder, after_step or Progress())
     return folder.output
 
 
-def _train(config: RunConfig, settings: SftSection, start_name: str, folder: SftFolder) -> None:
+def _train(
+    config: RunConfig, settings: SftSection, start_name: str, folder: SftFolder, after_step: Callable[[int, int, float], None]
+) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    began = time.monotonic()
     start = _load_start(config, settings, start_name)
     demonstrations = _demonstrations(config, settings, Encoder(start.tokenizer, start.end_ids))
     trainer = Trainer(start.model, settings, pad_id=pad_token_id(start.tokenizer), dtype=config.model.dtype)
     done = folder.load(start.model, trainer.optimizer)
     say(
         f"supervised warm-up of {start_name}: {settings.steps} steps of {settings.batch_rows} demonstrations"
-        + (f", from {done}" if done else "")
+        + (f", from step {done}" if done else "")
     )
     trainer.choose_packing([demonstrations.at(position) for position in range(min(3, settings.batch_rows))])
-    loss, said = math.nan, began
+    loss = math.nan
     for step in range(done, settings.steps):
         first = step * settings.batch_rows
         loss = trainer.step(step, [demonstrations.at(first + place) for place in range(settings.batch_rows)])
         if (step + 1) % settings.save_every == 0 and step + 1 < settings.steps:
             folder.save(step + 1, start.model, trainer.optimizer)
-        if time.monotonic() - said > SAY_EVERY_S or step + 1 == settings.steps:
-            said = time.monotonic()
-            say(f"  step {step + 1}/{settings.steps}, loss {loss:.4f} nats per token, {duration(said - began)}")
+        after_step(step + 1, settings.steps, loss)
     start.model.config.use_cache = True
     folder.finish(start.model, start.tokenizer, {"final_loss": loss})
     say(f"supervised warm-up: wrote {folder.output}")

@@ -38,7 +38,8 @@ class Place:
         return StoreWeights(self.url, cache=self.home / f"cache-{next(self.caches)}", template=self.template, **options)  # pyright: ignore[reportArgumentType]
 
     def read(self, version: int, name: str) -> bytes:
-        return fsspec.open(f"{self.url}/v{version:08d}/{name}", "rb").open().read()
+        files, path = fsspec.url_to_fs(f"{self.url}/v{version:08d}/{name}")
+        return files.cat_file(path)
 
     def write(self, version: int, name: str, data: bytes) -> None:
         with fsspec.open(f"{self.url}/v{version:08d}/{name}", "wb") as file:

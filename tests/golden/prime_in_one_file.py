@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from oprime.core.types import Task
 from oprime.lm.models import load_causal_lm
@@ -86,7 +87,7 @@ class Prompts:
         self.accepted, self.decided = self.accepted * keep + accepted, self.decided * keep + 1
 
 
-def sample_batch(settings: Settings, prompts: Prompts, policy: torch.nn.Module, tokenizer, end_ids) -> list[list[Rollout]]:
+def sample_batch(settings: Settings, prompts: Prompts, policy: PreTrainedModel, tokenizer, end_ids) -> list[list[Rollout]]:
     """Sample waves of prompts until enough groups pass the online prompt filter (paper, section 4.1)."""
     batch: list[list[Rollout]] = []
     while len(batch) < settings.groups_per_batch:

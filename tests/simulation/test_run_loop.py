@@ -1,11 +1,11 @@
 """The run loop under seeded faults. A failure prints its seed in the test's name."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from oprime.core.types import Ticket
 from oprime.ports import LIVE
 from oprime_coordinator.restore import restore_from_checkpoint
 from simulation.world import GROUP_SIZE, World
@@ -87,9 +87,13 @@ async def test_a_run_that_lost_its_queue_goes_on_from_a_checkpoint(tmp_path: Pat
 
     again = World(seed=4, max_staleness=1, steps=8)
     again.version = 4
-    restored = await restore_from_checkpoint(
-        again.queue, tmp_path, 4, lambda group: replace(again.loop.ticket(group), min_weight_version=0)
-    )  # pyright: ignore[reportArgumentType]
+
+    def ticket_again(group_id: int) -> Ticket:
+        ticket = again.loop.ticket(group_id)
+        assert ticket is not None
+        return ticket
+
+    restored = await restore_from_checkpoint(again.queue, tmp_path, 4, ticket_again)
     await again.loop.begin(restored)
     await again.run()
 

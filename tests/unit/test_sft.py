@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from oprime.core.types import ChatMessage
-from oprime.runtime.errors import SettingsError
+from oprime.runtime.errors import CheckpointError, SettingsError
 from oprime.tasks.chain_tokenizer import chain_tokenizer
 from oprime.tasks.rows import BadRowError, RawRow
-from oprime_cli import sft_state, sft_training
 from oprime_cli.failures import RunBusyError
 from oprime_cli.run_config import RunConfig, SftSection
 from oprime_cli.sft_data import Demonstration, Encoder, conversation_of_row, demonstration_of_row, packed_places, packed_rows
@@ -180,35 +179,30 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     assert json.loads((model / "sft.json").read_text())["final_loss"] < 3.0
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for the end of the process."""
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
-    """Let the next run die as it begins step `at_step`."""
-    step: Callable[..., float] = Trainer.step
+def die_after(step: int) -> Callable[[int, int, float], None]:
+    def after_step(done: int, _steps: int, _loss: float) -> None:
+        if done == step:
+            raise KilledError
 
-    def dying(self: Trainer, number: int, demonstrations: Sequence[Demonstration]) -> float:
-        if number == at_step:
-            raise Killed
-        return step(self, number, demonstrations)
-
-    monkeypatch.setattr(Trainer, "step", dying)
+    return after_step
 
 
 @pytest.mark.parametrize("at_step", [1, 2, 5])
 def test_a_resumed_run_ends_with_the_very_weights_of_one_that_was_never_interrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at_step: int
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], at_step: int
 ) -> None:
     whole = train(config(tmp_path / "whole"))
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        interrupted(patch, at_step)
-        train(config(tmp_path / "broken"))
+    with pytest.raises(KilledError):
+        train(config(tmp_path / "broken"), after_step=die_after(at_step))
     assert not (tmp_path / "broken" / "model").exists()
     capsys.readouterr()
     resumed = train(config(tmp_path / "broken"))
     # States are saved after steps 2 and 4.
-    assert (f"from {at_step - at_step % 2}" in capsys.readouterr().out) == (at_step >= 2)
+    assert (f"from step {at_step - at_step % 2}" in capsys.readouterr().out) == (at_step >= 2)
     assert weights(resumed).keys() == weights(whole).keys()
     for name, tensor in weights(whole).items():
         assert torch.equal(weights(resumed)[name], tensor), name
@@ -219,22 +213,17 @@ def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     assert not torch.equal(one["lm_head.weight"], other["lm_head.weight"])
 
 
-def test_a_save_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
     folder, one = SftFolder(tmp_path / "model", {"steps": 1}), trainer()
     one.step(0, documents(8))
-
-    def full(tensors: Any, path: Path, metadata: Any) -> None:
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
     with folder.lock():
         folder.save(1, one._model, one.optimizer)
         saved = parameters(one)
         one.step(1, documents(8))
-        with monkeypatch.context() as patch:
-            patch.setattr(sft_state, "save_file", full)
-            with pytest.raises(sft_state.CheckpointError, match="No space left on device; .* MiB are free"):
-                folder.save(2, one._model, one.optimizer)
+        # A directory where the file should go cannot be written over.
+        (tmp_path / ".model.sft" / "state.half").mkdir()
+        with pytest.raises(CheckpointError, match=r"state.safetensors cannot be written"):
+            folder.save(2, one._model, one.optimizer)
         assert folder.load(one._model, one.optimizer) == 1
     assert all(torch.equal(now, then) for now, then in zip(parameters(one), saved, strict=True))
 
@@ -243,14 +232,13 @@ def test_a_damaged_state_is_refused_with_the_remedy(tmp_path: Path) -> None:
     folder, one = SftFolder(tmp_path / "model", {}), trainer()
     with folder.lock():
         (tmp_path / ".model.sft" / "state.safetensors").write_bytes(b"nonsense")
-        with pytest.raises(sft_state.CheckpointError, match=r"is damaged .*: remove .* to begin anew"):
+        with pytest.raises(CheckpointError, match=r"is damaged .*: remove .* to begin anew"):
             folder.load(one._model, one.optimizer)
 
 
-def test_a_state_of_other_settings_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        interrupted(patch, 3)
-        train(config(tmp_path))
+def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        train(config(tmp_path), after_step=die_after(3))
     with pytest.raises(SettingsError, match=r"was begun, but with other settings \(sft.learning_rate was 0.003 and is 0.001\)"):
         train(config(tmp_path, learning_rate=1e-3))
 
@@ -293,17 +281,17 @@ def test_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"have no section \[sft\]"):
         train(config(tmp_path).model_copy(update={"sft": None}))
     rows = config(tmp_path)
-    with pytest.raises(SettingsError, match="sft.demonstrations is empty"):
+    with pytest.raises(SettingsError, match=r"sft.demonstrations is empty"):
         train(rows.model_copy(update={"tasks": rows.tasks.model_copy(update={"source": "rows"})}))
     with pytest.raises(SettingsError, match=r"the model to begin with are both .*name another sft.output"):
         train(config(tmp_path, demonstrations="demonstrations.jsonl"))
-    with pytest.raises(SettingsError, match="nowhere is not a directory"):
+    with pytest.raises(SettingsError, match=r"from ./nowhere: .* Give a model directory"):
         train(config(tmp_path, start="./nowhere"))
 
 
-def test_the_gpu_is_refused_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sft_training.torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SettingsError, match='sft.device = "cuda", but torch sees no GPU'):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_gpu_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r'sft.device = "cuda", but torch sees no GPU'):
         train(config(tmp_path, device="cuda"))
 
 

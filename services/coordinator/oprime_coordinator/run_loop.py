@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import structlog
-from oprime.tasks.seeds import rollout_seed
 
 from oprime.core.staleness import expected_step, min_weight_version, usable
 from oprime.core.types import Batch, SamplingSettings, Task, Ticket, VerifiedGroup, VerifiedRollout
 from oprime.ports import BATCHES, LIVE, STEPS, TICKETS, VERDICTS, Clock, Delivery, LedgerMove, Metrics, Output, Queue
 from oprime.runtime.consume import BACKOFF_S
 from oprime.runtime.errors import QueueUnavailableError
+from oprime.tasks.seeds import rollout_seed
 from oprime.wire.codec import batch_to_proto, committed_step_from_proto, event_from_proto, ticket_to_proto
 from oprime_coordinator.admission import groups_to_issue
 from oprime_coordinator.config import CoordinatorSettings

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from oprime.adapters.store_weights import StoreWeights
 
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
 from oprime.adapters.redis_queue import RedisQueue
+from oprime.adapters.store_weights import StoreWeights
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import CommittedStep
 from oprime.lm.checkpoints import begin_part, checkpoint_root, complete_part, newest_complete, verify_part

@@ -43,6 +43,8 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[ChatM
     UnusableInputError if the template refuses these messages or makes nothing of them.
     """
     require_chat_template(tokenizer)
+    if not messages:
+        raise UnusableInputError("a conversation has no messages: give at least one")
     conversation = [{"role": message.role, "content": message.content} for message in messages]
     try:
         ids = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=True, return_dict=False)
@@ -52,7 +54,7 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[ChatM
         roles = ", ".join(message.role for message in messages) or "none"
         raise UnusableInputError(f"the chat template refuses a conversation of roles {roles}: {error}") from error
     if not ids:
-        raise UnusableInputError(f"the chat template makes an empty prompt of {len(messages)} messages: give at least one message")
+        raise UnusableInputError(f"the chat template makes an empty prompt of {len(messages)} messages: change the template")
     return cast("list[int]", ids)
 
 
@@ -73,7 +75,7 @@ def end_token_ids(tokenizer: "PreTrainedTokenizerBase", path: str | Path) -> tup
     if given is None:
         given = tokenizer.eos_token_id
     listed = given if isinstance(given, list) else [given]
-    ids = tuple(token for token in listed if isinstance(token, int) and 0 <= token < len(tokenizer))
+    ids = tuple(token for token in listed if type(token) is int and 0 <= token < len(tokenizer))
     if not ids or len(ids) != len(listed):
         raise SettingsError(
             f"no usable end token for {path}: eos_token_id is {given!r} and the vocabulary has {len(tokenizer)} tokens; "

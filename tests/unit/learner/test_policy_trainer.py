@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from plain_engine import PlainEngine
-from tiny_models import batch_of, tiny_model
 
 from oprime.core.token_rows import token_rows
 from oprime.core.types import Batch, ScoredBatch
@@ -12,6 +10,8 @@ from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.runtime.settings import AlgorithmSection
 from oprime_learner.config import LearnerSection
 from oprime_learner.policy_trainer import PolicyTrainer, batch_advantages
+from plain_engine import PlainEngine
+from tiny_models import batch_of, tiny_model
 
 
 def trainer(**settings: object) -> tuple[PolicyTrainer, PlainEngine]:
@@ -22,9 +22,7 @@ def trainer(**settings: object) -> tuple[PolicyTrainer, PlainEngine]:
 
 def scored(batch: Batch) -> ScoredBatch:
     """Right rollouts get +0.1 per token, wrong ones -0.1."""
-    rewards = tuple(
-        np.full(len(one.rollout.response_ids), 0.2 * one.outcome_reward - 0.1, dtype=np.float32) for one in batch.rollouts
-    )
+    rewards = tuple(np.full(len(one.rollout.response_ids), 0.2 * one.outcome_reward - 0.1, dtype=np.float32) for one in batch.rollouts)
     return ScoredBatch(batch=batch, process_rewards=rewards, prm_version=1)
 
 
@@ -75,7 +73,7 @@ def test_micro_batches_change_nothing(micro_batch_rollouts: int, updates_per_bat
 
 
 def test_metrics_tell_the_mismatch_between_sampler_and_learner() -> None:
-    policy, engine = trainer()
+    policy, _ = trainer()
     batch = batch_of(1)
     metrics = policy.process(scored(batch))
     # The test's behaviour log-probs are -1 for every token; the random model's are about -log(54).

@@ -115,7 +115,7 @@ def test_a_config_that_is_no_config_is_named(tmp_path: Path) -> None:
 
 def test_a_model_of_another_kind_is_refused(directory: Path) -> None:
     change_config(directory, architectures=["Qwen2ForSequenceClassification"])
-    with pytest.raises(SettingsError, match="is Qwen2ForSequenceClassification, not a causal language model.*Qwen2ForCausalLM"):
+    with pytest.raises(SettingsError, match=r"is Qwen2ForSequenceClassification, not a causal language model.*Qwen2ForCausalLM"):
         load_causal_lm(directory)
 
 
@@ -133,7 +133,7 @@ def test_an_unknown_weight_is_refused(directory: Path) -> None:
 
 def test_a_weight_of_another_shape_is_refused(directory: Path) -> None:
     change_weights(directory, model__norm__weight=torch.zeros(2))
-    with pytest.raises(SettingsError, match="cannot be loaded|another shape"):
+    with pytest.raises(SettingsError, match=r"cannot be loaded|another shape"):
         load_causal_lm(directory)
 
 
@@ -146,7 +146,7 @@ def test_a_directory_without_weights_is_refused(directory: Path) -> None:
 def test_a_torn_file_is_refused(directory: Path) -> None:
     file = directory / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(SettingsError, match="damaged safetensors|cannot be loaded"):
+    with pytest.raises(SettingsError, match=r"damaged safetensors|cannot be loaded"):
         load_causal_lm(directory)
 
 

@@ -204,7 +204,7 @@ def test_a_chunk_needs_a_token() -> None:
 
 class SquaredLogits(Qwen2ForCausalLM):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        output = super().forward(*args, **kwargs)
+        output: Any = super().forward(*args, **kwargs)
         output.logits = output.logits * output.logits.abs()
         return output
 

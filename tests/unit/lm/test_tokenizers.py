@@ -62,8 +62,10 @@ def test_a_conversation_that_the_template_refuses_is_unusable() -> None:
 
 
 def test_an_empty_prompt_is_unusable() -> None:
-    with pytest.raises(UnusableInputError, match="empty prompt of 0 messages"):
-        render_prompt(make(template="{% for message in messages %}one{% endfor %}"), [])
+    with pytest.raises(UnusableInputError, match="no messages"):
+        render_prompt(make(), [])
+    with pytest.raises(UnusableInputError, match="empty prompt of 1 messages"):
+        render_prompt(make(template="{# nothing #}"), [ChatMessage(role="user", content="one")])
 
 
 def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
@@ -81,7 +83,7 @@ def test_tokenizers_agree_whatever_their_templates_say() -> None:
         (make((*WORDS, "four")), "one vocabulary has 7 tokens, the other 8"),
         (make((*WORDS[:-2], "three", "two")), "token 'two' has id 5 in one vocabulary and 6 in the other"),
         (make((*WORDS[:-1], "four")), "token 'three' has id 6 in one vocabulary and none in the other"),
-        (make(eos_token="<assistant>"), "eos_token_id is 1 in one tokenizer and 3 in the other"),
+        (make(**{"eos_token": "<assistant>"}), "eos_token_id is 1 in one tokenizer and 3 in the other"),
     ],
 )
 def test_the_first_difference_is_named(other: PreTrainedTokenizerFast, reason: str) -> None:

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from plain_engine import PlainEngine
-from tiny_models import batch_of, tiny_model
 
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime_prm.config import PrmSection
 from oprime_prm.implicit_prm import ImplicitPrm
+from plain_engine import PlainEngine
+from tiny_models import batch_of, tiny_model
 
 
 def implicit_prm(**settings: object) -> ImplicitPrm:
@@ -87,7 +87,8 @@ def test_several_updates_per_batch_take_the_groups_in_order() -> None:
 def test_rewards_are_beta_times_the_log_ratio() -> None:
     small, large = implicit_prm(beta=0.5), implicit_prm(beta=0.5)
     batch = batch_of(1)
-    small.process(batch), large.process(batch)
+    small.process(batch)
+    large.process(batch)
     for prm, beta in ((small, 0.5), (large, 1.0)):
         prm._settings = prm._settings.model_copy(update={"update": "offline", "beta": beta})
     for one, double in zip(small.process(batch).process_rewards, large.process(batch).process_rewards, strict=True):
