@@ -32,9 +32,7 @@ class PlainEngine:
             return torch.zeros(rows.is_response.shape)
         return self.model(rows.input_ids, rows.attention_mask, rows.is_response)
 
-    def train_step(
-        self, micro_batches: Sequence[TokenRows], loss: Callable[[int, Tensor], Tensor], *, learning_rate: float
-    ) -> float:
+    def train_step(self, micro_batches: Sequence[TokenRows], loss: Callable[[int, Tensor], Tensor], *, learning_rate: float) -> float:
         self._optimizer.zero_grad()
         for index, rows in enumerate(micro_batches):
             if len(rows.input_ids):

@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config
+from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from oprime.lm.models import load_causal_lm, random_causal_lm
 
@@ -28,8 +28,11 @@ def write_tokenizer(directory: Path) -> None:
 
 
 def write_policy(directory: Path, *, seed: int = 0) -> PreTrainedModel:
-    """A Qwen2 of two layers whose next tokens are uncertain, so that sampling is really random."""
-    config = Qwen2Config(
+    """A Llama of two layers whose next tokens are uncertain, so that sampling is really random.
+
+    Not a Qwen2: transformers reads the tokenizer of every Qwen2 as Qwen's own, whatever its files say.
+    """
+    config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=64,
         intermediate_size=96,

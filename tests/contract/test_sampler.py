@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_asyncio
 
 from oprime.core.types import FinishReason
 from oprime.runtime.errors import SettingsError, WeightsRefusedError
 from oprime_generator.config import GeneratorSection
-from oprime_generator.sampler import SampleAbortedError, SampledResponse, Sampler, SampleRequest, TokenDelta
+from oprime_generator.sampler import SampleAbortedError, SampledResponse, Sampler, SamplerDiedError, SampleRequest, TokenDelta
 from oprime_generator.transformers_sampler import TransformersSampler
 from oprime_generator.vllm_sampler import VllmSampler
 from tiny_policies import END, POSITIONS, full_logprobs, with_other_head, write_policy
@@ -107,7 +108,7 @@ async def test_a_response_ends_with_its_end_token_and_the_text_leaves_it_out(ben
         assert END not in response.response_ids[:-1]
         assert len(response.behaviour_logprobs) == len(response.response_ids)
         # <pad> (0) and <bos> (1) are special as well.
-        assert response.text == "".join(f"w{token}" for token in response.response_ids if token > END)
+        assert response.text.split() == [f"w{token}" for token in response.response_ids if token > END]
 
 
 async def test_a_response_is_cut_at_its_limit(bench: Bench) -> None:
@@ -227,6 +228,20 @@ async def test_a_cancelled_response_makes_room_for_its_id(bench: Bench) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert (await bench.sampler.sample(a_request("again", seed=seed))).response_ids
+
+
+async def test_an_engine_that_dies_is_noticed(bench: Bench) -> None:
+    if not isinstance(bench.sampler, VllmSampler):
+        pytest.skip("has no process of its own")
+    under_way = asyncio.create_task(bench.sampler.sample(a_request("under-way", seed=await _seed_of_a_long_response(bench.sampler))))
+    await asyncio.sleep(0)
+    for child in psutil.Process().children(recursive=True):
+        if "VLLM::" in " ".join(child.cmdline()):
+            child.kill()
+    with pytest.raises(SamplerDiedError, match="engine process has ended"):
+        await asyncio.wait_for(bench.sampler.watch(), 60)
+    with pytest.raises(SamplerDiedError):
+        await under_way
 
 
 @pytest.mark.parametrize("kind", ["transformers", "vllm"])

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 WORKER = Path(__file__).parent / "train_engine_worker.py"
 STAGES = (0, 1, 2, 3)
 MICRO_BATCHES = (1, 3, 7)
 RANKS = (1, 2)
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 
 
 @dataclass(frozen=True)

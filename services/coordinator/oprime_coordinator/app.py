@@ -4,21 +4,20 @@ import asyncio
 import os
 import socket
 import uuid
+from functools import partial
 from pathlib import Path
-
-import structlog
-from oprime.adapters.store_weights import StoreWeights
-from oprime.tasks.dataset import PromptOrder, load_tasks
 
 from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.adapters.redis_queue import RedisQueue
+from oprime.adapters.store_weights import StoreWeights
 from oprime.adapters.system_clock import SystemClock
-from oprime.core.types import SamplingSettings, Task
+from oprime.core.types import SamplingSettings
 from oprime.lm.tokenizers import load_tokenizer, render_prompt
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.grpc_client import connect
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.process import Lifecycle
+from oprime.tasks.dataset import PromptFeed, PromptOrder, load_tasks
 from oprime_coordinator.config import CoordinatorSettings
 from oprime_coordinator.coordinate import Coordinate, RunState
 from oprime_coordinator.evaluation import Evaluator
@@ -27,30 +26,18 @@ from oprime_coordinator.run_loop import RunLoop
 from oprime_coordinator.servicer import CoordinatorServicer
 from oprime_proto.v1.coordinator_pb2_grpc import add_CoordinatorServiceServicer_to_server
 
-log = structlog.get_logger()
-
 SERVE_ONLY = "OPRIME_SERVE_ONLY"
 """Environment variable: 1 keeps the services up without training."""
 
 
-class Prompts:
+def build_prompts(settings: CoordinatorSettings) -> PromptFeed:
     """Training tasks in their seeded order; prompts that are too long are passed over."""
-
-    def __init__(self, settings: CoordinatorSettings) -> None:
-        self._tasks = load_tasks(settings.tasks, "train")
-        if len(self._tasks) == 0:
-            raise SettingsError("tasks.train has no usable rows: give a file with at least one")
-        self._order = PromptOrder(settings.run.seed, len(self._tasks))
-        self._tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
-        self._longest = settings.sampling.max_prompt_tokens
-
-    def at(self, position: int) -> Task | None:
-        task = self._tasks[self._order.index(position)]
-        tokens = len(render_prompt(self._tokenizer, task.messages))
-        if tokens <= self._longest:
-            return task
-        log.info("prompt_passed_over", position=position, tokens=tokens, max_prompt_tokens=self._longest)
-        return None
+    tasks = load_tasks(settings.tasks, "train")
+    if len(tasks) == 0:
+        raise SettingsError("tasks.train has no usable rows: give a file with at least one")
+    tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
+    render = partial(render_prompt, tokenizer)
+    return PromptFeed(tasks, PromptOrder(settings.run.seed, len(tasks)), render, settings.sampling.max_prompt_tokens)
 
 
 async def serve(settings: CoordinatorSettings, lifecycle: Lifecycle) -> None:
@@ -63,7 +50,7 @@ async def serve(settings: CoordinatorSettings, lifecycle: Lifecycle) -> None:
         lease_s=settings.queue.lease_s,
         max_deliveries=settings.queue.max_deliveries,
     )
-    prompts = await asyncio.to_thread(Prompts, settings)
+    prompts = await asyncio.to_thread(build_prompts, settings)
     generator, verifier = connect(settings.endpoints.generator), connect(settings.endpoints.verifier)
     evaluator = Evaluator(
         await asyncio.to_thread(load_tasks, settings.tasks, "heldout"),
@@ -108,7 +95,7 @@ def build(
     queue: RedisQueue,
     clock: SystemClock,
     metrics: PrometheusMetrics,
-    prompts: Prompts,
+    prompts: PromptFeed,
     evaluator: Evaluator,
 ) -> Coordinate:
     url = settings.store.url or str(settings.run.folder / "weights")
@@ -117,7 +104,7 @@ def build(
     def note_step(step: int, values: dict[str, float]) -> None:
         coordinate.note_step(step, values)
 
-    loop = RunLoop(settings, queue, clock, metrics, task_at=prompts.at, on_step=note_step)
+    loop = RunLoop(settings, queue, clock, metrics, task_at=prompts, on_step=note_step)
     settings.run.folder.mkdir(parents=True, exist_ok=True)
     coordinate = Coordinate(
         settings,

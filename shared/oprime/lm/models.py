@@ -96,7 +96,6 @@ def _is_noise(name: str) -> bool:
 
 def _ready(model: Any, *, device: torch.device | str, gradient_checkpointing: bool, path: str | Path) -> "PreTrainedModel":
     disable_dropout(model)
-    model.config.use_cache = False
     if gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
             raise SettingsError(

@@ -83,7 +83,7 @@ def test_tokenizers_agree_whatever_their_templates_say() -> None:
         (make((*WORDS, "four")), "one vocabulary has 7 tokens, the other 8"),
         (make((*WORDS[:-2], "three", "two")), "token 'two' has id 5 in one vocabulary and 6 in the other"),
         (make((*WORDS[:-1], "four")), "token 'three' has id 6 in one vocabulary and none in the other"),
-        (make(**{"eos_token": "<assistant>"}), "eos_token_id is 1 in one tokenizer and 3 in the other"),
+        (make(eos_token=WORDS[3]), "eos_token_id is 1 in one tokenizer and 3 in the other"),
     ],
 )
 def test_the_first_difference_is_named(other: PreTrainedTokenizerFast, reason: str) -> None:

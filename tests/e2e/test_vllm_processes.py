@@ -1,0 +1,53 @@
+"""vLLM's processes end with the generator, however it ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tiny_policies import write_policy
+
+SAMPLER = """
+import asyncio, sys
+from pathlib import Path
+from oprime_generator.config import GeneratorSection
+from oprime_generator.vllm_sampler import VllmSampler
+
+async def main():
+    settings = GeneratorSection(cpu_cache_gib=0.125, max_running_rollouts=4)
+    sampler = VllmSampler(Path(sys.argv[1]), version=0, settings=settings, max_prompt_tokens=8, max_response_tokens=8)
+    await sampler.start()
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    await sampler.close()
+
+asyncio.run(main())
+"""
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+@pytest.mark.parametrize("ending", ["kill -9", "close"])
+def test_no_process_outlives_the_generator(tmp_path: Path, ending: str) -> None:
+    write_policy(tmp_path)
+    command = [sys.executable, "-c", SAMPLER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as generator:
+        assert generator.stdin is not None
+        assert generator.stdout is not None
+        assert "ready\n" in generator.stdout
+        children = psutil.Process(generator.pid).children(recursive=True)
+        assert any("VLLM::EngineCore" in " ".join(child.cmdline()) for child in children)
+        if ending == "kill -9":
+            generator.kill()
+        else:
+            generator.stdin.write("\n")
+            generator.stdin.flush()
+        generator.wait(30)
+        assert ending == "kill -9" or generator.returncode == 0
+    _, alive = psutil.wait_procs(children, timeout=30)
+    left = [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    for child in left:
+        child.kill()
+    assert left == []
