@@ -23,7 +23,7 @@ def command_parser(subparsers: Subparsers, name: str, *, description: str, examp
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """The arguments CONFIG and --set."""
+    """The arguments CONFIG, --set and --skip-bad-rows."""
     parser.add_argument("config", metavar="CONFIG", help="TOML file with the run's settings")
     parser.add_argument(
         "--set",
@@ -32,6 +32,13 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="change one setting, for example --set learner.learning_rate=1e-4; may be given several times",
+    )
+    parser.add_argument(
+        "--skip-bad-rows",
+        dest="overrides",
+        action="append_const",
+        const="tasks.skip_bad_rows=true",
+        help="leave out task rows that cannot be used, and count them, instead of stopping",
     )
 
 

@@ -14,7 +14,7 @@ from oprime.core.types import ChatMessage, DroppedRollout, Rollout, SamplingSett
 from oprime.lm.tokenizers import render_prompt
 from oprime.ports import ROLLOUTS, VERDICTS, Clock, Delivery, LedgerMove, Metrics, Output, Queue
 from oprime.runtime.consume import patiently
-from oprime.runtime.errors import UnusableInputError
+from oprime.runtime.errors import NotReadyError, UnusableInputError
 from oprime.runtime.heartbeat import BusyMeter
 from oprime.wire.codec import event_to_proto, ticket_from_proto, verification_task_to_proto
 from oprime_generator.sampler import SampledResponse, Sampler, SampleRequest, TokenDelta
@@ -84,6 +84,8 @@ class GenerateRollouts:
                 f"the prompt has {len(ids)} tokens, max_prompt_tokens is {sampling.max_prompt_tokens}: shorten it or raise the limit"
             )
         room = self.sampler.max_model_tokens
+        if room == 0:
+            raise NotReadyError("the sampler is still starting: ask again when the generator is healthy")
         if len(ids) + sampling.max_response_tokens > room:
             raise UnusableInputError(
                 f"{len(ids)} prompt tokens and up to {sampling.max_response_tokens} response tokens are more than the {room} tokens "

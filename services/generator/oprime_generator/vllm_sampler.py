@@ -15,7 +15,7 @@ import structlog
 
 from oprime.core.types import FinishReason, WeightVersionSpan
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer
-from oprime.runtime.errors import SettingsError
+from oprime.runtime.errors import NotReadyError, SettingsError
 from oprime_generator import engine_process
 from oprime_generator.config import GeneratorSection
 from oprime_generator.sampler import (
@@ -101,13 +101,14 @@ class VllmSampler:
     async def start(self) -> None:
         building = asyncio.create_task(asyncio.to_thread(self._build))
         try:
-            self._engine = await asyncio.shield(building)
+            await asyncio.shield(building)
         except asyncio.CancelledError:
             # The thread cannot be interrupted; without its processes it fails by itself.
             for child in multiprocessing.active_children():
                 child.kill()
             with contextlib.suppress(Exception):
-                (await building).shutdown(timeout=0)
+                await building
+            await self.close()
             raise
         try:
             await self._engine.update_weight_version(str(self._version))
@@ -116,7 +117,7 @@ class VllmSampler:
             await self.close()
             raise
 
-    def _build(self) -> Any:
+    def _build(self) -> None:
         """Check what can be checked without vLLM, then start its processes; takes up to a minute."""
         self._tokenizer = load_tokenizer(self._directory, trust_remote_code=self._trust_remote_code)
         self._end_ids = end_token_ids(self._tokenizer, self._directory)
@@ -137,7 +138,7 @@ class VllmSampler:
         if not engine_process.is_registered():
             log.warning("vllm_plugin_missing", remedy="install oprime again: vLLM would outlive a generator that is killed")
         try:
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments(on_cpu=on_cpu)))
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments(on_cpu=on_cpu)))
         except (ValueError, OSError, RuntimeError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise SettingsError(f"vLLM cannot start with model {self._directory}: {reason}; its log is above") from error
@@ -247,7 +248,7 @@ class VllmSampler:
             detokenize=False,
         )
         if self._engine is None:
-            raise SampleAbortedError(f"response {request.request_id} was given up: the sampler is closed")
+            raise NotReadyError("vLLM is not running yet, or not any more: ask again when the generator is healthy")
         outputs = self._engine.generate(tokens_input(list(request.prompt_ids)), parameters, request.request_id)
         try:
             async with contextlib.aclosing(outputs):
