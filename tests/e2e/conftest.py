@@ -1,10 +1,11 @@
 """A small starting model for runs through the real services."""
 
+import time
 from pathlib import Path
 
 import pytest
 
-from e2e.command_line import DEMO, oprime, sets
+from e2e.command_line import DEMO, metric_rows, oprime, sets
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,12 @@ def small_run(model: Path, folder: Path, name: str, **more: object) -> list[str]
         "queue.lease_s": 3.0,
     }
     return ["train", str(DEMO), *sets(settings | more)]
+
+
+def wait_for_step(run: Path, step: int, timeout_s: float) -> None:
+    ends = time.monotonic() + timeout_s
+    while time.monotonic() < ends:
+        if len(metric_rows(run, "step")) >= step:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"step {step} was not committed within {timeout_s} s")

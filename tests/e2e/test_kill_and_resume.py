@@ -8,19 +8,10 @@ from pathlib import Path
 import pytest
 
 from e2e.command_line import metric_rows, oprime, processes_of, start_oprime, summary
-from e2e.conftest import small_run
+from e2e.conftest import small_run, wait_for_step
 
 STEPS = 8
 GROUPS = 4
-
-
-def wait_for_step(run: Path, step: int, timeout_s: float) -> None:
-    ends = time.monotonic() + timeout_s
-    while time.monotonic() < ends:
-        if len(metric_rows(run, "step")) >= step:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"step {step} was not committed within {timeout_s} s")
 
 
 @pytest.mark.e2e

@@ -1,5 +1,6 @@
 """What a new user does wrong: one clear message, an exit code, nothing left running."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.command_line import DEMO, ROOT, oprime, processes_of, sets
-from e2e.conftest import small_run
+from e2e.command_line import DEMO, ROOT, metric_rows, oprime, processes_of, sets, start_oprime
+from e2e.conftest import small_run, wait_for_step
 from oprime.adapters.local_redis import LocalRedis
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -37,7 +38,7 @@ def test_missing_config() -> None:
 
 
 def test_missing_model_directory(tmp_path: Path) -> None:
-    config = DEMO.read_text(encoding="utf-8").partition("[sft]")[0]
+    config = DEMO.read_text(encoding="utf-8").partition("\n[sft]")[0]
     path = tmp_path / "no-sft.toml"
     path.write_text(config, encoding="utf-8")
     refused("train", str(path), *sets({"model.path": str(tmp_path / "nothing"), "run.directory": str(tmp_path)}), says=("nothing",))
@@ -70,7 +71,7 @@ def test_a_port_that_is_taken(starting_model: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def redis_with_password(tmp_path: Path) -> Iterator[LocalRedis]:
-    server = LocalRedis.start(tmp_path / "redis", port=0, password="right")
+    server = LocalRedis.start(tmp_path / "redis", port=0, password="opensesame")
     yield server
     server.stop()
 
@@ -80,7 +81,7 @@ def test_a_wrong_redis_password(starting_model: Path, tmp_path: Path, redis_with
     wrong.write_text("wrong\n", encoding="utf-8")
     queue = {"queue.url": redis_with_password.url, "queue.password_file": str(wrong)}
     stderr = refused(*small_run(starting_model, tmp_path, "auth", **queue), says=("password",))
-    assert "right" not in stderr
+    assert "opensesame" not in stderr
     assert processes_of(tmp_path / "auth") == []
 
 
@@ -95,16 +96,17 @@ def test_a_tokenizer_that_differs_between_policy_and_prm(starting_model: Path, t
 
 
 def test_vllm_that_is_not_installed(starting_model: Path, tmp_path: Path) -> None:
-    # A finder that knows no vllm stands for an environment without it.
+    # Finders that do not find vllm stand for an environment without it.
     hide = tmp_path / "hide"
     hide.mkdir()
     (hide / "sitecustomize.py").write_text(
         "import sys\n"
-        "class Hidden:\n"
+        "class Without:\n"
+        "    def __init__(self, finder):\n"
+        "        self.finder = finder\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'vllm':\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Hidden())\n",
+        "        return None if name.partition('.')[0] == 'vllm' else self.finder.find_spec(name, path, target)\n"
+        "sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]\n",
         encoding="utf-8",
     )
     arguments = small_run(starting_model, tmp_path, "novllm", **{"generator.backend": "vllm"})
@@ -117,21 +119,42 @@ def test_vllm_that_is_not_installed(starting_model: Path, tmp_path: Path) -> Non
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
-def test_a_full_disk(starting_model: Path, tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], capture_output=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 48 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
     try:
-        result = oprime(*small_run(starting_model, small, "full", **{"run.steps": 30, "run.checkpoint_every": 1}), timeout_s=280)
-        assert result.returncode != 0
-        assert "space" in result.stderr or "disk" in result.stderr, result.stderr
-        assert "Traceback" not in result.stderr
-        assert processes_of(small) == []
-        for metrics in small.rglob("metrics.jsonl"):
-            assert all(json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines())
-        assert not list(small.rglob("summary.json"))
+        mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command here")
+    if mounted.returncode != 0:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_is_too_small_for_the_run(starting_model: Path, small_disk: Path) -> None:
+    (small_disk / "filler").write_bytes(b"0" * (46 << 20))
+    refused(*small_run(starting_model, small_disk, "full"), says=("disk", str(small_disk)))
+
+
+def test_a_disk_that_fills_up_in_mid_run(starting_model: Path, small_disk: Path, tmp_path: Path) -> None:
+    arguments = small_run(starting_model, small_disk, "fills", **{"run.steps": 500, "run.checkpoint_every": 1})
+    process = start_oprime(*arguments, log=tmp_path / "log")
+    try:
+        wait_for_step(small_disk / "fills", 2, timeout_s=200)
+        with contextlib.suppress(OSError), (small_disk / "filler").open("wb") as filler:
+            for _ in range(64):
+                filler.write(b"0" * (1 << 20))
+                filler.flush()
+        assert process.wait(timeout=60) != 0
     finally:
-        subprocess.run(["umount", "-l", str(small)], check=True)
+        process.kill()
+    said = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "space" in said, said
+    assert "Traceback" not in said
+    assert processes_of(small_disk) == []
+    assert metric_rows(small_disk / "fills", "step")
+    assert not (small_disk / "fills" / "summary.json").exists()

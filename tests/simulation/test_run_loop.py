@@ -7,6 +7,7 @@ import pytest
 
 from oprime.core.types import Ticket
 from oprime.ports import LIVE
+from oprime.runtime.errors import OprimeError
 from oprime_coordinator.restore import restore_from_checkpoint
 from simulation.world import GROUP_SIZE, World
 
@@ -60,6 +61,11 @@ async def test_rollouts_that_cannot_be_verified_shrink_their_group_and_are_dead_
     world = await finished(World(seed=seed, max_staleness=1, steps=6, error_share=0.2))
     assert (await world.states())["dead"] > 0
     assert set(world.trained.values()) == {1}
+
+
+async def test_a_run_whose_groups_are_all_refused_stops_and_says_why() -> None:
+    with pytest.raises(OprimeError, match="200 groups in turn were refused \\(200 filtered:accuracy_low\\)"):
+        await finished(World(seed=1, max_staleness=1, steps=2, right_share=0.0))
 
 
 async def test_the_ledger_closes_when_the_run_ends() -> None:

@@ -88,6 +88,8 @@ class World:
     groups_per_batch: int = 4
     crash_share: float = 0.0
     """Chance that a worker dies in a turn."""
+    right_share: float = 0.5
+    """Chance that a rollout is right."""
     error_share: float = 0.0
     """Chance that a verification fails for good."""
     folder: Path = Path("unused")
@@ -200,7 +202,7 @@ class World:
                 continue
             task = verification_task_from_proto(pb.VerificationTask.FromString(delivery.payload))
             # A rollout's outcome depends on its seed alone, so repeated work gives the same answer.
-            right = random.Random(task.rollout.seed).random() < 0.5
+            right = random.Random(task.rollout.seed).random() < self.right_share
             outcome = Outcome(status=OutcomeStatus.SCORED, score=float(right), verifier="dice")
             event = VerifiedRollout(rollout=task.rollout, outcome=outcome)
             if random.Random(task.rollout.seed + 1).random() < self.error_share:

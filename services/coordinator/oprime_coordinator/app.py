@@ -5,11 +5,10 @@ import os
 import socket
 import uuid
 from functools import partial
-from pathlib import Path
 
 from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.adapters.redis_queue import RedisQueue
-from oprime.adapters.store_weights import StoreWeights
+from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import SamplingSettings
 from oprime.lm.tokenizers import load_tokenizer, render_prompt
@@ -114,7 +113,7 @@ def build(
         loop,
         evaluator,
         MetricsFile(settings.run.folder / "metrics.jsonl"),
-        StoreWeights(url, template=Path(settings.model.path), dtype=settings.model.dtype),
+        StoreWeights(url, template=model_directory(settings.model.path), dtype=settings.model.dtype),
         owner=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
     )
     return coordinate

@@ -45,6 +45,8 @@ class CoordinatorSection(Section):
     """Never have more groups under way than this, whatever the staleness bound allows."""
     filter: FilterSection = FilterSection()
     """Online prompt filter."""
+    refused_batches_limit: int = Field(default=50, gt=0)
+    """Stop when this many batches' worth of groups in turn were refused: nothing will be learned."""
     heldout_samples: int = Field(default=1, ge=1)
     """Sampled answers per held-out problem at temperature 1."""
     stall_s: float = Field(default=1800.0, gt=0)

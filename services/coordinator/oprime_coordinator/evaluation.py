@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import grpc
 import structlog
-from oprime.tasks.seeds import rollout_seed
 
 from oprime.core.types import OutcomeStatus, SamplingSettings, Task
 from oprime.runtime.errors import NotReadyError
+from oprime.tasks.seeds import rollout_seed
 from oprime.wire.codec import messages_to_proto, outcome_from_proto, sampling_to_proto
 from oprime_proto.v1 import generator_pb2, generator_pb2_grpc, verifier_pb2, verifier_pb2_grpc
 

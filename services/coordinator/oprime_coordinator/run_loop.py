@@ -6,6 +6,7 @@ die anywhere; the next one rebuilds the same state.
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from oprime.core.staleness import expected_step, min_weight_version, usable
 from oprime.core.types import Batch, SamplingSettings, Task, Ticket, VerifiedGroup, VerifiedRollout
 from oprime.ports import BATCHES, LIVE, STEPS, TICKETS, VERDICTS, Clock, Delivery, LedgerMove, Metrics, Output, Queue
 from oprime.runtime.consume import BACKOFF_S
-from oprime.runtime.errors import QueueUnavailableError
+from oprime.runtime.errors import OprimeError, QueueUnavailableError
 from oprime.tasks.seeds import rollout_seed
 from oprime.wire.codec import batch_to_proto, committed_step_from_proto, event_from_proto, ticket_to_proto
 from oprime_coordinator.admission import groups_to_issue
@@ -64,6 +65,7 @@ class RunLoop:
         self.passed_over = 0
         """Prompts longer than sampling.max_prompt_tokens."""
         self._dead_seen: set[str] = set()
+        self._refused_in_turn: Counter[str] = Counter()
         self._looked_for_dead = clock.now()
 
     # Start and end
@@ -153,6 +155,21 @@ class RunLoop:
             await self._refuse(f"decide:{group.group_id}", verified, refused, group.deliveries, state)
         del self.open[group.group_id]
         self.statistics.decisions[refused or "accepted"] += 1
+        self._check_that_some_groups_pass(refused)
+
+    def _check_that_some_groups_pass(self, refused: str | None) -> None:
+        if refused is None:
+            self._refused_in_turn.clear()
+            return
+        self._refused_in_turn[refused] += 1
+        settings = self._settings.coordinator
+        if self._refused_in_turn.total() >= settings.refused_batches_limit * settings.groups_per_batch:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self._refused_in_turn.most_common())
+            raise OprimeError(
+                f"{self._refused_in_turn.total()} groups in turn were refused ({reasons}), so there is nothing to train on: look at the "
+                "verdicts in the verifier's log; is it the right verifier and answer format, are the prompts too hard or too easy for "
+                "the model, or coordinator.filter too narrow? (limit: coordinator.refused_batches_limit)"
+            )
 
     async def _refuse(self, mark: str, group: VerifiedGroup, refused: str, deliveries: Iterable[Delivery], state: CoordinatorState) -> None:
         counted = state.after_rollouts(group.rollouts)

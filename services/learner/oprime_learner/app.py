@@ -9,7 +9,7 @@ import structlog
 
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
 from oprime.adapters.redis_queue import RedisQueue
-from oprime.adapters.store_weights import StoreWeights
+from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import CommittedStep
 from oprime.lm.checkpoints import begin_part, checkpoint_root, complete_part, newest_complete, verify_part
@@ -182,7 +182,7 @@ class RankMethods:
         newest = newest_complete(self._root, ("policy",))
         if newest is None:
             if self._models.engine.rank == 0:
-                self._models.store.publish_directory(0, Path(self._settings.model.path))
+                self._models.store.publish_directory(0, model_directory(self._settings.model.path))
             return 0
         step, directory = newest
         verify_part(directory / "policy")
@@ -203,5 +203,5 @@ def build_models(settings: LearnerSettings) -> Models:
     engine = DeepSpeedEngine(TokenLogprobModel(model, settings.learner.logprob_chunk_tokens), settings.learner, dtype=settings.model.dtype)
     trainer = PolicyTrainer(engine, settings.algorithm, settings.learner, pad_id=pad_token_id(tokenizer), total_steps=settings.run.steps)
     url = settings.store.url or str(settings.run.folder / "weights")
-    store = StoreWeights(url, template=Path(settings.model.path), dtype=settings.model.dtype)
+    store = StoreWeights(url, template=model_directory(settings.model.path), dtype=settings.model.dtype)
     return Models(engine=engine, trainer=trainer, store=store)

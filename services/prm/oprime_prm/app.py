@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
 from oprime.adapters.redis_queue import RedisQueue
-from oprime.adapters.store_weights import StoreWeights
+from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import ScoredBatch
 from oprime.lm.checkpoints import begin_part, checkpoint_root, complete_part, newest_complete, verify_part
@@ -246,7 +246,7 @@ def build_models(settings: PrmSettings) -> Models:
         tokenizer=tokenizer,
         end_id=end_token_ids(tokenizer, settings.model.path)[0],
         longest=longest,
-        store=StoreWeights(str(settings.run.folder / "prm_weights"), template=Path(path), dtype=settings.model.dtype),
+        store=StoreWeights(str(settings.run.folder / "prm_weights"), template=model_directory(path), dtype=settings.model.dtype),
     )
 
 

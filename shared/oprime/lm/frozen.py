@@ -33,6 +33,6 @@ class FrozenModel:
     @torch.no_grad()
     def load_weights(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         """Copy tensors, by their Hugging Face names, into this model. Raises KeyError for a name it does not have."""
-        own = dict(self._causal_lm.named_parameters())
+        own = {**dict(self._causal_lm.named_parameters()), **dict(self._causal_lm.named_buffers())}
         for name, tensor in weights:
             own[name].copy_(tensor)

@@ -1,0 +1,19 @@
+"""A GPU computes what the CPU computes."""
+
+import pytest
+import torch
+from tiny_models import batch_of, tiny_model
+
+from oprime.core.token_rows import token_rows
+from oprime.lm.frozen import FrozenModel
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 5e-2)])
+def test_log_probs_agree_with_the_cpu(dtype: torch.dtype, tolerance: float) -> None:
+    rollouts = [one.rollout for one in batch_of(1).rollouts]
+    rows = token_rows([one.prompt_ids for one in rollouts], [one.response_ids for one in rollouts], pad_id=0)
+    on_cpu = FrozenModel(tiny_model(), chunk_tokens=8).logprobs(rows)
+    on_gpu = FrozenModel(tiny_model().to("cuda", dtype), chunk_tokens=8).logprobs(rows)
+    torch.testing.assert_close(on_gpu, on_cpu, atol=tolerance, rtol=0)
