@@ -2,7 +2,7 @@
 
 import sys
 
-from oprime_cli.health import health_of
+from oprime_cli.running.health import health_of
 
 if __name__ == "__main__":
     service, port = sys.argv[1:]

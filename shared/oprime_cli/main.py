@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from oprime.runtime.errors import OprimeError, SettingsError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "train": ("oprime_cli.train", "train a model: start all services, watch them, report, stop them"),
-    "resume": ("oprime_cli.resume", "go on with an interrupted run from its last committed step"),
-    "up": ("oprime_cli.up", "start all services in the background without training"),
-    "down": ("oprime_cli.down", "stop a run's services"),
-    "status": ("oprime_cli.status", "show services, step and ledger of a run"),
-    "sft": ("oprime_cli.sft", "fine-tune the starting model on demonstrations"),
-    "tasks": ("oprime_cli.tasks_command", "look at and check the tasks of a run"),
-    "report": ("oprime_cli.report_command", "write the report of a run"),
-    "ledger": ("oprime_cli.ledger", "account for every rollout of a run"),
-    "dead-letters": ("oprime_cli.dead_letters", "list or replay entries that were set aside"),
-    "version": ("oprime_cli.version", "show the versions of oprime and of what it runs on"),
+    "train": ("oprime_cli.commands.train", "train a model: start all services, watch them, report, stop them"),
+    "resume": ("oprime_cli.commands.resume", "go on with an interrupted run from its last committed step"),
+    "up": ("oprime_cli.commands.up", "start all services in the background without training"),
+    "down": ("oprime_cli.commands.down", "stop a run's services"),
+    "status": ("oprime_cli.commands.status", "show services, step and ledger of a run"),
+    "sft": ("oprime_cli.commands.sft", "fine-tune the starting model on demonstrations"),
+    "tasks": ("oprime_cli.commands.tasks", "look at and check the tasks of a run"),
+    "report": ("oprime_cli.commands.report", "write the report of a run"),
+    "ledger": ("oprime_cli.commands.ledger", "account for every rollout of a run"),
+    "dead-letters": ("oprime_cli.commands.dead_letters", "list or replay entries that were set aside"),
+    "version": ("oprime_cli.commands.version", "show the versions of oprime and of what it runs on"),
 }
 """Name -> module and one-line help. A module offers `add_parser(subparsers)` and `run(args) -> int`."""
 
-HIDDEN_COMMANDS = {"supervise": "oprime_cli.supervise"}
+HIDDEN_COMMANDS = {"supervise": "oprime_cli.commands.supervise"}
 """What other commands start; no person needs them."""
 
 INTERRUPTED = 130

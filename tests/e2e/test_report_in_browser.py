@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from oprime_cli.report_command import write_report
+from oprime_cli.commands.report import write_report
 from report_builder import build_run, rollout_row, write_lines
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny_models import batch_of, tiny_model
 
 from oprime.core.token_rows import token_rows
 from oprime.lm.frozen import FrozenModel
+from tiny_models import batch_of, tiny_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
@@ -15,5 +15,7 @@ def test_log_probs_agree_with_the_cpu(dtype: torch.dtype, tolerance: float) -> N
     rollouts = [one.rollout for one in batch_of(1).rollouts]
     rows = token_rows([one.prompt_ids for one in rollouts], [one.response_ids for one in rollouts], pad_id=0)
     on_cpu = FrozenModel(tiny_model(), chunk_tokens=8).logprobs(rows)
-    on_gpu = FrozenModel(tiny_model().to("cuda", dtype), chunk_tokens=8).logprobs(rows)
+    on_gpu_model = tiny_model()
+    torch.nn.Module.to(on_gpu_model, "cuda", dtype)
+    on_gpu = FrozenModel(on_gpu_model, chunk_tokens=8).logprobs(rows)
     torch.testing.assert_close(on_gpu, on_cpu, atol=tolerance, rtol=0)

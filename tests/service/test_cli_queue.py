@@ -11,7 +11,7 @@ from oprime.adapters.redis_queue import RedisQueue
 from oprime.ports import ROLLOUTS, TICKETS, LedgerMove, Output
 from oprime_cli.main import main
 from oprime_cli.run_config import RunConfig
-from oprime_cli.run_folder import RunFolder, prepare_folder, sole_supervisor
+from oprime_cli.running.run_folder import RunFolder, prepare_folder, sole_supervisor
 
 pytestmark = pytest.mark.redis
 

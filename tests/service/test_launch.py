@@ -14,14 +14,14 @@ import pytest
 
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.settings import EndpointsSection
-from oprime_cli.check_machine import cannot_listen
-from oprime_cli.failures import RunBusyError, ServiceDiedError, ServiceNotHealthyError
-from oprime_cli.health import http_health
-from oprime_cli.launch import with_free_ports
-from oprime_cli.processes import is_same_process, marked, start_ticks
+from oprime_cli.planning.check_machine import cannot_listen
 from oprime_cli.run_config import RunConfig
-from oprime_cli.run_folder import RunFolder, prepare_folder, sole_supervisor
-from oprime_cli.supervisor import Guard, ProcessSpec, Supervisor
+from oprime_cli.running.failures import RunBusyError, ServiceDiedError, ServiceNotHealthyError
+from oprime_cli.running.health import http_health
+from oprime_cli.running.launch import with_free_ports
+from oprime_cli.running.processes import is_same_process, marked, start_ticks
+from oprime_cli.running.run_folder import RunFolder, prepare_folder, sole_supervisor
+from oprime_cli.running.supervisor import Guard, ProcessSpec, Supervisor
 
 TIMEOUT_S = 30.0
 LOOK_EVERY_S = 2.0
@@ -147,7 +147,7 @@ def test_a_grandchild_that_left_group_session_and_environment_does_not_survive(l
 SUPERVISOR = """
 import sys, time
 from pathlib import Path
-from oprime_cli.supervisor import Guard, ProcessSpec, Supervisor
+from oprime_cli.running.supervisor import Guard, ProcessSpec, Supervisor
 sleeper, stubborn, escaping, folder = sys.argv[1], sys.argv[2], sys.argv[3], Path(sys.argv[4])
 specs = [
     ProcessSpec(name="sleeper", argv=(sys.executable, "-c", sleeper), health=lambda: True),
@@ -195,7 +195,7 @@ def parent_of(pid: int) -> int:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from oprime_cli.run_folder import RunFolder, sole_supervisor
+from oprime_cli.running.run_folder import RunFolder, sole_supervisor
 folder = RunFolder(Path(sys.argv[1]))
 with sole_supervisor(folder):
     (folder.path / "held").touch()

@@ -13,7 +13,7 @@ from oprime.runtime.errors import NotReadyError, UnusableInputError
 from oprime.tasks.chain import Teacher, parse_problem, right_result
 from oprime.tasks.chain_tokenizer import VOCABULARY, save_chain_tokenizer
 from oprime.wire.codec import floats_to_bytes, ids_from_bytes
-from oprime_cli.localisation import measure
+from oprime_cli.report.localisation import measure
 from oprime_cli.run_config import RunConfig
 from oprime_proto.v1 import prm_pb2 as pb
 from oprime_proto.v1.prm_pb2_grpc import PrmServiceServicer, add_PrmServiceServicer_to_server

@@ -7,7 +7,7 @@ import pytest
 from oprime.lm.tokenizers import load_tokenizer
 from oprime.tasks.chain import LabelledChain
 from oprime.tasks.chain_tokenizer import VOCABULARY, save_chain_tokenizer
-from oprime_cli.localisation import EncodedChain, encode_chain, measure, step_sums, wrong_steps
+from oprime_cli.report.localisation import EncodedChain, encode_chain, measure, step_sums, wrong_steps
 from oprime_cli.run_config import RunConfig
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from oprime_cli.localisation_scores import best_threshold, first_wrong_auc, found_and_passed, harmonic_mean, localise, named_step
+from oprime_cli.report.localisation_scores import best_threshold, first_wrong_auc, found_and_passed, harmonic_mean, localise, named_step
 
 # Three wrong chains of three steps; the marked ones are wrong.
 WRONG = np.array([[0.0, -2.0, 0.0], [-1.0, 0.0, -3.0], [0.0, 0.0, 0.0]])

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from oprime.runtime.errors import UnusableInputError
-from oprime_cli.report_charts import trailing_mean
-from oprime_cli.report_command import write_report
-from oprime_cli.report_page import choose_groups, colour_limit, duration, first_wrong_token, shorten, signed, visible
+from oprime_cli.commands.report import write_report
+from oprime_cli.report.charts import trailing_mean
+from oprime_cli.report.page import choose_groups, colour_limit, duration, first_wrong_token, shorten, signed, visible
 from report_builder import LEDGER, build_run, rollout_row, write_lines, write_object
 
 HOSTILE = [

@@ -16,11 +16,11 @@ from oprime.core.types import ChatMessage
 from oprime.runtime.errors import CheckpointError, SettingsError
 from oprime.tasks.chain_tokenizer import chain_tokenizer
 from oprime.tasks.rows import BadRowError, RawRow
-from oprime_cli.failures import RunBusyError
 from oprime_cli.run_config import RunConfig, SftSection
-from oprime_cli.sft_data import Demonstration, Encoder, conversation_of_row, demonstration_of_row, packed_places, packed_rows
-from oprime_cli.sft_state import SftFolder
-from oprime_cli.sft_training import Trainer, new_chain_model, one_cycle, train
+from oprime_cli.running.failures import RunBusyError
+from oprime_cli.warm_up.data import Demonstration, Encoder, conversation_of_row, demonstration_of_row, packed_places, packed_rows
+from oprime_cli.warm_up.state import SftFolder
+from oprime_cli.warm_up.training import Trainer, new_chain_model, one_cycle, train
 
 END = 2
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from oprime_cli import check_machine
-from oprime_cli.check_settings import settings_problems
-from oprime_cli.devices import Devices, Gpu, assign, parse_gpus, threads
-from oprime_cli.estimate import trainer_memory
-from oprime_cli.failures import PlanRefusedError
 from oprime_cli.main import main
-from oprime_cli.model_files import count_parameters, estimate_parameters, facts
-from oprime_cli.plan import Plan, make_plan, needs_sft
-from oprime_cli.plan_view import plan_lines, show_plan
+from oprime_cli.planning import check_machine
+from oprime_cli.planning.check_settings import settings_problems
+from oprime_cli.planning.estimate import trainer_memory
+from oprime_cli.planning.model_files import count_parameters, estimate_parameters, facts
+from oprime_cli.planning.plan import Plan, make_plan, needs_sft
+from oprime_cli.planning.plan_view import plan_lines, show_plan
 from oprime_cli.run_config import RunConfig
+from oprime_cli.running.devices import Devices, Gpu, assign, parse_gpus, threads
+from oprime_cli.running.failures import PlanRefusedError
 
 from .conftest import MODEL, TOKENIZER, write_model, write_safetensors
 
@@ -210,7 +210,7 @@ def test_dry_run_prints_the_plan_and_starts_nothing(make_config: MakeConfig, tmp
 def _toml(config: RunConfig) -> str:
     import tomli_w
 
-    from oprime_cli.run_folder import to_document
+    from oprime_cli.running.run_folder import to_document
 
     return tomli_w.dumps(to_document(config))
 

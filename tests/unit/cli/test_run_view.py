@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from oprime_cli.audit import Audit, by_kind, recounted
 from oprime_cli.console import duration, size
-from oprime_cli.coordinator_client import Status
-from oprime_cli.devices import Devices, Gpu
 from oprime_cli.files import read_json, write_json
-from oprime_cli.live import Pace, PlainView, TerminalView, facts, line_of
-from oprime_cli.log_lines import last_error
-from oprime_cli.metric_rows import MetricRows
 from oprime_cli.paths import absolute_paths
-from oprime_cli.phases import PhaseTimer
 from oprime_cli.run_config import RunConfig
-from oprime_cli.services import command, environment
-from oprime_cli.summary import closing_lines, make_summary
+from oprime_cli.running.audit import Audit, by_kind, recounted
+from oprime_cli.running.coordinator_client import Status
+from oprime_cli.running.devices import Devices, Gpu
+from oprime_cli.running.live import Pace, PlainView, TerminalView, facts, line_of
+from oprime_cli.running.log_lines import last_error
+from oprime_cli.running.metric_rows import MetricRows
+from oprime_cli.running.phases import PhaseTimer
+from oprime_cli.running.services import command, environment
+from oprime_cli.running.summary import closing_lines, make_summary
 from oprime_proto.v1 import coordinator_pb2 as pb
 
 MakeConfig = Callable[..., RunConfig]

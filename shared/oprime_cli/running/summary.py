@@ -1,0 +1,67 @@
+"""RUN/summary.json: what a finished run achieved. Its existence means that the run is finished."""
+
+import time
+from typing import Any
+
+from oprime_cli.commands.version import git_commit, package_versions
+from oprime_cli.run_config import RunConfig
+from oprime_cli.running.audit import Audit, by_kind
+from oprime_cli.running.metric_rows import MetricRows
+
+RESULT_OK = "ok"
+
+
+def make_summary(
+    config: RunConfig, rows: MetricRows, audit: Audit, *, seconds: dict[str, float], localisation: dict[str, Any]
+) -> dict[str, Any]:
+    """All numbers of a finished run. A number that was never measured is null."""
+    return {
+        "result": RESULT_OK,
+        "run": config.run.name,
+        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seed": config.run.seed,
+        "steps": rows.steps[-1]["step"] if rows.steps else 0,
+        "prompts": _whole(rows.last("prompts")),
+        "rollouts": _whole(rows.last("rollouts")),
+        "tokens": _whole(rows.last("tokens")),
+        "heldout_before": rows.first_evaluation("heldout_accuracy"),
+        "heldout_after": rows.last_evaluation("heldout_accuracy"),
+        "heldout_greedy_before": rows.first_evaluation("heldout_greedy_accuracy"),
+        "heldout_greedy_after": rows.last_evaluation("heldout_greedy_accuracy"),
+        "prm_accuracy": rows.mean("prm_accuracy"),
+        "staleness_max": _whole(rows.largest("staleness_max")),
+        "ledger": by_kind(audit.counts),
+        "ledger_states": audit.counts,
+        "ledger_closed": audit.closed,
+        "seconds": with_evaluations(seconds, rows),
+        "localisation": localisation,
+        "versions": package_versions(),
+        "git_commit": git_commit(),
+    }
+
+
+def with_evaluations(seconds: dict[str, float], rows: MetricRows) -> dict[str, float]:
+    """Held-out evaluations happen inside the training phase; count them for themselves."""
+    inside = min(seconds["train"], sum(float(row.get("seconds") or 0.0) for row in rows.evaluations))
+    moved = {"train": round(seconds["train"] - inside, 3), "evaluate": round(seconds["evaluate"] + inside, 3)}
+    return {**seconds, **moved}
+
+
+def closing_lines(summary: dict[str, Any]) -> list[str]:
+    """What a person wants to know first."""
+    closed = "the ledger is closed" if summary["ledger_closed"] else "the ledger is NOT closed: see `oprime ledger`"
+    before, after = summary["heldout_before"], summary["heldout_after"]
+    greedy_before, greedy_after = summary["heldout_greedy_before"], summary["heldout_greedy_after"]
+    ledger = ", ".join(f"{kind} {number:,}" for kind, number in summary["ledger"].items())
+    return [
+        f"held-out accuracy: {_share(before)} -> {_share(after)} sampled, {_share(greedy_before)} -> {_share(greedy_after)} greedy",
+        f"{closed}: {ledger}",
+    ]
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _share(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1%}"
