@@ -3,15 +3,32 @@
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from oprime.runtime.errors import OprimeError
+
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Write, flush to disk, then rename: a reader sees the old file or the new one."""
+    """Write, flush to disk, then rename: a reader sees the old file or the new one. Raises OprimeError if the disk refuses."""
+    try:
+        _write_and_rename(path, text, mode)
+    except OSError as error:
+        raise OprimeError(f"{path} cannot be written: {error.strerror} ({_free(path)}): make room, then go on") from error
+
+
+def _free(path: Path) -> str:
+    """Free space beside `path`, in words."""
+    with contextlib.suppress(OSError):
+        return f"{shutil.disk_usage(path.parent).free / 2**20:.0f} MiB of disk space are free"
+    return "its folder cannot be read"
+
+
+def _write_and_rename(path: Path, text: str, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
