@@ -64,7 +64,7 @@ async def serve(settings: CoordinatorSettings, lifecycle: Lifecycle) -> None:
         verifier=verifier,
     )
     coordinate = build(settings, queue, clock, metrics, prompts, evaluator)
-    server = GrpcServer(settings.endpoints.listen("coordinator"))
+    server = GrpcServer(settings.endpoints.listen("coordinator"), reflection=settings.endpoints.reflection)
     servicer = CoordinatorServicer(coordinate, queue, total_steps=settings.run.steps)
     server.add(add_CoordinatorServiceServicer_to_server, servicer, "oprime_proto.v1.CoordinatorService")
     await server.start()

@@ -108,7 +108,7 @@ async def _unless_stopping(work: Coroutine[Any, Any, None], stopping: asyncio.Ev
 
 
 def _make_server(settings: GeneratorSettings, servicer: GeneratorServicer) -> GrpcServer:
-    server = GrpcServer(settings.endpoints.listen("generator"))
+    server = GrpcServer(settings.endpoints.listen("generator"), reflection=settings.endpoints.reflection)
     server.add(add_GeneratorServiceServicer_to_server, servicer, "oprime_proto.v1.GeneratorService")
     return server
 

@@ -61,7 +61,7 @@ async def serve(settings: LearnerSettings, lifecycle: Lifecycle) -> None:
         max_deliveries=settings.queue.max_deliveries,
     )
     progress = Progress()
-    server = GrpcServer(settings.endpoints.listen("learner"))
+    server = GrpcServer(settings.endpoints.listen("learner"), reflection=settings.endpoints.reflection)
     server.add(add_LearnerServiceServicer_to_server, LearnerServicer(progress), "oprime_proto.v1.LearnerService")
     await server.start()
     await server.set_serving(True)

@@ -77,7 +77,7 @@ async def serve(settings: PrmSettings, lifecycle: Lifecycle) -> None:
     )
     meter = BusyMeter()
     scorer = Scorer(models.serving, models.tokenizer, end_id=models.end_id, longest=models.longest, max_items=settings.prm.max_score_items)
-    server = GrpcServer(settings.endpoints.listen("prm"))
+    server = GrpcServer(settings.endpoints.listen("prm"), reflection=settings.endpoints.reflection)
     servicer = PrmServicer(scorer, models.serving, meter, model=settings.prm.initial_model or settings.model.path, beta=settings.prm.beta)
     server.add(add_PrmServiceServicer_to_server, servicer, "oprime_proto.v1.PrmService")
     await server.start()

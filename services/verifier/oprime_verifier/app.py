@@ -24,7 +24,7 @@ MIB = 1024 * 1024
 async def serve(settings: VerifierSettings, lifecycle: Lifecycle) -> None:
     clock, metrics, replica = SystemClock(), PrometheusMetrics(), replica_id()
     pool = make_pool(settings)
-    server = GrpcServer(settings.endpoints.listen("verifier"))
+    server = GrpcServer(settings.endpoints.listen("verifier"), reflection=settings.endpoints.reflection)
     server.add(add_VerifierServiceServicer_to_server, VerifierServicer(pool), "oprime_proto.v1.VerifierService")
     queue = _connect(settings)
     handler = VerifyRollouts(queue, pool, metrics)

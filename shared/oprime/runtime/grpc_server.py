@@ -1,6 +1,8 @@
 """A grpc.aio server with health, reflection, message limits and one place that turns errors into codes."""
 
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -21,7 +23,12 @@ from oprime.runtime.errors import (
 log = structlog.get_logger()
 
 MESSAGE_LIMIT = 256 * 1024 * 1024
+SERVER_OPTIONS = (("grpc.so_reuseport", 0),)
+"""A taken port is refused; otherwise two servers would share it in silence."""
 CHANNEL_OPTIONS = (("grpc.max_send_message_length", MESSAGE_LIMIT), ("grpc.max_receive_message_length", MESSAGE_LIMIT))
+
+REQUEST_ID = "x-request-id"
+"""Metadata key of a call's id; a caller may choose it."""
 
 CODES: tuple[tuple[type[OprimeError], grpc.StatusCode], ...] = (
     (UnusableInputError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -60,49 +67,46 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
 def _unary(method: Callable[..., Awaitable[Any]], name: str) -> Callable[..., Awaitable[Any]]:
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        try:
+        async with _answering(name, context):
             return await method(request, context)
-        except OprimeError as error:
-            await context.abort(code_of(error), str(error))
 
-    return _logged(answer, name)
-
-
-def _logged(answer: Callable[..., Awaitable[Any]], name: str) -> Callable[..., Awaitable[Any]]:
-    async def logged(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        try:
-            return await answer(request, context)
-        except grpc.aio.AbortError:
-            raise
-        except Exception:
-            log.exception("rpc_failed", method=name)
-            raise
-
-    return logged
+    return answer
 
 
 def _stream(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        try:
+        async with _answering(name, context):
             async for part in method(request, context):
                 yield part
+
+    return answer
+
+
+@asynccontextmanager
+async def _answering(name: str, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    """Give the call an id that its log entries carry and its caller gets back; turn named errors into their codes."""
+    request_id = str(dict(context.invocation_metadata() or ()).get(REQUEST_ID) or uuid.uuid4().hex)
+    trailing = ((REQUEST_ID, request_id),)
+    context.set_trailing_metadata(trailing)
+    with structlog.contextvars.bound_contextvars(request_id=request_id, rpc=name):
+        try:
+            yield
         except OprimeError as error:
-            await context.abort(code_of(error), str(error))
+            await context.abort(code_of(error), str(error), trailing)
         except grpc.aio.AbortError:
             raise
         except Exception:
-            log.exception("rpc_failed", method=name)
+            log.exception("rpc_failed")
             raise
-
-    return answer
 
 
 class GrpcServer:
     """Add servicers, start, then say when the service is ready."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, reflection: bool = True) -> None:
         self.address = address
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=CHANNEL_OPTIONS)
+        self._reflection = reflection
+        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=(*CHANNEL_OPTIONS, *SERVER_OPTIONS))
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
         self._names: list[str] = []
 
@@ -113,7 +117,8 @@ class GrpcServer:
     async def start(self) -> int:
         """Listen and answer NOT_SERVING; returns the port. Raises SettingsError when the address is taken."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        if self._reflection:
+            reflection.enable_server_reflection((*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         try:
             port = self._server.add_insecure_port(self.address)
         except RuntimeError as error:

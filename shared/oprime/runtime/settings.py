@@ -154,6 +154,8 @@ class EndpointsSection(Section):
     """gRPC address of the learner."""
     gateway: str = "127.0.0.1:0"
     """HTTP address of the gateway."""
+    reflection: bool = True
+    """Whether gRPC servers describe their services to whoever asks (grpcurl and the like)."""
     bind: str = ""
     """Interface that services listen on, for example 0.0.0.0 in a container; empty means the address above."""
 
