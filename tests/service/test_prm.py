@@ -1,0 +1,140 @@
+"""Token rewards over gRPC, from the copy of the PRM that training does not touch."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import torch
+
+from oprime.lm.frozen import FrozenModel
+from oprime.lm.models import load_causal_lm
+from oprime.lm.tokenizers import end_token_ids, load_tokenizer
+from oprime.runtime.grpc_client import connect
+from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.heartbeat import BusyMeter
+from oprime.wire.codec import floats_from_bytes, ids_from_bytes, ids_to_bytes
+from oprime_prm.score import Scorer
+from oprime_prm.servicer import PrmServicer
+from oprime_prm.serving import ServingPrm
+from oprime_proto.v1 import prm_pb2 as pb
+from oprime_proto.v1 import prm_pb2_grpc
+from tiny_policies import full_logprobs, write_policy
+
+BETA = 0.5
+LONGEST = 32
+PROMPT, RESPONSE = (3, 4, 5), (6, 7, 8, 9)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    write_policy(tmp_path / "model", seed=0)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def serving(directory: Path) -> ServingPrm:
+    copy, reference = (FrozenModel(load_causal_lm(directory), chunk_tokens=8) for _ in range(2))
+    return ServingPrm(copy, reference, beta=BETA, pad_id=0, rows_per_pass=2)
+
+
+@pytest.fixture
+async def stub(directory: Path, serving: ServingPrm) -> AsyncIterator[prm_pb2_grpc.PrmServiceStub]:
+    tokenizer = load_tokenizer(directory)
+    scorer = Scorer(serving, tokenizer, end_id=end_token_ids(tokenizer, directory)[0], longest=LONGEST, max_items=4)
+    server = GrpcServer("127.0.0.1:0")
+    servicer = PrmServicer(scorer, serving, BusyMeter(), model="tiny", beta=BETA)
+    server.add(prm_pb2_grpc.add_PrmServiceServicer_to_server, servicer, "oprime_proto.v1.PrmService")
+    port = await server.start()
+    async with connect(f"127.0.0.1:{port}") as channel:
+        yield prm_pb2_grpc.PrmServiceStub(channel)
+    await server.stop(0)
+
+
+def item(prompt: tuple[int, ...] = PROMPT, response: tuple[int, ...] = RESPONSE) -> pb.ScoreItem:
+    return pb.ScoreItem(tokens=pb.TokenScoreInput(prompt_ids=ids_to_bytes(prompt), response_ids=ids_to_bytes(response)))
+
+
+def shifted(directory: Path, amount: float) -> Iterator[tuple[str, torch.Tensor]]:
+    """Weights of another version: the head's first row moved."""
+    weights = dict(load_causal_lm(directory).named_parameters())
+    with torch.no_grad():
+        weights["lm_head.weight"][6] += amount
+    return iter(weights.items())
+
+
+async def test_every_response_token_has_a_reward_and_its_log_probs(stub: prm_pb2_grpc.PrmServiceStub, directory: Path) -> None:
+    answer = await stub.Score(pb.ScoreRequest(items=[item()]))
+    scored = answer.responses[0]
+    expected = full_logprobs(directory, PROMPT, RESPONSE, 1.0)
+    np.testing.assert_allclose(floats_from_bytes(scored.reference_logprobs), expected, atol=1e-5)
+    np.testing.assert_allclose(floats_from_bytes(scored.process_rewards), np.zeros(len(RESPONSE)), atol=1e-6)
+    assert ids_from_bytes(scored.response_ids).tolist() == list(RESPONSE)
+    assert len(scored.token_texts) == len(RESPONSE)
+    assert answer.beta == BETA
+
+
+async def test_rewards_are_beta_times_the_log_ratio_of_one_version(
+    stub: prm_pb2_grpc.PrmServiceStub, serving: ServingPrm, directory: Path
+) -> None:
+    serving.refresh(shifted(directory, 0.5), 3)
+    answer = await stub.Score(pb.ScoreRequest(items=[item(), item(response=(9, 6))]))
+    assert answer.prm_version == 3
+    for scored in answer.responses:
+        ratio = floats_from_bytes(scored.prm_logprobs) - floats_from_bytes(scored.reference_logprobs)
+        np.testing.assert_allclose(floats_from_bytes(scored.process_rewards), BETA * ratio, atol=1e-6)
+        assert np.abs(ratio).max() > 1e-3
+
+
+async def test_scores_asked_for_during_refreshes_belong_to_the_version_they_name(
+    stub: prm_pb2_grpc.PrmServiceStub, serving: ServingPrm, directory: Path
+) -> None:
+    def refresh_often() -> None:
+        for version in range(1, 20):
+            serving.refresh(shifted(directory, 0.1 * version), version)
+
+    refreshing = asyncio.create_task(asyncio.to_thread(refresh_often))
+    answers = [await stub.Score(pb.ScoreRequest(items=[item()])) for _ in range(20)]
+    await refreshing
+    by_version: dict[int, set[bytes]] = {}
+    for answer in answers:
+        by_version.setdefault(answer.prm_version, set()).add(answer.responses[0].process_rewards)
+    assert all(len(rewards) == 1 for rewards in by_version.values())
+    assert len({rewards for each in by_version.values() for rewards in each}) == len(by_version)
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (item(response=()), "at least one token"),
+        (item(prompt=()), "at least one token"),
+        (item(response=(9999,)), "9999"),
+        (item(response=(6,) * LONGEST), str(LONGEST)),
+    ],
+)
+async def test_an_item_that_cannot_be_scored_fails_alone(stub: prm_pb2_grpc.PrmServiceStub, bad: pb.ScoreItem, says: str) -> None:
+    answer = await stub.Score(pb.ScoreRequest(items=[bad, item()]))
+    assert says in answer.responses[0].error
+    assert not answer.responses[0].process_rewards
+    assert len(floats_from_bytes(answer.responses[1].process_rewards)) == len(RESPONSE)
+
+
+async def test_too_many_items_are_refused_with_the_limit(stub: prm_pb2_grpc.PrmServiceStub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match=r"5 items exceed prm.max_score_items \(4\)"):
+        await stub.Score(pb.ScoreRequest(items=[item()] * 5))
+
+
+async def test_a_chat_is_scored_on_its_response_and_end_token_with_the_place_of_each_token(
+    stub: prm_pb2_grpc.PrmServiceStub, directory: Path
+) -> None:
+    tokenizer = load_tokenizer(directory)
+    words = [str(tokenizer.decode([token])).strip() for token in RESPONSE]
+    text = " ".join(words)
+    chat = pb.ChatScoreInput(messages=[{"role": "user", "content": words[0]}], response=text)
+    scored = (await stub.Score(pb.ScoreRequest(items=[pb.ScoreItem(chat=chat)]))).responses[0]
+    assert scored.error == ""
+    assert ids_from_bytes(scored.response_ids).tolist() == [*RESPONSE, *end_token_ids(tokenizer, directory)[:1]]
+    places = list(zip(scored.char_starts, scored.char_ends, strict=True))
+    assert [text[start:end] for start, end in places] == [*words, ""]
