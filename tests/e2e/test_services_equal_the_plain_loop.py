@@ -20,7 +20,8 @@ blow that noise up to a full step."""
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
-def test_weights_after_three_steps_agree_to_a_millionth(starting_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ranks", "zero_stage"), [(1, 0), (2, 3)], ids=["1 rank", "2 ranks, ZeRO 3"])
+def test_weights_after_three_steps_agree_to_a_millionth(ranks: int, zero_stage: int, starting_model: Path, tmp_path: Path) -> None:
     # What remains is float32 rounding: the services compute log-probs in chunks and sum gradients in another order.
     result = oprime(
         *small_run(
@@ -32,6 +33,8 @@ def test_weights_after_three_steps_agree_to_a_millionth(starting_model: Path, tm
                 "coordinator.groups_per_batch": GROUPS,
                 "staleness.max_staleness": 0,
                 "store.keep_versions": 10,
+                **{f"{service}.ranks": ranks for service in ("learner", "prm")},
+                **{f"{service}.zero_stage": zero_stage for service in ("learner", "prm")},
                 "prm.learning_rate": PRM_LEARNING_RATE,
                 "learner.adam_eps": ADAM_EPS,
                 "prm.adam_eps": ADAM_EPS,
