@@ -6,16 +6,25 @@ from pathlib import Path
 import pytest
 
 from oprime.core.types import Ticket
-from oprime.ports import LIVE
+from oprime.ports import BATCHES, LIVE
 from oprime.runtime.errors import OprimeError
-from oprime_coordinator.restore import restore_from_checkpoint
+from oprime.wire.codec import batch_from_proto
+from oprime_coordinator.restore import restore_from_checkpoint, restore_from_queue
+from oprime_proto.v1 import common_pb2 as pb
 from simulation.world import GROUP_SIZE, World
 
 
 async def finished(world: World) -> World:
     await world.begin()
     await world.run()
+    await check_that_the_ledger_knows_what_was_trained(world)
     return world
+
+
+async def check_that_the_ledger_knows_what_was_trained(world: World) -> None:
+    states = {rollout_id: state async for rollout_id, state in world.queue.ledger_entries()}
+    trained = {rollout_id for rollout_id, state in states.items() if state.startswith("trained:")}
+    assert trained == set(world.trained)
 
 
 @pytest.mark.parametrize("max_staleness", [0, 1, 2, 4])
@@ -47,12 +56,28 @@ async def test_crashes_repeat_work_but_nothing_counts_twice(seed: int, max_stale
     assert max(world.staleness) <= max_staleness
 
 
+async def test_a_restarted_coordinator_leaves_the_groups_of_a_cut_batch_alone() -> None:
+    world = World(seed=1, max_staleness=1, steps=3)
+    await world.begin()
+    while world.loop.state.next_step == 1:
+        await world.coordinator_turn()
+        await world.generator_turn()
+        await world.verifier_turn()
+    (delivery,) = await world.queue.receive_held(BATCHES, "prm", most=1, wait_s=0)
+    in_batch = {group.group_id for group in batch_from_proto(pb.Batch.FromString(delivery.payload)).groups}
+    restored = await restore_from_queue(world.queue)
+    assert restored is not None
+    assert in_batch
+    assert not in_batch & set(restored.open_groups)
+
+
 async def test_crashes_do_not_change_what_the_synchronous_algorithm_trains_on() -> None:
     calm = await finished(World(seed=5, max_staleness=0, steps=8))
     stormy = World(seed=5, max_staleness=0, steps=8, crash_share=0.08)
     await stormy.begin()
     stormy.dice.seed(99)
     await stormy.run()
+    await check_that_the_ledger_knows_what_was_trained(stormy)
     assert stormy.groups_by_step == calm.groups_by_step
 
 

@@ -45,6 +45,8 @@ from oprime_proto.v1 import common_pb2 as pb
 
 LEASE_S = 5.0
 GROUP_SIZE = 4
+LEARNER_IDLE_SHARE = 0.6
+"""Batches wait for the learner, so that crashes also happen between cut and commit."""
 
 
 class AutoClock:
@@ -224,6 +226,8 @@ class World:
         await self.queue.commit(f"score:{delivery.key}", outputs=[Output(stream=SCORED, key=delivery.key, payload=delivery.payload)])
 
     async def learner_turn(self) -> None:
+        if self.dice.random() < LEARNER_IDLE_SHARE:
+            return
         if self.dies():
             for delivery in await self.queue.receive_again(SCORED, "learner"):
                 await self.train(delivery)
