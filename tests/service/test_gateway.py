@@ -541,7 +541,7 @@ async def test_the_dashboard_loads_nothing_from_elsewhere(tmp_path: Path) -> Non
 
 def test_every_service_with_an_endpoint_is_asked_for_its_health(tmp_path: Path) -> None:
     endpoints = settings_of(tmp_path, {}).endpoints
-    assert set(SERVICES) == set(type(endpoints).model_fields) - {"gateway", "bind", "reflection"}
+    assert set(SERVICES) == set(type(endpoints).model_fields) - {"gateway", "bind", "reflection", "metrics_port"}
 
 
 def test_the_fake_prm_obeys_the_contract() -> None:

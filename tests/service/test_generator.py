@@ -99,7 +99,17 @@ class Service:
         work = [
             asyncio.create_task(self.follower.run()),
             asyncio.create_task(
-                consume(self.queue, TICKETS, "one", handle, concurrency=4, lease_s=30, clock=self.clock, stopping=stopping)
+                consume(
+                    self.queue,
+                    TICKETS,
+                    "one",
+                    handle,
+                    concurrency=4,
+                    lease_s=30,
+                    clock=self.clock,
+                    stopping=stopping,
+                    metrics=PrometheusMetrics(),
+                )
             ),
         ]
         try:

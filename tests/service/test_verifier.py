@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from oprime.adapters.memory_queue import MemoryQueue
+from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import (
     DroppedRollout,
@@ -134,7 +135,17 @@ async def first(look: Callable[[], Awaitable[T]]) -> T:
 async def consuming(queue: MemoryQueue, handler: VerifyRollouts) -> AsyncIterator[None]:
     stopping = asyncio.Event()
     worker = asyncio.create_task(
-        consume(queue, ROLLOUTS, "verifier-1", handler, concurrency=4, lease_s=30.0, clock=SystemClock(), stopping=stopping)
+        consume(
+            queue,
+            ROLLOUTS,
+            "verifier-1",
+            handler,
+            concurrency=4,
+            lease_s=30.0,
+            clock=SystemClock(),
+            stopping=stopping,
+            metrics=PrometheusMetrics(),
+        )
     )
     try:
         yield

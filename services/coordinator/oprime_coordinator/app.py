@@ -41,7 +41,7 @@ def build_prompts(settings: CoordinatorSettings) -> PromptFeed:
 
 async def serve(settings: CoordinatorSettings, lifecycle: Lifecycle) -> None:
     clock = SystemClock()
-    metrics = PrometheusMetrics()
+    metrics = PrometheusMetrics.at(settings.endpoints)
     queue = RedisQueue.connect(
         settings.queue.url,
         run=settings.run.name,

@@ -22,6 +22,7 @@ from oprime_coordinator.metrics_file import MetricsFile
 from oprime_coordinator.restore import Restored, restore_from_checkpoint, restore_from_queue
 from oprime_coordinator.run_loop import RunLoop
 from oprime_coordinator.state import STATE, CoordinatorState
+from oprime_coordinator.step_statistics import export_step
 
 log = structlog.get_logger()
 
@@ -153,6 +154,7 @@ class Coordinate:
             }
             self._append({"kind": "step", "step": step, **metrics, **own})
         self._metrics.gauge("last_step_timestamp_seconds", time.time())
+        export_step(self._metrics, metrics)
         if run.evaluate_every and step % run.evaluate_every == 0 and step != run.steps and not self._file.evaluated(step):
             self._to_evaluate.put_nowait(step)
         if step % run.checkpoint_every == 0 and step != run.steps:
@@ -207,6 +209,7 @@ class Coordinate:
         while True:
             await self._clock.sleep(self._settings.run.heartbeat_s * 2)
             self.depths = [await patiently(lambda name=name: self._queue.depth(name), self._clock) for name in STREAMS]
+            self._metrics.gauge("tickets_live", len(self.loop.open) + len(self.loop.ready))
             for depth in self.depths:
                 self._metrics.gauge("queue_lag_entries", depth.waiting, stream=depth.stream)
                 self._metrics.gauge("queue_pending_entries", depth.pending, stream=depth.stream)

@@ -135,6 +135,7 @@ class RunLoop:
             if letter.entry in self._dead_seen:
                 continue
             self._dead_seen.add(letter.entry)
+            self._metrics.count("queue_dead_letters_total", stream=letter.stream)
             for rollout_id in letter.rollout_ids:
                 group_id, _, index = rollout_id.partition(":")
                 if int(group_id) in self.open:

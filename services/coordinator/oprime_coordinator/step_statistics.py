@@ -1,9 +1,23 @@
 """What happened between two train steps, and in the run so far."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from oprime.core.types import OutcomeStatus, VerifiedRollout
+from oprime.ports import Metrics
+
+STEP_GAUGES = {
+    "prm_loss": "prm_loss",
+    "prm_accuracy": "prm_accuracy_ratio",
+    "policy_gradient_norm": "grad_norm",
+    "mismatch_kl_nats": "mismatch_kl_nats",
+    "clipped_tokens_ratio": "clipped_tokens_ratio",
+    "staleness_max": "staleness_versions",
+}
+"""Step metrics that Prometheus shows too, under its names."""
+PHASES = ("prm", "learner", "publish")
+WAITS = ("prm", "learner")
 
 
 @dataclass(slots=True)
@@ -36,3 +50,17 @@ class StepStatistics:
             "seconds": seconds,
             **{f"groups_{name.replace(':', '_')}": float(count) for name, count in sorted(self.decisions.items())},
         }
+
+
+def export_step(metrics: Metrics, values: Mapping[str, float]) -> None:
+    """Show a committed step's metrics to Prometheus."""
+    metrics.count("train_steps_total")
+    metrics.count("scored_tokens_total", values.get("trained_tokens", 0.0))
+    for name, shown_as in STEP_GAUGES.items():
+        if name in values:
+            metrics.gauge(shown_as, values[name])
+    for phase in PHASES:
+        if f"seconds_{phase}" in values:
+            metrics.observe("train_step_seconds", values[f"seconds_{phase}"], phase=phase)
+    for stage in WAITS:
+        metrics.count("wait_seconds_total", values.get(f"wait_s_{stage}", 0.0), **{"for": stage})

@@ -49,7 +49,7 @@ async def serve(settings: GeneratorSettings, lifecycle: Lifecycle) -> None:
     )
     store = StoreWeights(settings.store.url or str(settings.run.folder / "weights"), template=directory, dtype=settings.model.dtype)
     sampler = _make_sampler(settings, await asyncio.to_thread(_first_weights, store, directory))
-    rollouts = GenerateRollouts(sampler, tokenizer, PrometheusMetrics())
+    rollouts = GenerateRollouts(sampler, tokenizer, PrometheusMetrics.at(settings.endpoints))
     groups = GenerateGroup(queue, clock, rollouts, max_staleness=settings.staleness.max_staleness)
     follower = _make_follower(settings, store, queue, rollouts, groups, generator_id)
     server = _make_server(settings, GeneratorServicer(rollouts, follower, generator_id=generator_id))
@@ -87,6 +87,7 @@ async def serve(settings: GeneratorSettings, lifecycle: Lifecycle) -> None:
                 lease_s=settings.queue.lease_s,
                 clock=clock,
                 stopping=stopping,
+                metrics=rollouts.metrics,
             ),
         )
     finally:

@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 
 
 async def serve(settings: VerifierSettings, lifecycle: Lifecycle) -> None:
-    clock, metrics, replica = SystemClock(), PrometheusMetrics(), replica_id()
+    clock, metrics, replica = SystemClock(), PrometheusMetrics.at(settings.endpoints), replica_id()
     pool = make_pool(settings)
     server = GrpcServer(settings.endpoints.listen("verifier"), reflection=settings.endpoints.reflection)
     server.add(add_VerifierServiceServicer_to_server, VerifierServicer(pool), "oprime_proto.v1.VerifierService")
@@ -45,6 +45,7 @@ async def serve(settings: VerifierSettings, lifecycle: Lifecycle) -> None:
                 lease_s=settings.queue.lease_s,
                 clock=clock,
                 stopping=stopping,
+                metrics=metrics,
             ),
         )
     finally:

@@ -5,10 +5,13 @@ All names get the prefix `oprime_`; counters end in `_total`. Label values come 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from oprime.runtime.errors import SettingsError
+from oprime.runtime.settings import EndpointsSection
 
 PREFIX = "oprime_"
 TOTAL = "_total"
@@ -45,7 +48,6 @@ METRICS: tuple[MetricDefinition, ...] = (
     MetricDefinition("verifications", "counter", "Responses that were judged.", ("verifier", "outcome")),
     MetricDefinition("verification_seconds", "histogram", "Time to judge one response.", ("verifier",)),
     MetricDefinition("verifier_ready_workers", "gauge", "Verifier processes that are ready to judge."),
-    MetricDefinition("sandbox_violations", "counter", "Limits of the sandbox that a program ran into.", ("kind",)),
     MetricDefinition("prm_version", "gauge", "Version of the implicit PRM."),
     MetricDefinition("prm_loss", "gauge", "Loss of the last PRM update, nats per rollout."),
     MetricDefinition("prm_accuracy_ratio", "gauge", "Rollouts of the last batch whose outcome the PRM predicted, 0 to 1."),
@@ -88,6 +90,23 @@ class PrometheusMetrics:
     def observe(self, name: str, value: float, **labels: str) -> None:
         histogram = self._histograms[self._defined(name, "histogram", labels).name]
         (histogram.labels(**labels) if labels else histogram).observe(value)
+
+    @classmethod
+    def at(cls, endpoints: EndpointsSection) -> Self:
+        """Metrics that answer scrapes where the settings say."""
+        metrics = cls()
+        if endpoints.metrics_port:
+            metrics.serve(endpoints.metrics_interface, endpoints.metrics_port)
+        return metrics
+
+    def serve(self, interface: str, port: int) -> None:
+        """Answer scrapes of /metrics in a thread of its own. Raises SettingsError when the port is taken."""
+        try:
+            start_http_server(port, addr=interface, registry=self.registry)
+        except OSError as error:
+            raise SettingsError(
+                f"endpoints.metrics_port ({port}) cannot be used on {interface}: {error.strerror}; choose another"
+            ) from error
 
     def render(self) -> tuple[bytes, str]:
         """The page that Prometheus scrapes, and its content type."""

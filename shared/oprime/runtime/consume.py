@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import structlog
 
-from oprime.ports import Clock, Delivery, Queue
+from oprime.ports import Clock, Delivery, Metrics, Queue
 from oprime.runtime.errors import QueueUnavailableError, UnusableInputError
 
 log = structlog.get_logger()
@@ -42,6 +42,7 @@ async def consume(
     lease_s: float,
     clock: Clock,
     stopping: asyncio.Event,
+    metrics: Metrics,
 ) -> None:
     """Hand each delivery of `stream` to `handle`, at most `concurrency` at once, until `stopping` is set.
 
@@ -66,6 +67,8 @@ async def consume(
                 continue
             failures = 0
             for delivery in deliveries:
+                if delivery.attempt > 1:
+                    metrics.count("queue_redeliveries_total", stream=stream)
                 held[delivery.entry] = delivery
                 task = asyncio.create_task(_handle_one(queue, handle, delivery, held))
                 tasks.add(task)

@@ -154,10 +154,17 @@ class EndpointsSection(Section):
     """gRPC address of the learner."""
     gateway: str = "127.0.0.1:0"
     """HTTP address of the gateway."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port on which coordinator, generator and verifier answer Prometheus at /metrics; 0 means not at all. For services with
+    an address of their own; the gateway has /metrics beside its API."""
     reflection: bool = True
     """Whether gRPC servers describe their services to whoever asks (grpcurl and the like)."""
     bind: str = ""
     """Interface that services listen on, for example 0.0.0.0 in a container; empty means the address above."""
+
+    @property
+    def metrics_interface(self) -> str:
+        return self.bind or "127.0.0.1"
 
     def listen(self, service: str) -> str:
         address: str = getattr(self, service)
