@@ -42,13 +42,7 @@ def build_prompts(settings: CoordinatorSettings) -> PromptFeed:
 async def serve(settings: CoordinatorSettings, lifecycle: Lifecycle) -> None:
     clock = SystemClock()
     metrics = PrometheusMetrics.at(settings.endpoints)
-    queue = RedisQueue.connect(
-        settings.queue.url,
-        run=settings.run.name,
-        password=settings.queue.password,
-        lease_s=settings.queue.lease_s,
-        max_deliveries=settings.queue.max_deliveries,
-    )
+    queue = RedisQueue.of_run(settings.queue, settings.run.name)
     prompts = await asyncio.to_thread(build_prompts, settings)
     generator, verifier = connect(settings.endpoints.generator), connect(settings.endpoints.verifier)
     evaluator = Evaluator(

@@ -40,13 +40,7 @@ async def serve(settings: GeneratorSettings, lifecycle: Lifecycle) -> None:
     directory = await asyncio.to_thread(model_directory, settings.model.path)
     tokenizer = load_tokenizer(directory, trust_remote_code=settings.model.trust_remote_code)
     require_chat_template(tokenizer)
-    queue = RedisQueue.connect(
-        settings.queue.url,
-        run=settings.run.name,
-        password=settings.queue.password,
-        lease_s=settings.queue.lease_s,
-        max_deliveries=settings.queue.max_deliveries,
-    )
+    queue = RedisQueue.of_run(settings.queue, settings.run.name)
     store = StoreWeights(settings.store.url or str(settings.run.folder / "weights"), template=directory, dtype=settings.model.dtype)
     sampler = _make_sampler(settings, await asyncio.to_thread(_first_weights, store, directory))
     rollouts = GenerateRollouts(sampler, tokenizer, PrometheusMetrics.at(settings.endpoints))

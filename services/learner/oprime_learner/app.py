@@ -53,13 +53,7 @@ async def serve(settings: LearnerSettings, lifecycle: Lifecycle) -> None:
         await asyncio.to_thread(ranks.follow)
         return
     clock = SystemClock()
-    queue = RedisQueue.connect(
-        settings.queue.url,
-        run=settings.run.name,
-        password=settings.queue.password,
-        lease_s=settings.queue.lease_s,
-        max_deliveries=settings.queue.max_deliveries,
-    )
+    queue = RedisQueue.of_run(settings.queue, settings.run.name)
     progress = Progress()
     server = GrpcServer(settings.endpoints.listen("learner"), reflection=settings.endpoints.reflection)
     server.add(add_LearnerServiceServicer_to_server, LearnerServicer(progress), "oprime_proto.v1.LearnerService")

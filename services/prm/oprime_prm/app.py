@@ -68,13 +68,7 @@ async def serve(settings: PrmSettings, lifecycle: Lifecycle) -> None:
         return
     assert models.serving is not None  # noqa: S101 - rank 0 has one
     clock = SystemClock()
-    queue = RedisQueue.connect(
-        settings.queue.url,
-        run=settings.run.name,
-        password=settings.queue.password,
-        lease_s=settings.queue.lease_s,
-        max_deliveries=settings.queue.max_deliveries,
-    )
+    queue = RedisQueue.of_run(settings.queue, settings.run.name)
     meter = BusyMeter()
     scorer = Scorer(models.serving, models.tokenizer, end_id=models.end_id, longest=models.longest, max_items=settings.prm.max_score_items)
     server = GrpcServer(settings.endpoints.listen("prm"), reflection=settings.endpoints.reflection)

@@ -26,7 +26,7 @@ async def serve(settings: VerifierSettings, lifecycle: Lifecycle) -> None:
     pool = make_pool(settings)
     server = GrpcServer(settings.endpoints.listen("verifier"), reflection=settings.endpoints.reflection)
     server.add(add_VerifierServiceServicer_to_server, VerifierServicer(pool), "oprime_proto.v1.VerifierService")
-    queue = _connect(settings)
+    queue = RedisQueue.of_run(settings.queue, settings.run.name)
     handler = VerifyRollouts(queue, pool, metrics)
     try:
         await server.start()
@@ -58,10 +58,3 @@ def make_pool(settings: VerifierSettings) -> WorkerPool:
     section = settings.verifier
     setup = WorkerSetup(plugins=section.plugins, memory_bytes=section.memory_mib * MIB, deadline_s=section.deadline_s)
     return WorkerPool(setup, workers=section.workers, attempts=section.attempts)
-
-
-def _connect(settings: VerifierSettings) -> RedisQueue:
-    section = settings.queue
-    return RedisQueue.connect(
-        section.url, run=settings.run.name, password=section.password, lease_s=section.lease_s, max_deliveries=section.max_deliveries
-    )

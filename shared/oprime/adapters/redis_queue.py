@@ -26,6 +26,7 @@ from oprime.adapters.queue_rules import (
 )
 from oprime.ports import LIVE, STREAMS, DeadLetter, Delivery, LedgerMove, Output, QueueDepth
 from oprime.runtime.errors import QueueUnavailableError, SettingsError
+from oprime.runtime.settings import QueueSection
 from oprime.wire.rollout_ids import rollout_ids
 
 log = structlog.get_logger()
@@ -76,6 +77,11 @@ class RedisQueue:
         self._depth = client.register_script(scripts.DEPTH)
         self._take_turn = client.register_script(scripts.TAKE_TURN)
         self._end_turn = client.register_script(scripts.END_TURN)
+
+    @classmethod
+    def of_run(cls, section: QueueSection, run: str) -> Self:
+        """The queue that a run's settings name."""
+        return cls.connect(section.url, run=run, password=section.password, lease_s=section.lease_s, max_deliveries=section.max_deliveries)
 
     @classmethod
     def connect(

@@ -10,7 +10,6 @@ import structlog
 
 from oprime.adapters.local_redis import LocalRedis
 from oprime.adapters.redis_queue import RedisQueue
-from oprime.runtime.errors import SettingsError
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.failures import ServiceDiedError
 from oprime_cli.running.log_lines import last_error
@@ -67,28 +66,12 @@ def reachable_redis(folder: RunFolder) -> Iterator[RunConfig]:
 @contextlib.asynccontextmanager
 async def open_queue(config: RunConfig) -> AsyncIterator[RedisQueue]:
     """The run's queue, ledger and dead letters."""
-    queue = RedisQueue.connect(
-        config.queue.url,
-        run=config.run.name,
-        password=read_password(config),
-        lease_s=config.queue.lease_s,
-        max_deliveries=config.queue.max_deliveries,
-    )
+    queue = RedisQueue.of_run(config.queue, config.run.name)
     try:
         await queue.ping()
         yield queue
     finally:
         await queue.close()
-
-
-def read_password(config: RunConfig) -> str | None:
-    path = config.queue.password_file
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SettingsError(f"queue.password_file = {path} cannot be read: {error.strerror}") from error
 
 
 def _warnings_to_stderr() -> None:
