@@ -4,19 +4,20 @@ import asyncio
 import os
 import socket
 import uuid
+from collections.abc import Sequence
 from functools import partial
 
 from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.adapters.redis_queue import RedisQueue
 from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
-from oprime.core.types import SamplingSettings
+from oprime.core.types import SamplingSettings, Task
 from oprime.lm.tokenizers import load_tokenizer, render_prompt
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.grpc_client import connect
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.process import Lifecycle
-from oprime.tasks.dataset import PromptFeed, PromptOrder, load_tasks
+from oprime.tasks.dataset import PromptFeed, PromptOrder, load_tasks, require_prompts_fit
 from oprime_coordinator.config import CoordinatorSettings
 from oprime_coordinator.coordinate import Coordinate, RunState
 from oprime_coordinator.evaluation import Evaluator
@@ -39,6 +40,14 @@ def build_prompts(settings: CoordinatorSettings) -> PromptFeed:
     return PromptFeed(tasks, PromptOrder(settings.run.seed, len(tasks)), render, settings.sampling.max_prompt_tokens)
 
 
+def build_problems(settings: CoordinatorSettings) -> Sequence[Task]:
+    """Held-out tasks; a prompt that is too long is refused here, not in mid-run."""
+    problems = load_tasks(settings.tasks, "heldout")
+    tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
+    require_prompts_fit(problems, partial(render_prompt, tokenizer), settings.sampling.max_prompt_tokens, split="heldout")
+    return problems
+
+
 async def serve(settings: CoordinatorSettings, lifecycle: Lifecycle) -> None:
     clock = SystemClock()
     metrics = PrometheusMetrics.at(settings.endpoints)
@@ -46,7 +55,7 @@ async def serve(settings: CoordinatorSettings, lifecycle: Lifecycle) -> None:
     prompts = await asyncio.to_thread(build_prompts, settings)
     generator, verifier = connect(settings.endpoints.generator), connect(settings.endpoints.verifier)
     evaluator = Evaluator(
-        await asyncio.to_thread(load_tasks, settings.tasks, "heldout"),
+        await asyncio.to_thread(build_problems, settings),
         SamplingSettings(
             temperature=1.0,
             max_prompt_tokens=settings.sampling.max_prompt_tokens,

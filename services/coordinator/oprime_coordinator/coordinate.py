@@ -188,6 +188,9 @@ class Coordinate:
                 return
 
     async def _evaluate(self, step: int) -> None:
+        if not self._evaluator.has_problems:
+            log.warning("not_evaluated", step=step, reason="tasks.heldout names no held-out tasks")
+            return
         evaluation = await self._evaluator.evaluate(step)
         self._append({"kind": "evaluation", **asdict(evaluation)})
         log.info("evaluated", **asdict(evaluation))

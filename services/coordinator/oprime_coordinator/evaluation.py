@@ -9,7 +9,7 @@ import grpc
 import structlog
 
 from oprime.core.types import OutcomeStatus, SamplingSettings, Task
-from oprime.runtime.errors import NotReadyError
+from oprime.runtime.errors import NotReadyError, OprimeError
 from oprime.tasks.seeds import rollout_seed
 from oprime.wire.codec import messages_to_proto, outcome_from_proto, sampling_to_proto
 from oprime_proto.v1 import generator_pb2, generator_pb2_grpc, verifier_pb2, verifier_pb2_grpc
@@ -18,6 +18,8 @@ log = structlog.get_logger()
 
 CONCURRENT_PROBLEMS = 64
 CALL_TIMEOUT_S = 1800.0
+FOR_GOOD = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNIMPLEMENTED)
+"""Answers that asking again does not change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +64,24 @@ class Evaluator:
         self._generator = generator_pb2_grpc.GeneratorServiceStub(generator)
         self._verifier = verifier_pb2_grpc.VerifierServiceStub(verifier)
 
+    @property
+    def has_problems(self) -> bool:
+        """False when no held-out tasks are configured."""
+        return len(self._problems) > 0
+
     async def evaluate(self, step: int) -> Evaluation:
-        """Accuracy with weights of at least version `step`. Raises NotReadyError when a service does not answer."""
+        """Accuracy with weights of at least version `step`.
+
+        Raises NotReadyError when a service does not answer, and OprimeError when it refuses a problem for good.
+        """
         started = time.monotonic()
         try:
             greedy = await self._judge_all(step, self._greedy, answers=1)
             sampled = await self._judge_all(step, self._sampled, answers=self._answers)
         except grpc.aio.AioRpcError as error:
-            raise NotReadyError(f"evaluation after step {step} failed: {error.code().name} {error.details()}") from error
+            refused = error.code() in FOR_GOOD
+            kind = OprimeError if refused else NotReadyError
+            raise kind(f"evaluation after step {step} failed: {error.code().name} {error.details()}") from error
         versions = greedy.versions + sampled.versions
         return Evaluation(
             step=step,

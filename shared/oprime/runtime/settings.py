@@ -92,7 +92,7 @@ class SamplingSection(Section):
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature; behaviour log-probs are taken after it."""
     max_prompt_tokens: int = Field(default=1024, gt=0)
-    """Prompts longer than this are refused when tasks are loaded."""
+    """Longer training prompts are passed over when their turn comes, and counted; a longer held-out prompt is refused at the start."""
     max_response_tokens: int = Field(default=3072, gt=0, le=16_384)
     """Responses are cut at this length. 16,384 is the most that one queue entry carries."""
 
