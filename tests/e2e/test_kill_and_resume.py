@@ -64,5 +64,6 @@ def test_a_run_whose_redis_data_is_gone_resumes_from_its_checkpoint(starting_mod
     assert result.returncode == 0, result.stdout + result.stderr
     ledger = summary(run)["ledger"]
     assert ledger["trained"] == 6 * 4 * 4
+    assert [row["step"] for row in metric_rows(run, "step")] == [1, 2, 3, 4, 5, 6]
     assert ledger["live"] == 0
     assert ledger["issued"] == sum(count for name, count in ledger.items() if name != "issued")

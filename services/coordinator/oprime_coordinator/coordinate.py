@@ -71,6 +71,8 @@ class Coordinate:
         self._elapsed_before = max((float(str(row["elapsed_s"])) for row in metrics_file.rows), default=0.0)
         self._reports: dict[str, dict[str, float]] = {}
         self._busy: dict[str, float] = {}
+        self._failure: BaseException | None = None
+        """Why a checkpoint could not be saved; ends the run."""
         self.run_state = RunState.STARTING
         self.newest_metrics: dict[str, float] = {}
         self.bottleneck = ""
@@ -101,14 +103,16 @@ class Coordinate:
         await self.loop.begin(restored)
 
     async def _restore_from_files(self) -> Restored:
-        newest = newest_complete(checkpoint_root(self._settings.run.folder), PARTS)
-        if newest is None:
+        """Go back to the newest checkpoint that is complete, or to the beginning; what came after it never was."""
+        root = checkpoint_root(self._settings.run.folder)
+        step, directory = newest_complete(root, PARTS) or (0, None)
+        remove_newer(root, step)
+        self._store.prune(keep=set(range(step + 1)), newest=0)
+        self._file.forget_after(step)
+        if directory is None:
             state = CoordinatorState()
             await self._queue.commit("begin", values={STATE: state.to_bytes(), START_FROM: b"0"})
             return Restored(state=state)
-        step, directory = newest
-        remove_newer(checkpoint_root(self._settings.run.folder), step)
-        self._store.prune(keep=set(range(step + 1)), newest=0)
         return await restore_from_checkpoint(self._queue, directory / "coordinator", step, self._ticket_again)
 
     def _ticket_again(self, group_id: int) -> Ticket:
@@ -160,7 +164,12 @@ class Coordinate:
         if step % run.checkpoint_every == 0 and step != run.steps:
             task = asyncio.create_task(self._save_checkpoint(step))
             self._checkpoints.add(task)
-            task.add_done_callback(self._checkpoints.discard)
+            task.add_done_callback(self._checkpoint_ended)
+
+    def _checkpoint_ended(self, task: asyncio.Task[None]) -> None:
+        self._checkpoints.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = task.exception()
 
     def _append(self, row: dict[str, object]) -> None:
         self._file.append({**row, "elapsed_s": self._elapsed_before + self._clock.now() - self._began})
@@ -173,7 +182,7 @@ class Coordinate:
             step = await self._to_evaluate.get()
             try:
                 await self._evaluate(step)
-            except NotReadyError as error:
+            except OprimeError as error:
                 log.warning("evaluation_failed", step=step, error=str(error))
 
     async def _evaluate_surely(self, step: int) -> None:
@@ -211,6 +220,8 @@ class Coordinate:
         """Queue depths, who waits for whom, and the gauges that follow from them."""
         while True:
             await self._clock.sleep(self._settings.run.heartbeat_s * 2)
+            if self._failure is not None:
+                raise self._failure
             self.depths = [await patiently(lambda name=name: self._queue.depth(name), self._clock) for name in STREAMS]
             self._metrics.gauge("tickets_live", len(self.loop.open) + len(self.loop.ready))
             for depth in self.depths:

@@ -30,6 +30,16 @@ class MetricsFile:
     def evaluated(self, step: int) -> bool:
         return any(row["kind"] == "evaluation" and row["step"] == step for row in self.rows)
 
+    def forget_after(self, step: int) -> None:
+        """Remove the rows of later steps: the run goes back to `step`."""
+        kept = [row for row in self.rows if int(str(row["step"])) <= step]
+        if len(kept) == len(self.rows):
+            return
+        partial = self._path.with_suffix(".partial")
+        partial.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in kept))
+        partial.replace(self._path)
+        self.rows = kept
+
     def append(self, row: Mapping[str, object]) -> None:
         clean = {name: _finite(value) for name, value in row.items()}
         self.rows.append(clean)

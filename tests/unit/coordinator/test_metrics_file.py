@@ -33,3 +33,14 @@ def test_it_knows_which_steps_were_evaluated(tmp_path: Path) -> None:
     file.append({"kind": "evaluation", "step": 10})
     assert file.evaluated(10)
     assert not file.evaluated(20)
+
+
+def test_a_run_that_goes_back_forgets_the_rows_of_later_steps(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        file.append({"kind": "step", "step": step})
+    file.append({"kind": "evaluation", "step": 3})
+    file.forget_after(2)
+    assert [row["step"] for row in MetricsFile(tmp_path / "metrics.jsonl").rows] == [1, 2]
+    assert not file.evaluated(3)
+    assert file.last_step() == 2
