@@ -70,6 +70,7 @@ async def world() -> AsyncIterator[World]:
     server.add(verifier_pb2_grpc.add_VerifierServiceServicer_to_server, Comparison(), "oprime_proto.v1.VerifierService")
     port = await server.start()
     world.generator = world.verifier = connect(f"127.0.0.1:{port}")
+    await world.generator.channel_ready()
     yield world
     await world.generator.close()
     await server.stop(0)

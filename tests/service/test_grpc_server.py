@@ -34,6 +34,7 @@ async def stub(servicer: Failing) -> AsyncIterator[learner_pb2_grpc.LearnerServi
     server.add(learner_pb2_grpc.add_LearnerServiceServicer_to_server, servicer, "oprime_proto.v1.LearnerService")
     port = await server.start()
     async with connect(f"127.0.0.1:{port}") as channel:
+        await channel.channel_ready()
         yield learner_pb2_grpc.LearnerServiceStub(channel)
     await server.stop(0)
 

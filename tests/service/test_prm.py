@@ -49,6 +49,7 @@ async def stub(directory: Path, serving: ServingPrm) -> AsyncIterator[prm_pb2_gr
     server.add(prm_pb2_grpc.add_PrmServiceServicer_to_server, servicer, "oprime_proto.v1.PrmService")
     port = await server.start()
     async with connect(f"127.0.0.1:{port}") as channel:
+        await channel.channel_ready()
         yield prm_pb2_grpc.PrmServiceStub(channel)
     await server.stop(0)
 

@@ -16,5 +16,9 @@ def connect(address: str) -> grpc.aio.Channel:
             *CHANNEL_OPTIONS,
             ("grpc.service_config", _RETRY_UNAVAILABLE),
             ("grpc.lb_policy_name", "round_robin"),
+            # A service that has just started is found within the retries above, not after gRPC's first second of waiting.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 5000),
         ),
     )
