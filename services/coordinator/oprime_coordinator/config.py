@@ -30,6 +30,10 @@ class FilterSection(Section):
     """Groups with a mean outcome reward above this are too easy."""
     drop_truncated: bool = True
     """Leave out groups with a response that was cut at the token limit."""
+    drop_zero_variance: bool = False
+    """Leave out groups whose outcome rewards are all equal: they teach nothing about outcomes."""
+    longest_response_tokens: int = Field(default=0, ge=0)
+    """Leave out groups with a response of more tokens; 0 means no limit of its own."""
 
     @model_validator(mode="after")
     def low_is_below_high(self) -> Self:

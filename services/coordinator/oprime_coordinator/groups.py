@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from oprime.core.group_filter import filter_reason
+from oprime.core.group_filter import FilterRules, filter_reason
 from oprime.core.types import DroppedRollout, FinishReason, VerifiedGroup, VerifiedRollout
 from oprime.ports import Delivery
 from oprime_coordinator.config import FilterSection
 
-SMALLEST_GROUP = 2
-"""Leave-one-out needs a sibling to compare with."""
 SIBLINGS_LOST = "siblings_lost"
 """Why the rest of a group is dropped when too few of its rollouts could be verified."""
 
@@ -52,12 +50,26 @@ class ReadyGroup:
         return self.group.oldest_weight_version, self.group.group_id
 
 
-def refusal(group: VerifiedGroup, settings: FilterSection) -> str | None:
-    """Why a complete group is not trained on: a ledger state, or None if it is."""
-    if len(group.rollouts) < SMALLEST_GROUP:
+def refusal(group: VerifiedGroup, settings: FilterSection, *, needs_siblings: bool) -> str | None:
+    """Why a complete group is not trained on: a ledger state, or None if it is. A baseline from siblings needs at least two rollouts."""
+    if len(group.rollouts) < (2 if needs_siblings else 1):
         return f"dropped:{SIBLINGS_LOST}"
     if not settings.enabled:
         return None
-    truncated = any(verified.rollout.finish_reason is FinishReason.LENGTH for verified in group.rollouts)
-    reason = filter_reason(group.outcome_rewards, truncated, low=settings.low, high=settings.high, drop_truncated=settings.drop_truncated)
+    reason = filter_reason(
+        group.outcome_rewards,
+        [len(verified.rollout.response_ids) for verified in group.rollouts],
+        any_truncated=any(verified.rollout.finish_reason is FinishReason.LENGTH for verified in group.rollouts),
+        rules=filter_rules(settings),
+    )
     return None if reason is None else f"filtered:{reason}"
+
+
+def filter_rules(settings: FilterSection) -> FilterRules:
+    return FilterRules(
+        low=settings.low,
+        high=settings.high,
+        drop_truncated=settings.drop_truncated,
+        drop_zero_variance=settings.drop_zero_variance,
+        longest_response=settings.longest_response_tokens or None,
+    )

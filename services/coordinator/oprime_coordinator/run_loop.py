@@ -147,7 +147,7 @@ class RunLoop:
 
     async def _decide(self, group: OpenGroup) -> None:
         verified = group.group()
-        refused = refusal(verified, self._settings.coordinator.filter)
+        refused = refusal(verified, self._settings.coordinator.filter, needs_siblings=self._settings.algorithm.needs_siblings)
         state = self.state.after_decision(accepted=refused is None)
         if refused is None:
             self.ready[group.group_id] = ReadyGroup(group=verified, deliveries=tuple(group.deliveries))

@@ -13,6 +13,7 @@ from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import CommittedStep
 from oprime.lm.checkpoints import begin_part, checkpoint_root, complete_part, newest_complete, verify_part
+from oprime.lm.frozen import FrozenModel
 from oprime.lm.models import load_causal_lm
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.tokenizers import load_tokenizer, pad_token_id
@@ -195,7 +196,26 @@ def build_models(settings: LearnerSettings) -> Models:
         trust_remote_code=settings.model.trust_remote_code,
     )
     engine = DeepSpeedEngine(TokenLogprobModel(model, settings.learner.logprob_chunk_tokens), settings.learner, dtype=settings.model.dtype)
-    trainer = PolicyTrainer(engine, settings.algorithm, settings.learner, pad_id=pad_token_id(tokenizer), total_steps=settings.run.steps)
+    trainer = PolicyTrainer(
+        engine,
+        settings.algorithm,
+        settings.learner,
+        pad_id=pad_token_id(tokenizer),
+        total_steps=settings.run.steps,
+        reference=_kl_reference(settings, engine) if settings.algorithm.kl_coefficient > 0 else None,
+    )
     url = settings.store.url or str(settings.run.folder / "weights")
     store = StoreWeights(url, template=model_directory(settings.model.path), dtype=settings.model.dtype)
     return Models(engine=engine, trainer=trainer, store=store)
+
+
+def _kl_reference(settings: LearnerSettings, engine: DeepSpeedEngine) -> FrozenModel:
+    """The model that the run started from, whole on every rank."""
+    model = load_causal_lm(
+        settings.model.path,
+        dtype=settings.model.dtype,
+        attention=settings.model.attention,
+        device=engine.device,
+        trust_remote_code=settings.model.trust_remote_code,
+    )
+    return FrozenModel(model, chunk_tokens=settings.learner.logprob_chunk_tokens)

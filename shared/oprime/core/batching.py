@@ -51,6 +51,11 @@ def unshard(shards: Shards, values: Sequence[Sequence[Sequence[Item]]]) -> list[
     return [placed[position] for position in range(len(placed))]
 
 
+def chunk_of_each(count: int, chunks: int) -> list[int]:
+    """Number of the chunk that each of `count` items falls into when they are cut, in order, into even chunks."""
+    return [chunk for chunk, part in enumerate(_even_parts(count, chunks)) for _ in part]
+
+
 def _even_parts(count: int, parts: int) -> list[range]:
     """Cut range(count) into contiguous parts whose sizes differ by at most one, larger ones first."""
     size, larger = divmod(count, parts) if parts else (0, 0)

@@ -47,3 +47,14 @@ def returns(
         ahead = inside[:, token : token + 1] + discount * ahead
         result[:, token : token + 1] = ahead
     return result.where(is_response, 0.0)
+
+
+def at_last_token(values: Float[Tensor, " rollout"], is_response: Bool[Tensor, "rollout token"]) -> Float[Tensor, "rollout token"]:
+    """Put each rollout's value on its last response token and 0 elsewhere."""
+    return values[:, None].where(last_token(is_response), 0.0)
+
+
+def last_token(is_response: Bool[Tensor, "rollout token"]) -> Bool[Tensor, "rollout token"]:
+    """True at the last token of each response."""
+    tokens_ahead = is_response.flip(1).cumsum(dim=1).flip(1)
+    return is_response & (tokens_ahead == 1)

@@ -1,11 +1,16 @@
-"""The loss that teaches the implicit PRM outcomes (paper, Eq. 4), and how well its scores order responses."""
+"""The losses that teach the implicit PRM outcomes (paper, Eq. 4 and appendix C.2), and how well its scores order responses."""
 
-from typing import cast
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
+
+from oprime.core.masked import masked_mean
+
+PairLoss = Literal["dpo", "bon_acc", "bon_rm"]
 
 
 def outcome_cross_entropy(scores: Float[Tensor, " rollout"], outcome_rewards: Float[Tensor, " rollout"]) -> Float[Tensor, " rollout"]:
@@ -32,12 +37,57 @@ def mean_outcome_cross_entropy(
     return outcome_cross_entropy(scores, outcome_rewards).sum() / max(count, 1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PairStatistics:
+    """What a pair loss needs to know of each rollout's whole group; without gradient."""
+
+    others: Float[Tensor, " rollout"]
+    """Mean score of the siblings that the rollout is compared with; 0 if there are none."""
+    weights: Float[Tensor, " rollout"]
+
+
+def pair_statistics(
+    loss: PairLoss, scores: Float[Tensor, " rollout"], outcome_rewards: Float[Tensor, " rollout"], group_ids: Int[Tensor, " rollout"]
+) -> PairStatistics:
+    """Statistics from the scores (beta included) of the whole batch before the update: what mode `reverse` gathers.
+
+    A rollout with an outcome above 1/2 is compared with the siblings of lower outcome, one below with those of higher.
+    `dpo` weighs all rollouts 1; `bon_acc` and `bon_rm` weigh them as likely as they are to be the best of K:
+    K * (share of the group that is no better, by outcome or by score)^(K - 1).
+    """
+    siblings = group_ids[:, None] == group_ids[None, :]
+    better = siblings & (outcome_rewards[None, :] > outcome_rewards[:, None])
+    worse = siblings & (outcome_rewards[None, :] < outcome_rewards[:, None])
+    opponents = torch.where(_signs(outcome_rewards)[:, None] > 0, worse, better)
+    others = masked_mean(scores.detach().expand(len(scores), -1), opponents)
+    if loss == "dpo":
+        return PairStatistics(others=others, weights=torch.ones_like(others))
+    ranking = outcome_rewards if loss == "bon_acc" else scores.detach()
+    sizes = siblings.sum(dim=1).to(scores.dtype)
+    share = (siblings & (ranking[None, :] <= ranking[:, None])).sum(dim=1) / sizes
+    return PairStatistics(others=others, weights=sizes * share ** (sizes - 1))
+
+
+def pair_losses(
+    scores: Float[Tensor, " rollout"], outcome_rewards: Float[Tensor, " rollout"], statistics: PairStatistics
+) -> Float[Tensor, " rollout"]:
+    """DPO with one side detached, per rollout: -weight * log sigmoid(sign(2 r_o - 1) * (score - other)).
+
+    An outcome of exactly 1/2 says neither and sends no gradient. The step's loss is the mean over rollouts, not the sum.
+    """
+    return -statistics.weights * functional.logsigmoid(_signs(outcome_rewards) * (scores - statistics.others))
+
+
+def _signs(outcome_rewards: Float[Tensor, " rollout"]) -> Float[Tensor, " rollout"]:
+    return (2 * outcome_rewards - 1).sign()
+
+
 def sign_matches(scores: Float[Tensor, " rollout"], outcome_rewards: Float[Tensor, " rollout"]) -> Float[Tensor, " rollout"]:
     """1 where the score is positive and the outcome above 1/2, or negative and below, or both exactly between; else 0.
 
     The mean is the PRM's accuracy.
     """
-    return (scores.sign() == (2 * outcome_rewards - 1).sign()).to(scores.dtype)
+    return (scores.sign() == _signs(outcome_rewards)).to(scores.dtype)
 
 
 def pairwise_accuracies(

@@ -100,10 +100,12 @@ class SamplingSection(Section):
 class AlgorithmSection(Section):
     """The RL algorithm; see docs/algorithm.md for each equation."""
 
-    estimator: Literal["rloo"] = "rloo"
-    """Advantage estimator. `rloo`: leave-one-out baselines (paper, Eq. 5)."""
+    estimator: Literal["rloo", "reinforce", "grpo", "prm_value"] = "rloo"
+    """Advantage estimator. `rloo`: leave-one-out baselines (paper, Eq. 5). `grpo`: standardised within the group (Eq. 7; unbiased
+    deviation, floored at 1e-4 for process rewards). `reinforce`: no baseline (Eq. 8). `prm_value`: the implicit PRM as a value
+    model, r_o - v(y_<t) (section 5.4)."""
     loo: Literal["paper", "released"] = "paper"
-    """Leave-one-out on process rewards: Eq. 5 of the paper, or its released code (scaled by K/(K-1))."""
+    """Leave-one-out on process rewards (`rloo`): Eq. 5 of the paper, or its released code (scaled by K/(K-1))."""
     process_weight: float = Field(default=1.0, ge=0)
     """Weight of the process rewards' return; 0 trains on outcomes alone."""
     outcome_weight: float = Field(default=1.0, ge=0)
@@ -112,26 +114,84 @@ class AlgorithmSection(Section):
     """Discount gamma of process rewards."""
     outcome_discount: float = Field(default=1.0, ge=0, le=1)
     """Discount gamma of the outcome reward."""
-    process_normalisation: Literal["batch_norm", "none"] = "batch_norm"
-    """`batch_norm` divides process rewards by the largest absolute process return of the whole batch."""
+    granularity: Literal["token", "sequence"] = "token"
+    """`token` rewards every response token (Eq. 3); `sequence` puts their sum on the last token."""
+    process_normalisation: Literal["batch_norm", "per_rank", "none"] = "batch_norm"
+    """`batch_norm` divides process rewards by the largest absolute process return of the whole batch; `per_rank` does so in each of
+    `normalisation_chunks` parts of the batch, as the released code does on every rank for itself."""
+    normalisation_chunks: int = Field(default=8, ge=1)
+    """Even parts, in order, that `per_rank` cuts a batch into; at most one per rollout. The paper's run had 8 ranks. It does not
+    depend on the ranks of this run."""
     normalisation_floor: float = Field(default=1e-3, ge=0)
-    """Below this largest return, batch_norm leaves the rewards alone (at the start, PRM = reference)."""
+    """Below this largest return, normalisation leaves the rewards alone (at the start, PRM = reference)."""
     whiten_advantages: bool = True
     """Shift and scale advantages to mean 0 and variance 1 over all response tokens of the batch."""
-    clip_low: float = Field(default=0.2, gt=0, lt=1)
-    """Lower side of the policy clip: ratios below 1 - clip_low are clipped."""
+    policy_loss: Literal["clip", "cispo"] = "clip"
+    """`clip`: max(-A r, -A clip(r)), PPO. `cispo`: -A clip(r) log pi with the clipped ratio held, so that clipped tokens keep a gradient.
+    r = policy / proximal probability."""
+    clip_low: float = Field(default=0.2, gt=0, le=1)
+    """Lower side of the policy clip: ratios below 1 - clip_low are clipped; 1 means no lower side."""
     clip_high: float = Field(default=0.2, gt=0)
     """Upper side of the policy clip: ratios above 1 + clip_high are clipped."""
+    dual_clip: float = Field(default=0.0, ge=0)
+    """Dual clip c > 1: where the advantage A is negative, a token's loss is at most -c A. 0 means off."""
+    correction: Literal["token", "sequence", "band", "none"] = "token"
+    """Correction for rollouts of older weights, with w = proximal / behaviour probability: `token` weighs by min(w, importance_cap) per
+    token, `sequence` by min(product of w, importance_cap) per response, `band` by w inside [band_low, band_high] and 0 outside."""
     importance_cap: float = Field(default=2.0, ge=1)
-    """Truncated importance sampling: cap on proximal / behaviour probability per token."""
+    """Truncated importance sampling: largest weight of a token or a sequence."""
+    band_low: float = Field(default=0.5, gt=0, le=1)
+    """Smallest weight that `correction = "band"` keeps."""
+    band_high: float = Field(default=2.0, ge=1)
+    """Largest weight that `correction = "band"` keeps."""
+    kl_coefficient: float = Field(default=0.0, ge=0)
+    """Weight of the KL between policy and model.path. Above 0 the learner holds a frozen copy of that model."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """With d = log pi - log pi_ref: k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d. In the loss k2 has the gradient of the KL; that of k1 is 0
+    on average."""
+    kl_in: Literal["loss", "reward"] = "loss"
+    """`loss` adds kl_coefficient * KL per token to the loss; `reward` subtracts kl_coefficient * sum_t KL_t from the outcome reward."""
+    aggregation: Literal["tokens", "sequences", "groups"] = "tokens"
+    """What weighs the same in an optimizer step's loss: all response tokens, all rollouts, or all groups."""
+
+    @property
+    def needs_siblings(self) -> bool:
+        """Whether rollouts are compared with the other rollouts of their group."""
+        return self.estimator in ("rloo", "grpo")
 
     @model_validator(mode="after")
-    def some_reward_counts(self) -> Self:
-        if self.process_weight == 0 and self.outcome_weight == 0:
-            raise ValueError(
-                "algorithm.process_weight and algorithm.outcome_weight are both 0: there is nothing to learn from; set one above 0"
-            )
+    def settings_fit_together(self) -> Self:
+        problem = next((text for applies, text in self._contradictions() if applies), None)
+        if problem is not None:
+            raise ValueError(problem)
         return self
+
+    def _contradictions(self) -> tuple[tuple[bool, str], ...]:
+        value = self.estimator == "prm_value"
+        return (
+            (
+                self.process_weight == 0 and self.outcome_weight == 0,
+                "algorithm.process_weight and algorithm.outcome_weight are both 0: there is nothing to learn from; set one above 0",
+            ),
+            (
+                0 < self.dual_clip <= 1,
+                f"algorithm.dual_clip ({self.dual_clip:g}) must be above 1, or 0 to turn it off: 3 is usual",
+            ),
+            (
+                self.dual_clip > 0 and self.policy_loss == "cispo",
+                f'algorithm.dual_clip ({self.dual_clip:g}) does nothing with algorithm.policy_loss = "cispo": set algorithm.dual_clip=0',
+            ),
+            (
+                value and self.granularity == "sequence",
+                'algorithm.estimator = "prm_value" needs a value per token, but algorithm.granularity = "sequence": '
+                "set algorithm.granularity=token",
+            ),
+            (
+                value and self.process_discount != 1,
+                f'algorithm.estimator = "prm_value" takes values, not returns: algorithm.process_discount ({self.process_discount:g}) '
+                "would do nothing; set algorithm.process_discount=1",
+            ),
+        )
 
 
 class StalenessSection(Section):

@@ -13,6 +13,10 @@ def group_of(*scores: float) -> VerifiedGroup:
     return VerifiedGroup(group_id=7, rollouts=tuple(verified_rollout(7, index, score, [9]) for index, score in enumerate(scores)))
 
 
+def refused(group: VerifiedGroup, settings: FilterSection) -> str | None:
+    return refusal(group, settings, needs_siblings=True)
+
+
 def test_a_group_is_complete_when_every_rollout_is_verified_or_lost() -> None:
     group = OpenGroup(7, 3)
     group.add(verified_rollout(7, 2, 1.0, [9]), DELIVERY)
@@ -32,14 +36,26 @@ def test_rollouts_are_ordered_by_index_whatever_their_order_of_arrival() -> None
 
 def test_the_filter_keeps_what_is_neither_too_easy_nor_too_hard() -> None:
     settings = FilterSection(low=0.2, high=0.8)
-    assert refusal(group_of(1, 0, 0, 0), settings) is None
-    assert refusal(group_of(0, 0, 0, 0), settings) == "filtered:accuracy_low"
-    assert refusal(group_of(1, 1, 1, 1), settings) == "filtered:accuracy_high"
+    assert refused(group_of(1, 0, 0, 0), settings) is None
+    assert refused(group_of(0, 0, 0, 0), settings) == "filtered:accuracy_low"
+    assert refused(group_of(1, 1, 1, 1), settings) == "filtered:accuracy_high"
+
+
+def test_equal_and_long_responses_are_left_out_if_asked_for() -> None:
+    assert refused(group_of(0.5, 0.5), FilterSection(drop_zero_variance=True)) == "filtered:zero_variance"
+    long = VerifiedGroup(group_id=7, rollouts=(verified_rollout(7, 0, 1.0, [9, 9, 9]), verified_rollout(7, 1, 0.0, [9])))
+    assert refused(long, FilterSection(longest_response_tokens=2)) == "filtered:over_length"
+    assert refused(long, FilterSection(longest_response_tokens=3)) is None
 
 
 def test_without_the_filter_every_group_with_siblings_is_kept() -> None:
-    assert refusal(group_of(1, 1, 1, 1), FilterSection(enabled=False)) is None
+    assert refused(group_of(1, 1, 1, 1), FilterSection(enabled=False)) is None
 
 
 def test_a_rollout_that_lost_its_siblings_has_nothing_to_be_compared_with() -> None:
-    assert refusal(group_of(1), FilterSection(enabled=False)) == "dropped:siblings_lost"
+    assert refused(group_of(1), FilterSection(enabled=False)) == "dropped:siblings_lost"
+
+
+def test_without_a_baseline_from_siblings_a_single_rollout_is_enough() -> None:
+    assert refusal(group_of(1), FilterSection(enabled=False), needs_siblings=False) is None
+    assert refusal(group_of(), FilterSection(enabled=False), needs_siblings=False) == "dropped:siblings_lost"

@@ -1,6 +1,6 @@
-"""Leave-one-out advantages: worked examples, a slow second implementation, and laws."""
+"""Every estimator: worked examples, slow second implementations, and laws."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,19 +9,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from golden import slow_reference as slow
 from oprime.core.advantage import (
     AdvantageResult,
+    Discounts,
     LeaveOneOut,
-    at_last_token,
-    leave_one_out_mean,
+    Rewards,
+    SourceReturns,
+    advantages,
+    grpo,
+    prm_value,
     process_rewards_less_baseline,
-    rloo_advantages,
+    reinforce,
+    remax,
+    rloo,
 )
-from oprime.core.implicit_reward import normalise_by_largest_return
+from oprime.core.groups import leave_one_out_mean
+from oprime.core.implicit_reward import normalise_by_largest_return, sequence_process_rewards
+from oprime.core.masked import at_last_token, last_token
 from oprime.core.token_rows import ragged, response_matrix
+from random_batches import Case, Rows, cases
 
 close = torch.testing.assert_close
-Rows = list[list[float]]
 
 # Four responses to one prompt; process rewards are plain log-ratios (beta = 1).
 REWARDS = [[1, 0.5, -0.5, 2], [-1, 0], [0.5, 0.5, 0], [0.2, -0.4, 0.6, -0.8, -0.2]]
@@ -75,11 +84,22 @@ RELEASED_DISCOUNTED_RETURNS = [
 
 
 def advantages_of(process: Tensor, outcomes: Tensor, is_response: Tensor, group_ids: Tensor, **changes: Any) -> AdvantageResult:
+    """Leave-one-out advantages with the defaults of the paper."""
     options: dict[str, Any] = {
         "loo": "paper", "process_weight": 1.0, "outcome_weight": 1.0, "process_discount": 1.0, "outcome_discount": 1.0,
-        "normalise": True, "normalisation_floor": 1e-3, "whiten": True,
-    }  # fmt: skip
-    return rloo_advantages(process, outcomes, is_response, group_ids, **(options | changes))
+        "normalise": True, "whiten": True,
+    } | changes  # fmt: skip
+    if options["normalise"]:
+        process = normalise_by_largest_return(process, is_response, floor=1e-3)
+    rewards = Rewards(process=process, rewarded=is_response, outcome=outcomes, is_response=is_response, group_ids=group_ids)
+    discounts = Discounts(process=options["process_discount"], outcome=options["outcome_discount"])
+    weights = {name: options[name] for name in ("process_weight", "outcome_weight", "whiten")}
+    return advantages(rloo(rewards, discounts, loo=options["loo"]), is_response, **weights)
+
+
+def log_ratios(*, beta: float) -> Rewards:
+    """The worked example without normalisation."""
+    return Rewards(process=beta * PROCESS, rewarded=IS_RESPONSE, outcome=OUTCOMES, is_response=IS_RESPONSE, group_ids=GROUP)
 
 
 def example(**changes: Any) -> AdvantageResult:
@@ -92,15 +112,16 @@ def assert_rows(values: Tensor, expected: Rows, is_response: Tensor = IS_RESPONS
 
 @pytest.mark.parametrize(("loo", "expected"), [("paper", PAPER_PROCESS), ("released", RELEASED_PROCESS)])
 def test_process_rewards_less_their_baseline(loo: LeaveOneOut, expected: Rows) -> None:
-    normalised = normalise_by_largest_return(PROCESS, IS_RESPONSE, floor=1e-3)
-    assert_rows(process_rewards_less_baseline(normalised, IS_RESPONSE, GROUP, loo=loo), expected)
+    process = normalise_by_largest_return(PROCESS, IS_RESPONSE, floor=1e-3)
+    rewards = Rewards(process=process, rewarded=IS_RESPONSE, outcome=OUTCOMES, is_response=IS_RESPONSE, group_ids=GROUP)
+    assert_rows(process_rewards_less_baseline(rewards, loo=loo), expected)
 
 
 @pytest.mark.parametrize(("loo", "expected"), [("paper", PAPER_RETURNS), ("released", RELEASED_RETURNS)])
 def test_returns_of_the_worked_example(loo: LeaveOneOut, expected: Rows) -> None:
     result = example(loo=loo, whiten=False)
     assert_rows(result.advantages, expected)
-    close(result.process_returns + result.outcome_returns, result.advantages)
+    close(result.sources.process + result.sources.outcome, result.advantages)
 
 
 @pytest.mark.parametrize(("loo", "expected"), [("paper", PAPER_ADVANTAGES), ("released", RELEASED_ADVANTAGES)])
@@ -115,20 +136,20 @@ def test_process_rewards_can_be_discounted_alone() -> None:
 @pytest.mark.parametrize(("outcome_discount", "expected"), [(1.0, [2 / 3, 2 / 3, 2 / 3]), (0.5, [1 / 6, 1 / 3, 2 / 3])])
 def test_the_outcome_is_earned_at_the_last_token(outcome_discount: float, expected: list[float]) -> None:
     result = example(outcome_discount=outcome_discount)
-    assert ragged(result.outcome_returns, IS_RESPONSE)[2].tolist() == pytest.approx(expected)
+    assert ragged(result.sources.outcome, IS_RESPONSE)[2].tolist() == pytest.approx(expected)
 
 
 def test_both_sources_are_weighted() -> None:
     result = example(process_weight=0.5, outcome_weight=3.0, whiten=False)
-    close(result.advantages, 0.5 * result.process_returns + 3 * result.outcome_returns)
+    close(result.advantages, 0.5 * result.sources.process + 3 * result.sources.outcome)
     plain = example(whiten=False)
-    close(result.process_returns, plain.process_returns)
-    close(example(process_weight=0.0, whiten=False).advantages, plain.outcome_returns)
+    close(result.sources.process, plain.sources.process)
+    close(example(process_weight=0.0, whiten=False).advantages, plain.sources.outcome)
 
 
 def test_paper_and_released_agree_on_the_first_token() -> None:
     # They differ by (r_t - m_i) / (K - 1), which sums to zero over a response.
-    paper, released = (ragged(example(loo=loo, whiten=False).process_returns, IS_RESPONSE) for loo in ("paper", "released"))
+    paper, released = (ragged(example(loo=loo, whiten=False).sources.process, IS_RESPONSE) for loo in ("paper", "released"))
     for of_paper, of_released in zip(paper, released, strict=True):
         assert of_paper[0].item() == pytest.approx(of_released[0].item())
 
@@ -137,12 +158,113 @@ def test_without_normalisation_rewards_keep_their_size() -> None:
     # The siblings' mean token rewards are -0.5, 1/3 and -0.12.
     result = example(normalise=False, whiten=False)
     first = 1 - (-0.5 + 1 / 3 - 0.12) / 3
-    assert (result.process_returns[0, 1] - result.process_returns[0, 2]).item() == pytest.approx(first)
+    assert (result.sources.process[0, 1] - result.sources.process[0, 2]).item() == pytest.approx(first)
 
 
 def test_a_prm_that_equals_its_reference_leaves_outcomes_alone() -> None:
     result = advantages_of(PROCESS * 1e-7, OUTCOMES, IS_RESPONSE, GROUP, whiten=False)
-    close(result.advantages, result.outcome_returns, atol=1e-5, rtol=0)
+    close(result.advantages, result.sources.outcome, atol=1e-5, rtol=0)
+
+
+GRPO_ADVANTAGES = {
+    1: [
+        [5.538145, 3.909657, 3.202085, 4.336348],
+        [-3.134551, -1.079371],
+        [2.067822, 1.360251, 0.65268],
+        [-3.037855, -3.192876, -2.242797, -3.134551, -1.447738],
+    ],
+    0: [
+        [6.394899, 4.514483, 3.69745, 5.007184],
+        [-3.619468, -1.246351],
+        [2.387716, 1.570683, 0.753649],
+        [-3.507813, -3.686816, -2.589758, -3.619468, -1.671704],
+    ],
+}
+REINFORCE_ADVANTAGES = [[1.15, 1.1, 1.075, 1.1], [-0.05, 0.0], [1.05, 1.025, 1.0], [-0.03, -0.04, -0.02, -0.05, -0.01]]
+VALUE_ADVANTAGES = [[1, 0.95, 0.925, 0.95], [0, 0.05], [1, 0.975, 0.95], [0, -0.01, 0.01, -0.02, 0.02]]
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_grpo_advantages_of_the_worked_example(ddof: int) -> None:
+    sources = grpo(log_ratios(beta=0.05), Discounts(), ddof=ddof)
+    assert_rows(sources.process + sources.outcome, GRPO_ADVANTAGES[ddof])
+
+
+def test_grpo_divides_by_the_unbiased_deviation_unless_told_otherwise() -> None:
+    sources = grpo(log_ratios(beta=0.05), Discounts())
+    assert_rows(sources.process + sources.outcome, GRPO_ADVANTAGES[1])
+
+
+def test_grpo_does_not_blow_up_the_differences_of_siblings_that_agree() -> None:
+    # Mean token rewards of 1e-9 and -1e-9 deviate by far less than the floor of 1e-4.
+    rewards = Rewards(
+        process=torch.tensor([[1e-9], [-1e-9]], dtype=torch.float64),
+        rewarded=torch.ones(2, 1, dtype=torch.bool),
+        outcome=torch.tensor([0.5, 0.5], dtype=torch.float64),
+        is_response=torch.ones(2, 1, dtype=torch.bool),
+        group_ids=torch.tensor([0, 0]),
+    )
+    sources = grpo(rewards, Discounts())
+    assert sources.process[:, 0].tolist() == pytest.approx([1e-5, -1e-5])
+    assert sources.outcome.tolist() == [[0.0], [0.0]]
+
+
+def test_reinforce_advantages_of_the_worked_example() -> None:
+    sources = reinforce(log_ratios(beta=0.05), Discounts())
+    assert_rows(sources.process + sources.outcome, REINFORCE_ADVANTAGES)
+
+
+def test_the_prm_as_value_model_gives_the_advantages_of_the_worked_example() -> None:
+    sources = prm_value(log_ratios(beta=0.05), Discounts())
+    assert_rows(-sources.process, [[0, 0.05, 0.075, 0.05], [0, -0.05], [0, 0.025, 0.05], [0, 0.01, -0.01, 0.02, -0.02]])
+    assert_rows(sources.process + sources.outcome, VALUE_ADVANTAGES)
+
+
+def test_remax_compares_with_the_greedy_response() -> None:
+    # Two tokens of process reward 1 each, greedy mean 0.5: 2 * 0.5, then 0.5. Outcome 1 against 0.25.
+    rewards = Rewards(
+        process=torch.ones(1, 2), rewarded=torch.ones(1, 2, dtype=torch.bool), outcome=torch.ones(1),
+        is_response=torch.ones(1, 2, dtype=torch.bool), group_ids=torch.tensor([3]),
+    )  # fmt: skip
+    sources = remax(rewards, Discounts(), greedy_outcome=torch.tensor([0.25]), greedy_process_mean=torch.tensor([0.5]))
+    assert sources.process.tolist() == [[1.0, 0.5]]
+    assert sources.outcome.tolist() == [[0.75, 0.75]]
+
+
+@pytest.mark.parametrize("estimator", [reinforce, prm_value])
+def test_estimators_without_siblings_take_groups_of_one(estimator: Callable[[Rewards, Discounts], SourceReturns]) -> None:
+    rewards = Rewards(process=PROCESS, rewarded=IS_RESPONSE, outcome=OUTCOMES, is_response=IS_RESPONSE, group_ids=torch.arange(4))
+    assert estimator(rewards, Discounts()).outcome.isfinite().all()
+
+
+def test_grpo_refuses_a_group_of_one() -> None:
+    rewards = Rewards(process=PROCESS, rewarded=IS_RESPONSE, outcome=OUTCOMES, is_response=IS_RESPONSE, group_ids=torch.arange(4))
+    with pytest.raises(ValueError, match=r"group 0 has 1 rollout.* set sampling\.group_size to 2 or more"):
+        grpo(rewards, Discounts())
+
+
+RELEASED_PORT_RETURNS = [
+    [9.977645, 3.316667, -0.011044, 3.327778],
+    [-10.010978, -3.338889],
+    [9.9832, 6.655489, 3.327778],
+    [-6.027724, -7.355475, -4.683306, -8.677671, -3.338889],
+]
+RELEASED_PORT_ADVANTAGES = [
+    [1.56239, 0.568148, 0.071442, 0.569806],
+    [-1.421184, -0.425284],
+    [1.563219, 1.066513, 0.569806],
+    [-0.82663, -1.024814, -0.625957, -1.22217, -0.425284],
+]
+
+
+def test_the_released_port_computes_something_else_because_it_drops_the_end_token() -> None:
+    # What others compute: the reward of every response's last token is lost, both sources are weighted 5.
+    without_end = (0.05 * PROCESS).where(~last_token(IS_RESPONSE), 0.0)
+    changes: dict[str, Any] = {"loo": "released", "process_weight": 5.0, "outcome_weight": 5.0}
+    plain = advantages_of(without_end, OUTCOMES, IS_RESPONSE, GROUP, whiten=False, **changes)
+    assert_rows(plain.advantages, RELEASED_PORT_RETURNS)
+    assert_rows(advantages_of(without_end, OUTCOMES, IS_RESPONSE, GROUP, **changes).advantages, RELEASED_PORT_ADVANTAGES)
+    assert not torch.allclose(plain.advantages, example(whiten=False, loo="released").advantages * 5, atol=0.1)
 
 
 def test_each_rollout_is_compared_with_the_mean_of_its_siblings() -> None:
@@ -168,92 +290,60 @@ def test_a_group_of_one_is_refused_with_the_remedy() -> None:
 def test_an_empty_batch_gives_an_empty_result(width: int, loo: LeaveOneOut) -> None:
     empty = torch.zeros(0, width)
     result = advantages_of(empty, torch.zeros(0), empty.bool(), torch.zeros(0, dtype=torch.int64), loo=loo)
-    assert result.advantages.shape == result.process_returns.shape == result.outcome_returns.shape == (0, width)
+    assert result.advantages.shape == result.sources.process.shape == result.sources.outcome.shape == (0, width)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_results_have_the_type_of_the_rewards(dtype: torch.dtype) -> None:
     result = advantages_of(PROCESS.to(dtype), OUTCOMES.to(dtype), IS_RESPONSE, GROUP)
-    assert result.advantages.dtype == result.process_returns.dtype == result.outcome_returns.dtype == dtype
+    assert result.advantages.dtype == result.sources.process.dtype == result.sources.outcome.dtype == dtype
     close(result.advantages, example().advantages.to(dtype), atol=1e-6, rtol=0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """Groups of random sizes, their rows in random order."""
-
-    rewards: Rows
-    outcomes: list[float]
-    group_ids: list[int]
-    prompt_lengths: list[int]
-    options: dict[str, Any]
+ESTIMATORS = ("rloo paper", "rloo released", "reinforce", "grpo", "remax", "prm_value")
+DISCOUNTS = st.tuples(st.sampled_from([0.0, 0.9, 1.0]), st.sampled_from([0.8, 1.0]))
 
 
-@st.composite
-def cases(draw: st.DrawFn) -> Case:
-    sizes = draw(st.lists(st.integers(2, 4), min_size=1, max_size=3))
-    names = draw(st.lists(st.integers(0, 10**9), min_size=len(sizes), max_size=len(sizes), unique=True))
-    group_ids = draw(st.permutations([name for name, size in zip(names, sizes, strict=True) for _ in range(size)]))
-    reward = st.floats(-2, 2, width=32)
-    return Case(
-        rewards=[draw(st.lists(reward, min_size=1, max_size=5)) for _ in group_ids],
-        outcomes=[draw(st.sampled_from([0.0, 0.25, 0.5, 1.0])) for _ in group_ids],
-        group_ids=list(group_ids),
-        prompt_lengths=[draw(st.integers(1, 3)) for _ in group_ids],
-        options={
-            "loo": draw(st.sampled_from(["paper", "released"])),
-            "process_weight": draw(st.sampled_from([0.0, 1.0, 2.5])),
-            "outcome_weight": draw(st.sampled_from([0.5, 1.0])),
-            "process_discount": draw(st.sampled_from([0.0, 0.9, 1.0])),
-            "outcome_discount": draw(st.sampled_from([0.8, 1.0])),
-            "normalise": draw(st.booleans()),
-            "whiten": draw(st.booleans()),
-        },
-    )
+def tensor_returns(case: Case, estimator: str, granularity: str, discounts: tuple[float, float]) -> tuple[Rows, Rows]:
+    """The estimator under test, on the case's first numbers as process rewards."""
+    process, is_response = case.matrix(case.numbers[0]), case.is_response
+    rewarded = is_response
+    if granularity == "sequence":
+        process, rewarded = sequence_process_rewards(process, is_response), last_token(is_response)
+    rewards = Rewards(process=process, rewarded=rewarded, outcome=case.outcome_rewards, is_response=is_response, group_ids=case.ids)
+    gammas = Discounts(process=discounts[0], outcome=discounts[1])
+    result = {
+        "rloo paper": lambda: rloo(rewards, gammas, loo="paper"),
+        "rloo released": lambda: rloo(rewards, gammas, loo="released"),
+        "reinforce": lambda: reinforce(rewards, gammas),
+        "grpo": lambda: grpo(rewards, gammas),
+        "remax": lambda: remax(rewards, gammas, greedy_outcome=greedy(case, 0), greedy_process_mean=greedy(case, 1)),
+        "prm_value": lambda: prm_value(rewards, gammas),
+    }[estimator]()
+    return case.rows_of(result.process), case.rows_of(result.outcome)
 
 
-def run(case: Case, *, order: list[int] | None = None, extra_columns: int = 0) -> Rows:
-    """Advantages of each response, in the case's own order, with rows laid out in `order` and padded further."""
-    rows = order if order is not None else list(range(len(case.rewards)))
-    width = 8 + extra_columns
-    spans = [(case.prompt_lengths[row], case.prompt_lengths[row] + len(case.rewards[row])) for row in rows]
-    is_response = torch.tensor([[start <= token < end for token in range(width)] for start, end in spans])
-    process = response_matrix([case.rewards[row] for row in rows], is_response, dtype=torch.float64)
-    outcomes = torch.tensor([case.outcomes[row] for row in rows], dtype=torch.float64)
-    garbage = process.masked_fill(~is_response, float("nan"))
-    result = advantages_of(garbage, outcomes, is_response, torch.tensor([case.group_ids[row] for row in rows]), **case.options)
-    assert not result.advantages[~is_response].any()
-    by_row = dict(zip(rows, ragged(result.advantages, is_response), strict=True))
-    return [by_row[row].tolist() for row in range(len(rows))]
+def greedy(case: Case, of: int) -> Tensor:
+    """Outcome and mean process reward of a made-up greedy response to each prompt."""
+    return torch.tensor([(group_id * 7 + of) % 5 / 4 for group_id in case.group_ids], dtype=torch.float64)
 
 
-def slowly(case: Case) -> Rows:
-    """The same in plain Python, one sum at a time."""
-    rewards, options = case.rewards, case.options
-    if options["normalise"]:
-        largest = max(abs(sum(row[t:])) for row in rewards for t in range(len(row)))
-        rewards = rewards if largest < 1e-3 else [[reward / (largest + 1e-6) for reward in row] for row in rewards]
-    result: Rows = []
-    for i, row in enumerate(rewards):
-        siblings = [j for j in range(len(rewards)) if case.group_ids[j] == case.group_ids[i] and j != i]
-        means = [sum(rewards[j]) / len(rewards[j]) for j in siblings]
-        if options["loo"] == "paper":
-            process = [reward - sum(means) / len(siblings) for reward in row]
-        else:
-            own = sum(row) / len(row)
-            process = [(len(siblings) + 1) / len(siblings) * reward - (sum(means) + own) / len(siblings) for reward in row]
-        outcome = [0.0] * (len(row) - 1) + [case.outcomes[i] - sum(case.outcomes[j] for j in siblings) / len(siblings)]
-        result.append([0.0] * len(row))
-        for t in range(len(row)):
-            for s in range(t, len(row)):
-                result[i][t] += options["process_weight"] * options["process_discount"] ** (s - t) * process[s]
-                result[i][t] += options["outcome_weight"] * options["outcome_discount"] ** (s - t) * outcome[s]
-    if not options["whiten"]:
-        return result
-    every = [value for row in result for value in row]
-    mean = sum(every) / len(every)
-    variance = sum((value - mean) ** 2 for value in every) / (len(every) - 1)
-    return [[(value - mean) / (variance + 1e-8) ** 0.5 for value in row] for row in result]
+def slow_returns(case: Case, estimator: str, granularity: str, discounts: tuple[float, float]) -> tuple[Rows, Rows]:
+    rewards, outcomes, ids = case.numbers[0], case.outcomes, case.group_ids
+    if granularity == "sequence":
+        rewards = slow.on_last_token(rewards)
+    rewards_of = {
+        "rloo paper": lambda i: slow.rloo(rewards, outcomes, ids, i, loo="paper", granularity=granularity, discounts=discounts),
+        "rloo released": lambda i: slow.rloo(rewards, outcomes, ids, i, loo="released", granularity=granularity, discounts=discounts),
+        "reinforce": lambda i: slow.reinforce(rewards, outcomes, i, discounts=discounts),
+        "grpo": lambda i: slow.grpo(rewards, outcomes, ids, i, ddof=1, granularity=granularity, discounts=discounts),
+        "remax": lambda i: slow.remax(
+            rewards, outcomes, greedy(case, 0).tolist(), greedy(case, 1).tolist(), i, granularity=granularity, discounts=discounts
+        ),
+        "prm_value": lambda i: slow.prm_value(rewards, outcomes, i, discounts=discounts),
+    }[estimator]
+    pairs = [rewards_of(i) for i in range(len(rewards))]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
 def assert_same(left: Rows, right: Rows) -> None:
@@ -261,17 +351,48 @@ def assert_same(left: Rows, right: Rows) -> None:
         assert of_left == pytest.approx(of_right, abs=1e-7, rel=1e-6)
 
 
-@settings(deadline=None, max_examples=80)
-@given(cases())
-def test_advantages_equal_those_of_the_slow_implementation(case: Case) -> None:
-    assert_same(run(case), slowly(case))
-
-
+@pytest.mark.parametrize("granularity", ["token", "sequence"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 @settings(deadline=None, max_examples=40)
-@given(cases(), st.data())
-def test_row_order_and_padding_change_nothing(case: Case, data: st.DataObject) -> None:
-    order = data.draw(st.permutations(range(len(case.rewards))))
-    assert_same(run(case, order=order, extra_columns=data.draw(st.integers(0, 3))), run(case))
+@given(case=cases(), discounts=DISCOUNTS)
+def test_every_estimator_equals_its_slow_implementation(
+    estimator: str, granularity: str, case: Case, discounts: tuple[float, float]
+) -> None:
+    ours, theirs = tensor_returns(case, estimator, granularity, discounts), slow_returns(case, estimator, granularity, discounts)
+    assert_same(ours[0], theirs[0])
+    assert_same(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@settings(deadline=None, max_examples=20)
+@given(case=cases(), data=st.data())
+def test_the_order_of_rows_changes_nothing(estimator: str, case: Case, data: st.DataObject) -> None:
+    order = data.draw(st.permutations(range(len(case.lengths))))
+    process, outcome = tensor_returns(case, estimator, "token", (0.9, 1.0))
+    shuffled = tensor_returns(case.reordered(list(order)), estimator, "token", (0.9, 1.0))
+    assert_same(shuffled[0], [process[place] for place in order])
+    assert_same(shuffled[1], [outcome[place] for place in order])
+
+
+@pytest.mark.parametrize("whiten", [True, False])
+@settings(deadline=None, max_examples=40)
+@given(case=cases(numbers=2), weights=st.sampled_from([(0.0, 1.0), (1.0, 1.0), (2.5, 0.5)]))
+def test_sources_are_weighted_added_and_whitened(whiten: bool, case: Case, weights: tuple[float, float]) -> None:
+    process, outcome = (case.matrix(rows).nan_to_num(0.0) for rows in case.numbers)
+    result = advantages(
+        SourceReturns(process=process, outcome=outcome),
+        case.is_response,
+        process_weight=weights[0],
+        outcome_weight=weights[1],
+        whiten=whiten,
+    )
+    added = [
+        [weights[0] * first + weights[1] * second for first, second in zip(one, other, strict=True)]
+        for one, other in zip(*case.numbers, strict=True)
+    ]
+    ours, theirs = case.rows_of(result.advantages), slow.whitened(added) if whiten else added
+    for one, other in zip(ours, theirs, strict=True):
+        assert one == pytest.approx(other, abs=1e-5, rel=1e-6)  # equal values whiten to rounding noise / sqrt(1e-8)
 
 
 @settings(deadline=None, max_examples=60)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oprime.core.batching import shard, split_groups, unshard
+from oprime.core.batching import chunk_of_each, shard, split_groups, unshard
 
 
 def test_groups_are_split_evenly_and_in_order() -> None:
@@ -17,6 +17,11 @@ def test_groups_are_split_evenly_and_in_order() -> None:
 def test_every_optimizer_step_needs_a_group(parts: int) -> None:
     with pytest.raises(ValueError, match=rf"updates_per_batch \({parts}\) must be from 1 to .* \(3\)"):
         split_groups([1, 2, 3], parts)
+
+
+def test_items_are_cut_into_even_chunks_in_order() -> None:
+    assert chunk_of_each(5, 2) == [0, 0, 0, 1, 1]
+    assert chunk_of_each(2, 3) == [0, 1]
 
 
 def test_rollouts_of_similar_length_share_a_micro_batch() -> None:

@@ -4,10 +4,23 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from oprime.core.implicit_reward import largest_return, normalise_by_largest_return, sequence_scores, token_process_rewards
+from golden import slow_reference as slow
+from oprime.core.batching import chunk_of_each
+from oprime.core.implicit_reward import (
+    largest_return,
+    normalisation_scale,
+    normalise_by_largest_return,
+    normalise_each_chunk,
+    sequence_process_rewards,
+    sequence_scores,
+    token_process_rewards,
+)
 from oprime.core.token_rows import ragged, response_matrix
+from random_batches import Case, cases
 
 close = torch.testing.assert_close
 
@@ -68,6 +81,39 @@ def test_a_part_of_the_batch_on_its_own_would_get_another_scale() -> None:
     assert flat(part, IS_RESPONSE[2:])[1] == pytest.approx([0.2, -0.4, 0.599999, -0.799999, -0.2], abs=1e-6)
     whole = normalise_by_largest_return(Q, IS_RESPONSE, floor=1e-3)
     close(whole[2:] * 3, part, atol=2e-6, rtol=0)
+
+
+def test_per_rank_normalisation_gives_each_chunk_a_scale_of_its_own() -> None:
+    # What others compute: ranks {0, 1} and {2, 3} divide by 3 and by 1, so the second rank's rewards come out three times too large.
+    per_rank = normalise_each_chunk(Q, IS_RESPONSE, torch.tensor(chunk_of_each(4, 2)), floor=1e-3)
+    whole = normalise_by_largest_return(Q, IS_RESPONSE, floor=1e-3)
+    close(per_rank[:2], whole[:2])
+    assert flat(per_rank)[2] == pytest.approx([0.5, 0.5, 0.0], abs=1e-6)
+    assert flat(per_rank)[3] == pytest.approx([0.2, -0.4, 0.599999, -0.799999, -0.2], abs=1e-6)
+    close(normalise_each_chunk(Q, IS_RESPONSE, torch.zeros(4, dtype=torch.int64), floor=1e-3), whole)
+
+
+def test_the_scale_of_a_batch_fits_other_rewards_too() -> None:
+    assert normalisation_scale(Q, IS_RESPONSE, floor=1e-3).item() == pytest.approx(3.000001)
+    assert normalisation_scale(Q * 1e-7, IS_RESPONSE, floor=1e-3).item() == 1.0
+
+
+def test_a_reward_of_the_sequence_stands_on_its_last_token() -> None:
+    assert flat(sequence_process_rewards(Q, IS_RESPONSE))[0] == [0.0, 0.0, 0.0, 3.0]
+    assert flat(sequence_process_rewards(Q, IS_RESPONSE))[2] == [0.0, 0.0, 1.0]
+    close(sequence_scores(sequence_process_rewards(Q, IS_RESPONSE), IS_RESPONSE), sequence_scores(Q, IS_RESPONSE))
+
+
+@settings(deadline=None, max_examples=40)
+@given(case=cases(), chunks=st.integers(1, 3))
+def test_normalisation_equals_its_slow_implementation(case: Case, chunks: int) -> None:
+    chunk_ids = chunk_of_each(len(case.lengths), chunks)
+    ours = case.rows_of(normalise_each_chunk(case.matrix(case.numbers[0]), case.is_response, torch.tensor(chunk_ids), floor=1e-3))
+    for chunk in set(chunk_ids):
+        rows = [row for row, of in enumerate(chunk_ids) if of == chunk]
+        expected = slow.normalised([case.numbers[0][row] for row in rows], 1e-3)
+        for row, wanted in zip(rows, expected, strict=True):
+            assert ours[row] == pytest.approx(wanted, abs=1e-9)
 
 
 def test_the_order_of_rollouts_in_a_batch_does_not_change_its_scale() -> None:

@@ -1,6 +1,7 @@
-"""The clipped policy loss and the mismatch of sampler and learner."""
+"""The policy loss: clip, CISPO, corrections for stale weights, KL and entropy."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from oprime.core.policy_loss import PolicyLoss, mismatch, policy_loss
+from golden import slow_reference as slow
+from oprime.core.aggregation import StepCounts, token_shares
+from oprime.core.policy_loss import PolicyLoss, PolicyLossOptions, policy_loss
+from random_batches import Case, cases
 
 close = torch.testing.assert_close
 NAN = math.nan
@@ -18,43 +22,48 @@ PROXIMAL = torch.tensor([[-1, -0.5, -2], [-0.3, -1.2, NAN]], dtype=torch.float64
 POLICY = torch.tensor([[-0.7, -0.6, -2], [-0.6, -1, NAN]], dtype=torch.float64)
 ADVANTAGES = torch.tensor([[1, -1, 0.5], [2, -0.5, NAN]], dtype=torch.float64)
 MASK = torch.tensor([[True, True, True], [True, True, False]])
+SHARES = MASK.double() / 5
 
 
-def loss_of(policy: Tensor, *, rows: slice = slice(None), behaviour: Tensor = PROXIMAL, **changes: Any) -> PolicyLoss:
-    options: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.2, "importance_cap": 2.0, "token_count": 5}
-    return policy_loss(policy[rows], PROXIMAL[rows], behaviour[rows], ADVANTAGES[rows], MASK[rows], **(options | changes))
+def loss_of(
+    policy: Tensor, *, rows: slice = slice(None), behaviour: Tensor = PROXIMAL, shares: Tensor = SHARES, **options: Any
+) -> PolicyLoss:
+    return policy_loss(
+        policy[rows], PROXIMAL[rows], behaviour[rows], ADVANTAGES[rows], MASK[rows], shares[rows], PolicyLossOptions(**options)
+    )
 
 
-def one_token(log_ratio: float, advantage: float, **changes: Any) -> PolicyLoss:
-    """The loss of a single token whose proximal and behaviour log-probs are -1."""
-    options: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.2, "importance_cap": 2.0, "token_count": 1}
+def one_token(log_ratio: float, advantage: float, *, behaviour_gap: float = 0.0, **options: Any) -> PolicyLoss:
+    """The loss of a single token whose proximal log-prob is -1."""
     start = torch.tensor([[-1.0]], dtype=torch.float64)
     advantages = torch.tensor([[advantage]], dtype=torch.float64)
-    behaviour = start - changes.pop("behaviour_gap", 0.0)
     mask = torch.ones(1, 1, dtype=torch.bool)
-    return policy_loss(start + log_ratio, start, behaviour, advantages, mask, **(options | changes))
+    return policy_loss(start + log_ratio, start, start - behaviour_gap, advantages, mask, mask.double(), PolicyLossOptions(**options))
 
 
 def test_loss_of_the_worked_example() -> None:
     # Ratios 1.349859, 0.904837, 1 | 0.740818, 1.221403; losses -1.2, 0.904837, -0.5 | -1.481636, 0.610701.
     result = loss_of(POLICY)
     assert result.loss.item() == pytest.approx(-0.33322, abs=1e-6)
-    assert result.tokens == 5
-    assert result.clipped_tokens / result.tokens == pytest.approx(0.2)
-    assert result.kl_sum / result.tokens == pytest.approx(-0.02)
-    assert result.capped_tokens == 0
-    assert result.importance_weight_sum == pytest.approx(5.0)
+    sums = result.sums
+    assert sums.tokens == 5
+    assert sums.loss == result.loss.item()
+    assert sums.clipped / sums.tokens == pytest.approx(0.2)
+    assert sums.proximal_kl / sums.tokens == pytest.approx(-0.02)
+    assert sums.surprisal == pytest.approx(0.7 + 0.6 + 2 + 0.6 + 1)
+    assert sums.capped == 0
+    assert sums.importance_weight == pytest.approx(5.0)
 
 
 def test_float32_agrees() -> None:
     policy, proximal, advantages = POLICY.float(), PROXIMAL.float(), ADVANTAGES.float()
-    result = policy_loss(policy, proximal, proximal, advantages, MASK, clip_low=0.2, clip_high=0.2, importance_cap=2.0, token_count=5)
+    result = policy_loss(policy, proximal, proximal, advantages, MASK, SHARES, PolicyLossOptions())
     assert result.loss.dtype == torch.float32
     assert result.loss.item() == pytest.approx(-0.33322, abs=1e-6)
 
 
 def test_a_mean_of_micro_batch_means_would_be_something_else() -> None:
-    means = [loss_of(POLICY, rows=slice(row, row + 1), token_count=tokens).loss.item() for row, tokens in ((0, 3), (1, 2))]
+    means = [loss_of(POLICY, rows=slice(row, row + 1), shares=MASK.double() / tokens).loss.item() for row, tokens in ((0, 3), (1, 2))]
     assert sum(means) / 2 == pytest.approx(-0.350261, abs=1e-6)
 
 
@@ -69,8 +78,8 @@ def test_splitting_into_micro_batches_changes_neither_loss_nor_gradient(cut: int
     total.backward()
     close(total, expected.loss)
     close(parts.grad, whole.grad)
-    for name in ("tokens", "clipped_tokens", "capped_tokens", "kl_sum", "importance_weight_sum"):
-        assert sum(getattr(result, name) for result in results) == pytest.approx(getattr(expected, name))
+    added = [sum(values) for values in zip(*(result.sums.values() for result in results), strict=True)]
+    assert added == pytest.approx(expected.sums.values())
 
 
 def test_the_gradient_at_the_start_is_the_plain_policy_gradient() -> None:
@@ -94,15 +103,15 @@ def test_the_gradient_at_the_start_is_the_plain_policy_gradient() -> None:
 def test_the_clip_has_two_sides_of_its_own(ratio: float, advantage: float, loss: float, clipped: bool) -> None:
     result = one_token(math.log(ratio), advantage, clip_low=0.1, clip_high=0.3)
     assert result.loss.item() == pytest.approx(loss)
-    assert result.clipped_tokens == int(clipped)
+    assert result.sums.clipped == int(clipped)
 
 
 @pytest.mark.parametrize(("gap", "weight", "capped"), [(math.log(1.5), 1.5, 0), (math.log(5), 2.0, 1), (-math.log(4), 0.25, 0)])
 def test_stale_tokens_are_reweighted_up_to_the_cap(gap: float, weight: float, capped: int) -> None:
     result = one_token(0.0, 1.0, behaviour_gap=gap)
     assert result.loss.item() == pytest.approx(-weight)
-    assert result.importance_weight_sum == pytest.approx(weight)
-    assert result.capped_tokens == capped
+    assert result.sums.importance_weight == pytest.approx(weight)
+    assert result.sums.capped == capped
 
 
 def test_the_importance_weight_carries_no_gradient() -> None:
@@ -111,12 +120,12 @@ def test_the_importance_weight_carries_no_gradient() -> None:
     policy = torch.tensor([[-1.0]], dtype=torch.float64, requires_grad=True)
     behaviour = policy.detach() - math.log(1.5)
     advantages, mask = torch.tensor([[3.0]], dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
-    options = {"clip_low": 0.2, "clip_high": 0.2, "importance_cap": 2.0, "token_count": 1}
-    policy_loss(policy, policy.detach(), behaviour, advantages, mask, **options).loss.backward()
+    shares = mask.double()
+    policy_loss(policy, policy.detach(), behaviour, advantages, mask, shares, PolicyLossOptions()).loss.backward()
     assert policy.grad is not None
     assert policy.grad.item() == pytest.approx(-4.5)
     proximal = policy.detach().clone().requires_grad_()
-    policy_loss(policy.detach(), proximal, behaviour, advantages, mask, **options).loss.backward()
+    policy_loss(policy.detach(), proximal, behaviour, advantages, mask, shares, PolicyLossOptions()).loss.backward()
     assert proximal.grad is not None
     assert proximal.grad.item() == pytest.approx(4.5)
 
@@ -138,47 +147,189 @@ def test_padding_may_hold_anything() -> None:
 def test_an_empty_micro_batch_adds_nothing_and_still_has_a_gradient() -> None:
     policy = POLICY.clone().requires_grad_()
     result = loss_of(policy, rows=slice(0, 0))
-    assert (result.loss.item(), result.tokens, result.kl_sum) == (0.0, 0, 0.0)
+    assert (result.loss.item(), result.sums.tokens, result.sums.proximal_kl) == (0.0, 0, 0.0)
     result.loss.backward()
     assert policy.grad is not None
     assert not policy.grad.any()
 
 
-def test_a_step_without_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"token_count \(0\) must be positive"):
-        loss_of(POLICY, token_count=0)
+@pytest.mark.parametrize(("ratio", "loss", "dual"), [(5.0, 3.0, 1), (2.0, 2.0, 0), (0.1, 0.8, 0)])
+def test_the_dual_clip_bounds_the_loss_of_a_negative_advantage(ratio: float, loss: float, dual: int) -> None:
+    result = one_token(math.log(ratio), -1.0, dual_clip=3.0)
+    assert result.loss.item() == pytest.approx(loss)
+    assert result.sums.dual_clipped == dual
 
 
-def test_mismatch_of_two_tokens() -> None:
-    # Ratios 2 and 1: k1 = -(ln 2 + 0) / 2; k3 = ((2 - 1 - ln 2) + 0) / 2; one of two ratios is outside [0.9, 1.1].
-    sampler = torch.tensor([[NAN, -1.0, -2.0]])
-    learner = torch.tensor([[0.0, -1.0 + math.log(2), -2.0]])
-    result = mismatch(sampler, learner, torch.tensor([[False, True, True]]))
-    assert result.tokens == 2
-    assert result.kl_k1 == pytest.approx(-math.log(2) / 2, abs=1e-6)
-    assert result.kl_k3 == pytest.approx((1 - math.log(2)) / 2, abs=1e-6)
-    assert result.ratio_p99 == pytest.approx(2.0, abs=1e-6)
-    assert result.outside_ratio == 0.5
+def test_the_dual_clip_leaves_positive_advantages_alone() -> None:
+    assert one_token(math.log(5), 1.0, dual_clip=3.0).loss.item() == pytest.approx(-1.2)
 
 
-def test_the_99th_percentile_of_200_ratios_is_the_198th() -> None:
-    ratios = torch.arange(1, 201, dtype=torch.float64).flip(0)[None] / 100
-    result = mismatch(torch.zeros_like(ratios), ratios.log(), torch.ones_like(ratios, dtype=torch.bool))
-    assert result.ratio_p99 == pytest.approx(1.98)
-    assert result.outside_ratio == pytest.approx((89 + 90) / 200, abs=0.011)  # the ends 0.90 and 1.10 are subject to rounding
+@pytest.mark.parametrize(("ratio", "gradient"), [(1.1, -1.1), (5.0, -1.2), (0.1, -0.8)])
+def test_cispo_keeps_the_gradient_of_clipped_tokens(ratio: float, gradient: float) -> None:
+    # d/dlogp of -A clip(r) log pi = -A clip(r); the PPO clip would send none at 5.
+    proximal, mask = torch.tensor([[-1.0]], dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
+    policy = (proximal + math.log(ratio)).requires_grad_()
+    advantages = torch.ones(1, 1, dtype=torch.float64)
+    result = policy_loss(policy, proximal, proximal, advantages, mask, mask.double(), PolicyLossOptions(surrogate="cispo"))
+    result.loss.backward()
+    assert policy.grad is not None
+    assert policy.grad.item() == pytest.approx(gradient)
+    assert result.sums.clipped == int(ratio != 1.1)
 
 
-def test_no_tokens_no_mismatch() -> None:
-    empty = torch.zeros(0, 3)
-    result = mismatch(empty, empty, empty.bool())
-    assert (result.tokens, result.kl_k1, result.kl_k3, result.ratio_p99, result.outside_ratio) == (0, 0.0, 0.0, 1.0, 0.0)
+def behaviour_with(weights: list[list[float]]) -> Tensor:
+    return PROXIMAL - torch.tensor(weights, dtype=torch.float64).log()
+
+
+STALE = behaviour_with([[1.5, 4.0, 0.1], [1.0, 3.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("correction", "weights", "capped"),
+    [
+        ("token", 1.5 + 2 + 0.1 + 1 + 2, 2),
+        ("sequence", 3 * 0.6 + 2 * 2, 2),  # products 0.6 and 3
+        ("band", 1.5 + 1, 3),
+        ("none", 5, 0),
+    ],
+)
+def test_stale_rollouts_are_corrected_as_chosen(correction: str, weights: float, capped: int) -> None:
+    sums = loss_of(POLICY, behaviour=STALE, correction=correction).sums
+    assert sums.importance_weight == pytest.approx(weights)
+    assert sums.capped == capped
+
+
+def test_kl_and_entropy_act_when_their_coefficients_are_set() -> None:
+    reference, entropies = POLICY - 0.5, torch.full_like(POLICY, 2.0)
+    options = PolicyLossOptions(kl_coefficient=0.1, kl_estimator="k2", entropy_coefficient=0.01)
+    result = policy_loss(POLICY, PROXIMAL, PROXIMAL, ADVANTAGES, MASK, SHARES, options, reference_logprobs=reference, entropies=entropies)
+    assert result.loss.item() == pytest.approx(loss_of(POLICY).loss.item() + 0.1 * 0.125 - 0.01 * 2)
+    assert result.sums.reference_kl == pytest.approx(5 * 0.125)
+    assert result.sums.entropy == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("name", ["kl_coefficient", "entropy_coefficient"])
+def test_a_coefficient_never_fails_to_act_in_silence(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} \(0.1\) needs .* set the coefficient to 0"):
+        policy_loss(POLICY, PROXIMAL, PROXIMAL, ADVANTAGES, MASK, SHARES, replace(PolicyLossOptions(), **{name: 0.1}))
+
+
+CHOICES = st.fixed_dictionaries(
+    {
+        "surrogate": st.sampled_from(["clip", "cispo"]),
+        "clip_low": st.sampled_from([0.1, 0.2, 1.0]),
+        "clip_high": st.sampled_from([0.2, 0.5]),
+        "dual_clip": st.sampled_from([None, 3.0]),
+        "correction": st.sampled_from(["token", "sequence", "band", "none"]),
+        "kl_estimator": st.sampled_from(["k1", "k2", "k3"]),
+        "kl_coefficient": st.sampled_from([0.0, 0.1]),
+        "entropy_coefficient": st.sampled_from([0.0, 0.01]),
+    }
+)
+
+
+def slow_loss(case: Case, options: dict[str, Any], aggregation: str) -> float:
+    """Numbers 0 to 5 of the case: policy, proximal, behaviour, advantage, reference, entropy."""
+    policy, proximal, behaviour, advantage, reference, entropy = case.numbers
+    total = 0.0
+    for i in range(len(case.lengths)):
+        share = slow.share(case.lengths, case.group_ids, i, aggregation)
+        for t in range(case.lengths[i]):
+            weight = slow.importance_weight(proximal[i], behaviour[i], t, correction=options["correction"], cap=2.0, band=(0.5, 2.0))
+            ratio = math.exp(policy[i][t] - proximal[i][t])
+            low, high = options["clip_low"], options["clip_high"]
+            if options["surrogate"] == "cispo":
+                term = slow.cispo_surrogate(policy[i][t], ratio, advantage[i][t], low, high)
+            else:
+                term = slow.clipped_surrogate(ratio, advantage[i][t], low, high, options["dual_clip"])
+            kl = options["kl_coefficient"] * slow.token_kl(policy[i][t], reference[i][t], options["kl_estimator"])
+            total += share * (weight * term + kl - options["entropy_coefficient"] * entropy[i][t])
+    return total
+
+
+def fast_loss(case: Case, options: dict[str, Any], aggregation: Any, rows: slice = slice(None), policy: Tensor | None = None) -> PolicyLoss:
+    matrices = [case.matrix(numbers) for numbers in case.numbers]
+    counts = StepCounts(tokens=sum(case.lengths), rollouts=len(case.lengths), groups=len(set(case.group_ids)))
+    group_tokens = torch.tensor([sum(case.lengths[j] for j in slow.members(case.group_ids, i)) for i in range(len(case.lengths))])
+    shares = token_shares(case.is_response, group_tokens, counts, aggregation=aggregation)
+    own, proximal, behaviour, advantages, reference, entropies = (matrix[rows] for matrix in matrices)
+    return policy_loss(
+        own if policy is None else policy[rows],
+        proximal,
+        behaviour,
+        advantages,
+        case.is_response[rows],
+        shares[rows],
+        PolicyLossOptions(**options),
+        reference_logprobs=reference,
+        entropies=entropies,
+    )
+
+
+@settings(deadline=None, max_examples=80)
+@given(case=cases(numbers=6), options=CHOICES, aggregation=st.sampled_from(["tokens", "sequences", "groups"]))
+def test_every_loss_equals_its_slow_implementation(case: Case, options: dict[str, Any], aggregation: str) -> None:
+    assert fast_loss(case, options, aggregation).loss.item() == pytest.approx(slow_loss(case, options, aggregation), abs=1e-9, rel=1e-9)
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.floats(-8, 0), st.floats(-8, 0)), min_size=1, max_size=20))
-def test_k3_is_never_negative(pairs: list[tuple[float, float]]) -> None:
-    sampler = torch.tensor([[pair[0] for pair in pairs]], dtype=torch.float64)
-    learner = torch.tensor([[pair[1] for pair in pairs]], dtype=torch.float64)
-    result = mismatch(sampler, learner, torch.ones_like(sampler, dtype=torch.bool))
-    assert result.kl_k3 >= -1e-12
-    assert result.kl_k1 == pytest.approx(sum(pair[0] - pair[1] for pair in pairs) / len(pairs))
+@given(case=cases(numbers=6), options=CHOICES, aggregation=st.sampled_from(["tokens", "sequences", "groups"]), cut=st.integers(0, 12))
+def test_every_loss_and_gradient_is_the_sum_over_micro_batches(case: Case, options: dict[str, Any], aggregation: str, cut: int) -> None:
+    whole, split = (case.matrix(case.numbers[0]).requires_grad_() for _ in range(2))
+    expected = fast_loss(case, options, aggregation, policy=whole).loss
+    parts = [fast_loss(case, options, aggregation, rows, split).loss for rows in (slice(0, cut), slice(cut, None))]
+    (parts[0] + parts[1]).backward()
+    expected.backward()
+    close(parts[0] + parts[1], expected)
+    close(split.grad, whole.grad)
+
+
+@pytest.mark.parametrize("surrogate", ["clip", "cispo"])
+@pytest.mark.parametrize("correction", ["token", "sequence", "band"])
+@pytest.mark.parametrize("kl_estimator", ["k1", "k2", "k3"])
+def test_policy_losses_have_the_gradient_of_finite_differences(surrogate: str, correction: str, kl_estimator: str) -> None:
+    # Away from the corners of clip and band. CISPO holds its ratio: the slow form keeps that of the middle while log pi moves.
+    options = {
+        "surrogate": surrogate, "correction": correction, "kl_estimator": kl_estimator, "kl_coefficient": 0.3, "dual_clip": 3.0,
+        "clip_low": 0.2, "clip_high": 0.28, "entropy_coefficient": 0.0,
+    }  # fmt: skip
+    policy = [[-0.7, -0.6, -2.0], [-0.6, -1.0]]
+    case = Case(
+        lengths=[3, 2],
+        group_ids=[1, 1],
+        outcomes=[1.0, 0.0],
+        prompt_lengths=[1, 2],
+        numbers=[policy, [[-1, -0.5, -2], [-0.3, -1.2]], [[-1.2, -0.4, -4], [-0.3, -1.1]], [[1, -1, 0.5], [2, -0.5]],
+                 [[-1, -1, -1], [-1, -1]], [[0, 0, 0], [0, 0]]],
+    )  # fmt: skip
+    moving = case.matrix(policy).requires_grad_()
+    fast_loss(case, options, "sequences", policy=moving).loss.backward()
+    assert moving.grad is not None
+    gradient = case.rows_of(moving.grad)
+    step = 1e-6
+    for i, row in enumerate(policy):
+        for t in range(len(row)):
+            ends = []
+            for sign in (1, -1):
+                moved = [list(values) for values in policy]
+                moved[i][t] += sign * step
+                if surrogate == "cispo":
+                    ends.append(held_cispo_loss(case, options, moved))
+                else:
+                    changed = replace(case, numbers=[moved, *case.numbers[1:]])
+                    ends.append(slow_loss(changed, options, "sequences"))
+            assert gradient[i][t] == pytest.approx((ends[0] - ends[1]) / (2 * step), abs=1e-7)
+
+
+def held_cispo_loss(case: Case, options: dict[str, Any], moved: list[list[float]]) -> float:
+    """The slow CISPO loss with the ratios of the unmoved policy."""
+    policy, proximal, behaviour, advantage, reference, _ = case.numbers
+    total = 0.0
+    for i, row in enumerate(moved):
+        for t, logprob in enumerate(row):
+            weight = slow.importance_weight(proximal[i], behaviour[i], t, correction=options["correction"], cap=2.0, band=(0.5, 2.0))
+            held = math.exp(policy[i][t] - proximal[i][t])
+            term = slow.cispo_surrogate(logprob, held, advantage[i][t], options["clip_low"], options["clip_high"])
+            kl = options["kl_coefficient"] * slow.token_kl(logprob, reference[i][t], options["kl_estimator"])
+            total += slow.share(case.lengths, case.group_ids, i, "sequences") * (weight * term + kl)
+    return total

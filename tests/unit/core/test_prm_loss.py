@@ -7,9 +7,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from golden import slow_reference as slow
 from oprime.core.implicit_reward import sequence_scores, token_process_rewards
-from oprime.core.prm_loss import mean_outcome_cross_entropy, outcome_cross_entropy, pairwise_accuracies, sign_matches
+from oprime.core.prm_loss import (
+    PairLoss,
+    mean_outcome_cross_entropy,
+    outcome_cross_entropy,
+    pair_losses,
+    pair_statistics,
+    pairwise_accuracies,
+    sign_matches,
+)
 from oprime.core.token_rows import response_matrix
+from random_batches import Case, cases
 
 close = torch.testing.assert_close
 BETA = 0.05
@@ -60,6 +70,83 @@ def test_a_confident_mistake_keeps_its_gradient() -> None:
     assert loss.item() == pytest.approx(200.0)
     assert score.grad is not None
     assert score.grad.item() == pytest.approx(-1.0)
+
+
+GROUP = torch.tensor([7, 7, 7, 7])
+PAIR_LOSSES: tuple[PairLoss, ...] = ("dpo", "bon_acc", "bon_rm")
+
+
+@pytest.mark.parametrize(
+    ("loss", "weights", "total"),
+    [("dpo", [1, 1, 1, 1], 4 * 0.625757), ("bon_acc", [4, 0.5, 4, 0.5], 5.632857), ("bon_rm", [4, 0.0625, 1.6875, 0.5], 3.860007)],
+)
+def test_pair_losses_of_the_worked_example(loss: PairLoss, weights: list[float], total: float) -> None:
+    statistics = pair_statistics(loss, SCORES, OUTCOMES, GROUP)
+    close(statistics.weights, double(*weights))
+    losses = pair_losses(SCORES, OUTCOMES, statistics)
+    close(losses / statistics.weights, double(0.602653, 0.620957, 0.649159, 0.630258), atol=1e-6, rtol=0)
+    # The released port adds them up; the step's loss here is their mean.
+    assert losses.sum().item() == pytest.approx(total, abs=4e-6)
+
+
+def test_fractional_outcomes_are_compared_with_lower_ones_above_a_half_and_with_higher_ones_below() -> None:
+    # 0.6 is compared with 0.3 and 0.1, 0.3 with 0.6; 0.5 says neither and sends no gradient.
+    scores = double(1, 2, 4, 8).requires_grad_()
+    outcomes = double(0.6, 0.3, 0.1, 0.5)
+    statistics = pair_statistics("dpo", scores, outcomes, GROUP)
+    assert statistics.others[:3].tolist() == [pytest.approx((2 + 4 + 8) / 3), pytest.approx((1 + 8) / 2), pytest.approx((1 + 2 + 8) / 3)]
+    pair_losses(scores, outcomes, statistics).sum().backward()
+    assert scores.grad is not None
+    assert scores.grad[0] < 0 < scores.grad[1]
+    assert scores.grad[3] == 0
+
+
+def test_without_opponents_a_rollout_is_compared_with_0() -> None:
+    statistics = pair_statistics("dpo", double(3, 5), double(1, 1), torch.tensor([1, 1]))
+    assert statistics.others.tolist() == [0, 0]
+
+
+def test_the_other_side_of_a_pair_gets_no_gradient_from_it() -> None:
+    scores = SCORES.clone().requires_grad_()
+    statistics = pair_statistics("bon_rm", scores, OUTCOMES, GROUP)
+    assert not statistics.others.requires_grad
+    assert not statistics.weights.requires_grad
+
+
+@pytest.mark.parametrize("loss", PAIR_LOSSES)
+@settings(deadline=None, max_examples=40)
+@given(case=cases(smallest_group=1))
+def test_pair_losses_equal_their_slow_implementation(loss: PairLoss, case: Case) -> None:
+    scores = [sum(row) for row in case.numbers[0]]
+    ours = pair_losses(
+        double(*scores), case.outcome_rewards, pair_statistics(loss, double(*scores), case.outcome_rewards, case.ids)
+    ).tolist()
+    for i, score in enumerate(scores):
+        expected = slow.pair_loss(score, case.outcomes[i], slow.pair_other(scores, case.outcomes, case.group_ids, i))
+        if loss != "dpo":
+            expected *= slow.best_of_k_weight(case.outcomes if loss == "bon_acc" else scores, case.group_ids, i)
+        assert ours[i] == pytest.approx(expected, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(case=cases(smallest_group=1))
+def test_cross_entropy_equals_its_slow_implementation(case: Case) -> None:
+    scores = [sum(row) for row in case.numbers[0]]
+    ours = outcome_cross_entropy(double(*scores), case.outcome_rewards).tolist()
+    assert ours == pytest.approx([slow.cross_entropy(*pair) for pair in zip(scores, case.outcomes, strict=True)])
+
+
+@pytest.mark.parametrize("loss", ["ce", *PAIR_LOSSES])
+def test_prm_losses_have_the_gradient_of_finite_differences(loss: str) -> None:
+    outcomes = double(1, 0, 0.3, 0.6)
+    # The statistics are gathered before the update: they do not move with the log-probs.
+    statistics = None if loss == "ce" else pair_statistics(loss, SCORES, outcomes, GROUP)  # pyright: ignore[reportArgumentType]
+
+    def mean_loss(prm_logprobs: torch.Tensor) -> torch.Tensor:
+        scores = sequence_scores(token_process_rewards(prm_logprobs, torch.zeros_like(Q), IS_RESPONSE, BETA), IS_RESPONSE)
+        return (outcome_cross_entropy(scores, outcomes) if statistics is None else pair_losses(scores, outcomes, statistics)).mean()
+
+    assert torch.autograd.gradcheck(mean_loss, Q.clone().requires_grad_())
 
 
 @settings(deadline=None, max_examples=40)

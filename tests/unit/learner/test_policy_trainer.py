@@ -6,18 +6,22 @@ import torch
 
 from oprime.core.token_rows import token_rows
 from oprime.core.types import Batch, ScoredBatch
+from oprime.lm.frozen import FrozenModel
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.runtime.settings import AlgorithmSection
+from oprime_learner.batch_advantages import batch_advantages
 from oprime_learner.config import LearnerSection
-from oprime_learner.policy_trainer import PolicyTrainer, batch_advantages
+from oprime_learner.policy_trainer import PolicyTrainer
 from plain_engine import PlainEngine
 from tiny_models import batch_of, tiny_model
 
 
-def trainer(**settings: object) -> tuple[PolicyTrainer, PlainEngine]:
+def trainer(algorithm: AlgorithmSection | None = None, **settings: object) -> tuple[PolicyTrainer, PlainEngine]:
     section = LearnerSection.model_validate({"learning_rate": 1e-3, "micro_batch_rollouts": 5, **settings})
     engine = PlainEngine(TokenLogprobModel(tiny_model(), chunk_tokens=7))
-    return PolicyTrainer(engine, AlgorithmSection(), section, pad_id=0, total_steps=10), engine
+    # A reference of its own weights, so that the KL is not 0.
+    reference = FrozenModel(tiny_model(seed=1), chunk_tokens=7) if algorithm and algorithm.kl_coefficient else None
+    return PolicyTrainer(engine, algorithm or AlgorithmSection(), section, pad_id=0, total_steps=10, reference=reference), engine
 
 
 def scored(batch: Batch) -> ScoredBatch:
@@ -70,6 +74,90 @@ def test_micro_batches_change_nothing(micro_batch_rollouts: int, updates_per_bat
     assert other["policy_gradient_norm"] == pytest.approx(one["policy_gradient_norm"], rel=1e-4)
     for (name, first), (_, second) in zip(whole_engine.weights(), split_engine.weights(), strict=True):
         torch.testing.assert_close(first, second, atol=1e-4, rtol=0, msg=name)
+
+
+ALGORITHMS = [
+    {"estimator": "rloo", "loo": "released"},
+    {"estimator": "reinforce"},
+    {"estimator": "grpo"},
+    {"estimator": "prm_value"},
+    {"process_weight": 0.0},
+    {"estimator": "grpo", "process_weight": 0.0},
+    {"granularity": "sequence"},
+    {"process_normalisation": "per_rank", "normalisation_chunks": 3},
+    {"process_normalisation": "none"},
+    {"policy_loss": "cispo"},
+    {"dual_clip": 3.0, "clip_high": 0.28},
+    {"correction": "sequence"},
+    {"correction": "band"},
+    {"correction": "none"},
+    {"kl_coefficient": 0.1, "kl_estimator": "k2"},
+    {"kl_coefficient": 0.1, "kl_in": "reward", "kl_estimator": "k1"},
+    {"aggregation": "sequences"},
+    {"aggregation": "groups"},
+]
+
+
+@pytest.mark.parametrize("options", ALGORITHMS, ids=str)
+@pytest.mark.parametrize("updates_per_batch", [1, 3])
+def test_with_every_algorithm_micro_batches_change_nothing(options: dict[str, object], updates_per_batch: int) -> None:
+    algorithm = AlgorithmSection.model_validate(options)
+    batch = scored(batch_of(1))
+    whole, whole_engine = trainer(algorithm, micro_batch_rollouts=100, updates_per_batch=updates_per_batch)
+    split, split_engine = trainer(algorithm, micro_batch_rollouts=1, updates_per_batch=updates_per_batch)
+    one, other = whole.process(batch), split.process(batch)
+    assert sorted(one) == sorted(other)
+    assert {name: other[name] for name in one} == pytest.approx(one, rel=1e-3, abs=2e-5)
+    for (name, first), (_, second) in zip(whole_engine.weights(), split_engine.weights(), strict=True):
+        torch.testing.assert_close(first, second, atol=1e-4, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("kl_in", ["loss", "reward"])
+@pytest.mark.parametrize("estimator", ["rloo", "reinforce", "grpo", "prm_value"])
+def test_a_kl_coefficient_acts_under_every_estimator(estimator: str, kl_in: str) -> None:
+    free = AlgorithmSection.model_validate({"estimator": estimator})
+    held = free.model_copy(update={"kl_coefficient": 0.5, "kl_in": kl_in})
+    batch = scored(batch_of(1))
+    engines = []
+    for algorithm in (free, held):
+        policy, engine = trainer(algorithm)
+        metrics = policy.process(batch)
+        assert ("reference_kl_nats" in metrics) == (algorithm is held)
+        engines.append(dict(engine.weights()))
+    apart = max(float((engines[0][name] - engines[1][name]).abs().max()) for name in engines[0])
+    assert apart > 1e-5
+
+
+def test_in_the_reward_the_kl_of_each_rollout_is_its_own() -> None:
+    algorithm = AlgorithmSection(kl_coefficient=0.5, kl_in="reward", kl_estimator="k1")
+    policy, engine = trainer(algorithm)
+    batch = batch_of(1)
+    reference = PlainEngine(TokenLogprobModel(tiny_model(seed=1), chunk_tokens=7))
+    kl = logprob_sums(engine, batch) - logprob_sums(reference, batch)
+    expected = torch.tensor([one.outcome_reward for one in batch.rollouts]) - 0.5 * kl
+    parts = policy._parts(scored(batch))
+    rewards, _ = policy._outcome_rewards(scored(batch), parts, [policy._given(part, 1) for part in parts])
+    torch.testing.assert_close(rewards.float(), expected, atol=1e-4, rtol=0)
+
+
+def test_a_kl_without_a_reference_is_refused() -> None:
+    section = LearnerSection()
+    engine = PlainEngine(TokenLogprobModel(tiny_model(), chunk_tokens=7))
+    with pytest.raises(ValueError, match=r"kl_coefficient \(0.1\) needs a reference model"):
+        PolicyTrainer(engine, AlgorithmSection(kl_coefficient=0.1), section, pad_id=0, total_steps=1)
+
+
+def test_granularity_and_normalisation_change_the_advantages() -> None:
+    batch = scored(batch_of(1))
+    by_setting = {
+        name: torch.cat(batch_advantages(batch, AlgorithmSection.model_validate(options)).per_rollout)
+        for name, options in {
+            "default": {}, "sequence": {"granularity": "sequence"}, "per rank": {"process_normalisation": "per_rank"},
+            "none": {"process_normalisation": "none"}, "released": {"loo": "released"},
+        }.items()
+    }  # fmt: skip
+    for name, values in by_setting.items():
+        assert name in ("default", "released") or not torch.allclose(values, by_setting["default"], atol=1e-3), name
 
 
 def test_metrics_tell_the_mismatch_between_sampler_and_learner() -> None:

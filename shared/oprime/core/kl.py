@@ -1,0 +1,41 @@
+"""Estimates of KL(policy, reference) from the tokens that were sampled."""
+
+from typing import Literal
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from oprime.core.importance import exp_of_log_ratio
+from oprime.core.masked import masked_sum
+
+KlEstimator = Literal["k1", "k2", "k3"]
+
+
+def token_kl(
+    policy_logprobs: Float[Tensor, "rollout token"],
+    reference_logprobs: Float[Tensor, "rollout token"],
+    is_response: Bool[Tensor, "rollout token"],
+    *,
+    estimator: KlEstimator,
+) -> Float[Tensor, "rollout token"]:
+    """Nats per response token; 0 outside. With d = log pi - log pi_ref: k1 = d; k2 = d^2 / 2; k3 = exp(-d) - 1 + d.
+
+    All three estimate the same KL. As a loss their gradients differ: k1's is 0 on average, k2's is that of the KL.
+    """
+    difference = (policy_logprobs - reference_logprobs).where(is_response, 0.0)
+    if estimator == "k1":
+        return difference
+    if estimator == "k2":
+        return 0.5 * difference.square()
+    return exp_of_log_ratio(-difference) - 1 + difference
+
+
+def outcome_rewards_less_kl(
+    outcome_rewards: Float[Tensor, " rollout"],
+    kl: Float[Tensor, "rollout token"],
+    is_response: Bool[Tensor, "rollout token"],
+    *,
+    coefficient: float,
+) -> Float[Tensor, " rollout"]:
+    """KL in the reward: r_o - coefficient * sum_t KL_t, which every estimator then treats as the outcome reward."""
+    return outcome_rewards - coefficient * masked_sum(kl, is_response)
