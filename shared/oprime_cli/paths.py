@@ -25,7 +25,7 @@ def absolute_paths(config: RunConfig) -> RunConfig:
         "tasks": config.tasks.model_copy(update={"train": local(config.tasks.train), "heldout": local(config.tasks.heldout)}),
         "queue": config.queue.model_copy(update={"password_file": password.absolute() if password else None}),
         "store": config.store.model_copy(update={"url": local(config.store.url)}),
-        "prm": config.prm.model_copy(update={"initial_model": model(config.prm.initial_model)}),
+        "prm": config.prm.model_copy(update={name: model(getattr(config.prm, name)) for name in ("initial_model", "reference_model")}),
         "gateway": config.gateway.model_copy(update={"api_keys_file": keys.absolute() if keys else None}),
     }
     if config.sft is not None:

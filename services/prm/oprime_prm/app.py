@@ -49,7 +49,6 @@ class Models:
 
     engine: DeepSpeedEngine
     prm: ImplicitPrm
-    reference: FrozenModel
     serving: ServingPrm | None
     """On rank 0."""
     tokenizer: PreTrainedTokenizerBase
@@ -206,13 +205,7 @@ def exhaust(weights: Iterator[tuple[str, Tensor]]) -> None:
 def build_models(settings: PrmSettings) -> Models:
     path = settings.prm.initial_model or settings.model.path
     tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
-    if settings.prm.initial_model:
-        difference = same_tokenizer(tokenizer, load_tokenizer(path, trust_remote_code=settings.model.trust_remote_code))
-        if difference is not None:
-            raise SettingsError(
-                f"prm.initial_model ({path}) has another tokenizer than model.path ({settings.model.path}): {difference}; "
-                "the PRM scores the policy's own tokens, so both must share one"
-            )
+    _require_the_same_tokenizer(settings, tokenizer)
     model = load_causal_lm(
         path,
         attention=settings.model.attention,
@@ -221,10 +214,12 @@ def build_models(settings: PrmSettings) -> Models:
     )
     longest = int(model.config.max_position_embeddings)
     engine = DeepSpeedEngine(TokenLogprobModel(model, settings.prm.logprob_chunk_tokens), settings.prm, dtype=settings.model.dtype)
-    reference = _frozen(settings, path, engine)
+    own_reference = settings.prm.reference == "sft"
+    # Where the policy is the reference, only requests need a frozen one: it has sampled no log-probs for them.
+    reference = _frozen(settings, settings.prm.reference_model or path, engine) if own_reference or engine.rank == 0 else None
     pad_id = pad_token_id(tokenizer)
     serving = None
-    if engine.rank == 0:
+    if engine.rank == 0 and reference is not None:
         serving = ServingPrm(
             _frozen(settings, path, engine),
             reference,
@@ -234,14 +229,26 @@ def build_models(settings: PrmSettings) -> Models:
         )
     return Models(
         engine=engine,
-        prm=ImplicitPrm(engine, reference, settings.prm, pad_id=pad_id, total_steps=settings.run.steps),
-        reference=reference,
+        prm=ImplicitPrm(engine, reference if own_reference else None, settings.prm, pad_id=pad_id, total_steps=settings.run.steps),
         serving=serving,
         tokenizer=tokenizer,
         end_id=end_token_ids(tokenizer, settings.model.path)[0],
         longest=longest,
         store=StoreWeights(str(settings.run.folder / "prm_weights"), template=model_directory(path), dtype=settings.model.dtype),
     )
+
+
+def _require_the_same_tokenizer(settings: PrmSettings, tokenizer: PreTrainedTokenizerBase) -> None:
+    for setting in ("initial_model", "reference_model"):
+        path: str = getattr(settings.prm, setting)
+        if not path:
+            continue
+        difference = same_tokenizer(tokenizer, load_tokenizer(path, trust_remote_code=settings.model.trust_remote_code))
+        if difference is not None:
+            raise SettingsError(
+                f"prm.{setting} ({path}) has another tokenizer than model.path ({settings.model.path}): {difference}; "
+                "PRM and reference score the policy's own tokens, so all must share one"
+            )
 
 
 def _frozen(settings: PrmSettings, path: str, engine: DeepSpeedEngine) -> FrozenModel:

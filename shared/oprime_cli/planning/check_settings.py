@@ -19,10 +19,13 @@ def settings_problems(config: RunConfig) -> Problems:
     """All contradictions that the settings alone show."""
     checks: tuple[Callable[[RunConfig], Problems], ...] = (
         _group_size,
+        _single_rollouts_pass_the_filter,
         _updates_divide_batch,
         _ranks_get_rollouts,
         _versions_kept,
         _process_rewards_exist,
+        _pair_losses_have_pairs,
+        _policy_reference_needs_temperature_1,
         _batch_fits_live_groups,
         _offload_needs_zero,
         _attention_fits_dtype,
@@ -37,13 +40,30 @@ def settings_problems(config: RunConfig) -> Problems:
 
 
 def _group_size(config: RunConfig) -> Problems:
-    size = config.sampling.group_size
-    if config.algorithm.estimator != "rloo" or size >= 2:
+    size, algorithm = config.sampling.group_size, config.algorithm
+    if not algorithm.needs_siblings or size >= 2:
         return []
     return [
-        f'sampling.group_size = {size} with algorithm.estimator = "rloo": rollouts are compared with their siblings, so K must be at least '
-        "2; set sampling.group_size=4"
+        f'sampling.group_size = {size} with algorithm.estimator = "{algorithm.estimator}": rollouts are compared with their siblings, so K '
+        "must be at least 2; set sampling.group_size=4, or algorithm.estimator=reinforce"
     ]
+
+
+def _single_rollouts_pass_the_filter(config: RunConfig) -> Problems:
+    chosen = config.coordinator.filter
+    if config.sampling.group_size > 1 or config.algorithm.needs_siblings or not chosen.enabled:
+        return []
+    if chosen.drop_zero_variance:
+        return [
+            "sampling.group_size = 1 with coordinator.filter.drop_zero_variance = true: one rollout has no variance, so no group would "
+            "pass; set coordinator.filter.drop_zero_variance=false"
+        ]
+    if chosen.low > 0 and chosen.high < 1:
+        return [
+            f"sampling.group_size = 1 with coordinator.filter.low = {chosen.low:g} and coordinator.filter.high = {chosen.high:g}: a "
+            "rollout that is right or wrong would never pass; set coordinator.filter.enabled=false"
+        ]
+    return []
 
 
 def _updates_divide_batch(config: RunConfig) -> Problems:
@@ -78,11 +98,44 @@ def _versions_kept(config: RunConfig) -> Problems:
 
 
 def _process_rewards_exist(config: RunConfig) -> Problems:
-    if config.algorithm.process_weight == 0 or config.prm.update != "offline" or config.prm.initial_model:
+    prm = config.prm
+    if config.algorithm.process_weight == 0 or prm.update != "offline" or prm.reference == "policy":
+        return []
+    start = prm.initial_model or config.model.path
+    if (prm.reference_model or start) != start:
         return []
     return [
-        'algorithm.process_weight > 0 with prm.update = "offline" and no prm.initial_model: a PRM that never leaves its reference rewards '
-        "nothing; set prm.initial_model, prm.update=double_forward, or algorithm.process_weight=0"
+        f'prm.update = "offline" with algorithm.process_weight > 0 and a PRM that starts as its own reference ({start}): it would reward '
+        "nothing; name a trained PRM in prm.initial_model and the model that it was trained from in prm.reference_model, or use "
+        "prm.update=double_forward, or algorithm.process_weight=0"
+    ]
+
+
+def _pair_losses_have_pairs(config: RunConfig) -> Problems:
+    loss, update = config.prm.loss, config.prm.update
+    if loss == "ce":
+        return []
+    problems: Problems = []
+    if update != "reverse":
+        problems.append(
+            f'prm.loss = "{loss}" with prm.update = "{update}": a pair loss compares with scores from before the update, which only '
+            '"reverse" gathers; use prm.update=reverse, or prm.loss=ce'
+        )
+    if config.sampling.group_size < 2:
+        problems.append(
+            f'prm.loss = "{loss}" with sampling.group_size = {config.sampling.group_size}: there are no siblings to pair; '
+            "set sampling.group_size=4, or prm.loss=ce"
+        )
+    return problems
+
+
+def _policy_reference_needs_temperature_1(config: RunConfig) -> Problems:
+    temperature = config.sampling.temperature
+    if config.prm.reference != "policy" or temperature == 1:
+        return []
+    return [
+        f'prm.reference = "policy" with sampling.temperature = {temperature:g}: the log-probs of the rollouts are those after '
+        "temperature, the PRM's are not; set sampling.temperature=1, or prm.reference=sft"
     ]
 
 

@@ -77,17 +77,24 @@ def _check_models(plan: Plan) -> None:
     policy, problems = _model("model.path", plan.config.model.path)
     plan.problems += problems
     plan.policy = plan.prm = policy
-    initial = plan.config.prm.initial_model
-    if initial:
-        plan.prm, problems = _model("prm.initial_model", initial)
-        plan.problems += problems
-        if policy is not None and plan.prm is not None and not same_tokenizer(locate(plan.config.model.path), locate(initial)):
-            plan.problems.append(
-                f"prm.initial_model = {initial} has another tokenizer than model.path = {plan.config.model.path}: the PRM judges the "
-                "policy's tokens, so both must have the same one"
-            )
+    if plan.config.prm.initial_model:
+        plan.prm = _other_model(plan, "prm.initial_model", plan.config.prm.initial_model)
+    if plan.config.prm.reference_model:
+        _other_model(plan, "prm.reference_model", plan.config.prm.reference_model)
     if policy is not None:
         plan.problems += check_machine.generator_problems(plan.config, policy, plan.devices)
+
+
+def _other_model(plan: Plan, setting: str, name: str) -> ModelFacts | None:
+    """A model that scores the policy's tokens."""
+    model, problems = _model(setting, name)
+    plan.problems += problems
+    if plan.policy is not None and model is not None and not same_tokenizer(locate(plan.config.model.path), locate(name)):
+        plan.problems.append(
+            f"{setting} = {name} has another tokenizer than model.path = {plan.config.model.path}: the PRM judges the "
+            "policy's tokens, so both must have the same one"
+        )
+    return model
 
 
 def _model(setting: str, name: str) -> tuple[ModelFacts | None, list[str]]:
@@ -127,7 +134,7 @@ def memory_of(plan: Plan, policy: ModelFacts, prm: ModelFacts) -> dict[str, esti
     return {
         "generator": estimate.generator_memory(plan.config, policy, gpu_bytes=gpu_bytes),
         "prm": estimate.trainer_memory(plan.config, plan.config.prm, prm, reference=True),
-        "learner": estimate.trainer_memory(plan.config, plan.config.learner, policy, reference=False),
+        "learner": estimate.trainer_memory(plan.config, plan.config.learner, policy, reference=plan.config.algorithm.kl_coefficient > 0),
     }
 
 

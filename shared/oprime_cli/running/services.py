@@ -68,6 +68,6 @@ def environment(config: RunConfig, service: str, devices: Devices, *, serve_only
 
 def needs_no_hub(config: RunConfig) -> bool:
     """Whether models and tasks are all files of this machine."""
-    models = [config.model.path, *([config.prm.initial_model] if config.prm.initial_model else [])]
+    models = [config.model.path, *(name for name in (config.prm.initial_model, config.prm.reference_model) if name)]
     tasks = (config.tasks.train, config.tasks.heldout)
     return all(Path(model).is_dir() for model in models) and not any(source.startswith("hf://") for source in tasks)

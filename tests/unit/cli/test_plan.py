@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from oprime.runtime.errors import SettingsError
 from oprime_cli.main import main
 from oprime_cli.planning import check_machine
 from oprime_cli.planning.check_settings import settings_problems
@@ -41,7 +42,8 @@ def test_a_good_plan_has_no_problems(make_config: MakeConfig) -> None:
         ("learner.updates_per_batch=3", r"groups_per_batch = 8 .*learner.updates_per_batch = 3.*set coordinator.groups_per_batch=9"),
         ("prm.updates_per_batch=5", r"groups_per_batch = 8 .*prm.updates_per_batch = 5.*set coordinator.groups_per_batch=10"),
         ("staleness.max_staleness=3", r"store.keep_versions = 4 is below .* = 5.*set store.keep_versions=5"),
-        ("prm.update=offline", r"never leaves its reference.*set prm.initial_model"),
+        ("prm.update=offline", r"it would reward nothing; name a trained PRM in prm.initial_model"),
+        ("prm.loss=dpo", r'prm.loss = "dpo" with prm.update = "double_forward".*use prm.update=reverse, or prm.loss=ce'),
         ("coordinator.max_live_groups=4", r"max_live_groups = 4 is below coordinator.groups_per_batch = 8"),
         ("learner.offload_optimizer=true", r"learner.zero_stage = 0.*set learner.zero_stage=1"),
         ("prm.ranks=33", r"prm.ranks = 33 is more than the 32 rollouts"),
@@ -64,9 +66,76 @@ def _matches(pattern: str, text: str) -> bool:
     return re.search(pattern, text) is not None
 
 
-def test_an_offline_prm_is_fine_with_a_model_of_its_own_or_without_process_rewards(make_config: MakeConfig) -> None:
-    assert settings_problems(make_config("prm.update=offline", "prm.initial_model=other")) == []
-    assert settings_problems(make_config("prm.update=offline", "algorithm.process_weight=0")) == []
+def test_an_offline_prm_needs_a_reference_of_its_own_unless_nobody_wants_its_rewards(make_config: MakeConfig) -> None:
+    offline = "prm.update=offline"
+    assert settings_problems(make_config(offline, "prm.initial_model=trained", "prm.reference_model=start")) == []
+    assert settings_problems(make_config(offline, "prm.reference=policy")) == []
+    assert settings_problems(make_config(offline, "algorithm.process_weight=0")) == []
+    assert len(settings_problems(make_config(offline, "prm.initial_model=trained"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("sampling.group_size=1", "algorithm.estimator=grpo"), r'estimator = "grpo".*algorithm.estimator=reinforce'),
+        (("sampling.group_size=1", "algorithm.estimator=reinforce"), r"would never pass; set coordinator.filter.enabled=false"),
+        (
+            ("sampling.group_size=1", "algorithm.estimator=reinforce", "coordinator.filter.drop_zero_variance=true"),
+            r"one rollout has no variance",
+        ),
+        (
+            (
+                "sampling.group_size=1",
+                "algorithm.estimator=reinforce",
+                "coordinator.filter.enabled=false",
+                "prm.loss=bon_rm",
+                "prm.update=reverse",
+            ),
+            r'prm.loss = "bon_rm" with sampling.group_size = 1',
+        ),
+        (
+            ("prm.reference=policy", "sampling.temperature=0.7"),
+            r"sampling.temperature = 0.7.*set sampling.temperature=1, or prm.reference=sft",
+        ),
+        (("prm.loss=bon_acc", "prm.update=offline", "prm.initial_model=a", "prm.reference_model=b"), r"use prm.update=reverse"),
+    ],
+)
+def test_settings_that_need_each_other_are_checked_together(make_config: MakeConfig, overrides: tuple[str, ...], said: str) -> None:
+    problems = settings_problems(make_config(*overrides))
+    assert len(problems) == 1, problems
+    assert _matches(said, problems[0])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("prm.loss=dpo", "prm.update=reverse"),
+        ("prm.reference=policy",),
+        ("sampling.group_size=1", "algorithm.estimator=reinforce", "coordinator.filter.enabled=false"),
+        ("algorithm.estimator=prm_value", "algorithm.policy_loss=cispo", "algorithm.correction=band", "algorithm.aggregation=groups"),
+        ("algorithm.kl_coefficient=0.01", "algorithm.kl_in=reward", "algorithm.dual_clip=3"),
+    ],
+)
+def test_combinations_that_fit_are_accepted(make_config: MakeConfig, overrides: tuple[str, ...]) -> None:
+    assert settings_problems(make_config(*overrides)) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("algorithm.estimator=prm_value", "algorithm.granularity=sequence"), "set algorithm.granularity=token"),
+        (("algorithm.estimator=prm_value", "algorithm.process_discount=0.9"), "set algorithm.process_discount=1"),
+        (("algorithm.dual_clip=0.5",), r"dual_clip \(0.5\) must be above 1"),
+        (("algorithm.dual_clip=3", "algorithm.policy_loss=cispo"), "set algorithm.dual_clip=0"),
+        (("algorithm.process_weight=0", "algorithm.outcome_weight=0"), "nothing to learn from"),
+        # They need a critic or a greedy rollout, which no service offers.
+        (("algorithm.estimator=ppo",), "'rloo', 'reinforce', 'grpo' or 'prm_value'"),
+        (("algorithm.estimator=remax",), "'rloo', 'reinforce', 'grpo' or 'prm_value'"),
+    ],
+)
+def test_an_algorithm_that_contradicts_itself_is_refused_at_once(make_config: MakeConfig, overrides: tuple[str, ...], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        make_config(*overrides)
 
 
 def test_two_services_cannot_share_a_port(make_config: MakeConfig) -> None:
@@ -111,7 +180,9 @@ def test_the_prm_needs_the_policys_tokenizer(make_config: MakeConfig, tmp_path: 
     write_model(tmp_path / "same")
     write_model(tmp_path / "other", tokenizer=other)
     assert plan_of(make_config(f"prm.initial_model={tmp_path}/same")).problems == []
-    assert any("another tokenizer" in problem for problem in plan_of(make_config(f"prm.initial_model={tmp_path}/other")).problems)
+    for setting in ("initial_model", "reference_model"):
+        problems = plan_of(make_config(f"prm.{setting}={tmp_path}/other")).problems
+        assert any(f"prm.{setting}" in problem and "another tokenizer" in problem for problem in problems)
 
 
 def test_sequences_must_fit_the_models_positions(make_config: MakeConfig) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from oprime.core.token_rows import ragged, token_rows
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime_prm.config import PrmSection
@@ -15,7 +16,7 @@ from tiny_models import batch_of, tiny_model
 def implicit_prm(**settings: object) -> ImplicitPrm:
     section = PrmSection.model_validate({"learning_rate": 1e-2, "beta": 0.5, "micro_batch_rollouts": 5, **settings})
     engine = PlainEngine(TokenLogprobModel(tiny_model(), chunk_tokens=7), gradient_clip=section.gradient_clip)
-    reference = FrozenModel(tiny_model(), chunk_tokens=7)
+    reference = FrozenModel(tiny_model(), chunk_tokens=7) if section.reference == "sft" else None
     return ImplicitPrm(engine, reference, section, pad_id=0, total_steps=10)
 
 
@@ -93,3 +94,56 @@ def test_rewards_are_beta_times_the_log_ratio() -> None:
         prm._settings = prm._settings.model_copy(update={"update": "offline", "beta": beta})
     for one, double in zip(small.process(batch).process_rewards, large.process(batch).process_rewards, strict=True):
         torch.testing.assert_close(torch.tensor(2 * one), torch.tensor(double), atol=1e-6, rtol=1e-5)
+
+
+PAIR_LOSSES = ["dpo", "bon_acc", "bon_rm"]
+
+
+@pytest.mark.parametrize("loss", PAIR_LOSSES)
+def test_pair_losses_teach_which_responses_are_right(loss: str) -> None:
+    prm = implicit_prm(loss=loss, update="reverse")
+    batch = batch_of(1)
+    metrics = [prm.process(batch).metrics for _ in range(15)]
+    assert metrics[-1]["prm_loss"] < 0.8 * metrics[0]["prm_loss"]
+    assert metrics[-1]["prm_pairwise_accuracy"] == 1.0
+    assert metrics[-1]["prm_score_mean_right"] > metrics[-1]["prm_score_mean_wrong"]
+
+
+def test_reverse_scores_with_the_version_before_the_update() -> None:
+    prm = implicit_prm(loss="dpo", update="reverse")
+    assert prm.process(batch_of(1)).prm_version == 0
+    assert prm.process(batch_of(2)).prm_version == 1
+
+
+def test_the_first_dpo_loss_compares_scores_of_zero() -> None:
+    assert implicit_prm(loss="dpo", update="reverse").process(batch_of(1)).metrics["prm_loss"] == pytest.approx(np.log(2), abs=1e-5)
+
+
+def test_the_first_best_of_k_loss_is_weighed_by_outcome() -> None:
+    # Two right rollouts of four: weights 4 * 1 and 4 * (1/2)^3; the mean is 2.25.
+    metrics = implicit_prm(loss="bon_acc", update="reverse").process(batch_of(1)).metrics
+    assert metrics["prm_loss"] == pytest.approx(2.25 * np.log(2), abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["ce", *PAIR_LOSSES])
+@pytest.mark.parametrize("reference", ["sft", "policy"])
+@pytest.mark.parametrize("updates_per_batch", [1, 3])
+def test_with_every_loss_and_reference_micro_batches_change_nothing(loss: str, reference: str, updates_per_batch: int) -> None:
+    settings = {"loss": loss, "reference": reference, "update": "reverse", "updates_per_batch": updates_per_batch}
+    whole, split = implicit_prm(micro_batch_rollouts=100, **settings), implicit_prm(micro_batch_rollouts=1, **settings)
+    for step in (1, 2):
+        one, other = whole.process(batch_of(step)), split.process(batch_of(step))
+        assert other.metrics == pytest.approx(one.metrics, rel=1e-3, abs=2e-5)
+        for first, second in zip(one.process_rewards, other.process_rewards, strict=True):
+            np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+def test_with_the_policy_as_reference_a_reward_is_measured_against_the_sampled_log_probs() -> None:
+    batch = batch_of(1)
+    # The test's behaviour log-probs are -1: the reward is beta * (log pi_prm + 1).
+    scored = implicit_prm(update="offline", reference="policy").process(batch)
+    frozen = FrozenModel(tiny_model(), chunk_tokens=7)
+    rollouts = [one.rollout for one in batch.rollouts]
+    rows = token_rows([one.prompt_ids for one in rollouts], [one.response_ids for one in rollouts], pad_id=0)
+    for rewards, logprobs in zip(scored.process_rewards, ragged(frozen.logprobs(rows), rows.is_response), strict=True):
+        np.testing.assert_allclose(rewards, 0.5 * (logprobs.numpy() + 1), atol=1e-5)
