@@ -79,6 +79,15 @@ def test_every_http_route_is_documented() -> None:
     assert [route for route in routes if f"| `{route}` |" not in page] == []
 
 
+def test_every_function_that_the_algorithm_page_names_exists() -> None:
+    page = (ROOT / "docs/algorithm.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+\.py): (\w+)`(?:, `(\w+)`)?", page)
+    assert len(named) > 20
+    core = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "shared/oprime/core").glob("*.py")}
+    functions = [(file, function) for file, *both in named for function in both if function]
+    assert [(file, function) for file, function in functions if f"\ndef {function}(" not in core.get(file, "")] == []
+
+
 def test_generated_protobuf_code_is_up_to_date(tmp_path: Path) -> None:
     sources = [str(path.relative_to(ROOT / "proto")) for path in sorted((ROOT / "proto/oprime_proto/v1").glob("*.proto"))]
     out = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]

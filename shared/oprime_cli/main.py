@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "down": ("oprime_cli.commands.down", "stop a run's services"),
     "status": ("oprime_cli.commands.status", "show services, step and ledger of a run"),
     "sft": ("oprime_cli.commands.sft", "fine-tune the starting model on demonstrations"),
+    "explain": ("oprime_cli.commands.explain", "print the algorithm that a run's settings choose, in words and formulas"),
     "tasks": ("oprime_cli.commands.tasks", "look at and check the tasks of a run"),
     "report": ("oprime_cli.commands.report", "write the report of a run"),
     "ledger": ("oprime_cli.commands.ledger", "account for every rollout of a run"),

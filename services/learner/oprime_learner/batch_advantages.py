@@ -30,10 +30,10 @@ def batch_advantages(scored: ScoredBatch, algorithm: AlgorithmSection, outcome_r
     # One prompt token stands for the prompt: advantages look at responses only.
     is_response = token_rows([[0]] * len(rollouts), [verified.rollout.response_ids for verified in rollouts], pad_id=0).is_response
     raw = response_matrix(scored.process_rewards, is_response, dtype=torch.float64)
-    process = normalised(raw, is_response, algorithm)
     sequence = algorithm.granularity == "sequence"
+    earned = sequence_process_rewards(raw, is_response) if sequence else raw
     rewards = Rewards(
-        process=sequence_process_rewards(process, is_response) if sequence else process,
+        process=normalised(earned, is_response, algorithm),
         rewarded=last_token(is_response) if sequence else is_response,
         outcome=verifier_rewards(scored) if outcome_rewards is None else outcome_rewards,
         is_response=is_response,
@@ -46,7 +46,7 @@ def batch_advantages(scored: ScoredBatch, algorithm: AlgorithmSection, outcome_r
         outcome_weight=algorithm.outcome_weight,
         whiten=algorithm.whiten_advantages,
     )
-    metrics = _metrics(result, is_response) | {"process_return_largest": float(largest_return(raw, is_response))}
+    metrics = _metrics(result, is_response) | {"process_return_largest": float(largest_return(earned, is_response))}
     return BatchAdvantages(per_rollout=[row.float() for row in ragged(result.advantages, is_response)], metrics=metrics)
 
 

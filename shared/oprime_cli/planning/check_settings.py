@@ -18,14 +18,9 @@ LOOPBACK = ("127.", "localhost", "[::1]")
 def settings_problems(config: RunConfig) -> Problems:
     """All contradictions that the settings alone show."""
     checks: tuple[Callable[[RunConfig], Problems], ...] = (
-        _group_size,
-        _single_rollouts_pass_the_filter,
         _updates_divide_batch,
         _ranks_get_rollouts,
         _versions_kept,
-        _process_rewards_exist,
-        _pair_losses_have_pairs,
-        _policy_reference_needs_temperature_1,
         _batch_fits_live_groups,
         _offload_needs_zero,
         _attention_fits_dtype,
@@ -35,6 +30,18 @@ def settings_problems(config: RunConfig) -> Problems:
         _queue_address,
         _gateway_is_guarded,
         _plugins,
+    )
+    return algorithm_problems(config) + [problem for check in checks for problem in check(config)]
+
+
+def algorithm_problems(config: RunConfig) -> Problems:
+    """Contradictions in what is computed, whatever the machine."""
+    checks: tuple[Callable[[RunConfig], Problems], ...] = (
+        _group_size,
+        _single_rollouts_pass_the_filter,
+        _process_rewards_exist,
+        _pair_losses_have_pairs,
+        _policy_reference_needs_temperature_1,
     )
     return [problem for check in checks for problem in check(config)]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from oprime.core.token_rows import token_rows
-from oprime.core.types import Batch, ScoredBatch
+from oprime.core.types import Batch, ScoredBatch, VerifiedGroup
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.runtime.settings import AlgorithmSection
@@ -13,7 +13,7 @@ from oprime_learner.batch_advantages import batch_advantages
 from oprime_learner.config import LearnerSection
 from oprime_learner.policy_trainer import PolicyTrainer
 from plain_engine import PlainEngine
-from tiny_models import batch_of, tiny_model
+from tiny_models import batch_of, tiny_model, verified_rollout
 
 
 def trainer(algorithm: AlgorithmSection | None = None, **settings: object) -> tuple[PolicyTrainer, PlainEngine]:
@@ -158,6 +158,19 @@ def test_granularity_and_normalisation_change_the_advantages() -> None:
     }  # fmt: skip
     for name, values in by_setting.items():
         assert name in ("default", "released") or not torch.allclose(values, by_setting["default"], atol=1e-3), name
+
+
+def test_a_reward_of_the_sequence_is_normalised_as_such() -> None:
+    # Token rewards -1, 1, 1 return at most 2 and their sum is 1: as one reward of the sequence it is divided by 1, not by 2.
+    group = VerifiedGroup(group_id=1, rollouts=tuple(verified_rollout(1, index, 0.5, [9, 9, 9]) for index in range(2)))
+    rewards = (np.array([-1, 1, 1], dtype=np.float32), np.zeros(3, dtype=np.float32))
+    batch = ScoredBatch(batch=Batch(step=1, groups=(group,)), process_rewards=rewards, prm_version=1)
+    algorithm = AlgorithmSection(granularity="sequence", estimator="reinforce", outcome_weight=0, whiten_advantages=False)
+    result = batch_advantages(batch, algorithm)
+    assert result.per_rollout[0].tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+    assert result.metrics["process_return_largest"] == pytest.approx(1.0)
+    by_token = batch_advantages(batch, algorithm.model_copy(update={"granularity": "token"}))
+    assert by_token.per_rollout[0].tolist() == pytest.approx([0.5, 1, 0.5], abs=1e-5)
 
 
 def test_metrics_tell_the_mismatch_between_sampler_and_learner() -> None:
