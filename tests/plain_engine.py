@@ -1,7 +1,10 @@
-"""A TrainEngine of one rank in plain torch: what the DeepSpeed engine must agree with, without its start-up time."""
+"""TrainEngines in plain torch: what the DeepSpeed engine must agree with, without its start-up time."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,14 +12,16 @@ from torch import Tensor
 from oprime.core.token_rows import TokenRows
 from oprime.lm.token_logprobs import TokenLogprobModel
 
+Result = TypeVar("Result")
+
 
 class PlainEngine:
     """AdamW on the sum of the micro-batches' losses."""
 
-    def __init__(self, model: TokenLogprobModel, *, gradient_clip: float = 1.0, weight_decay: float = 0.0) -> None:
+    def __init__(self, model: TokenLogprobModel, *, gradient_clip: float = 1.0, weight_decay: float = 0.0, adam_eps: float = 1e-8) -> None:
         self.model = model
         self._clip = gradient_clip
-        self._optimizer = torch.optim.AdamW(model.causal_lm.parameters(), lr=1.0, weight_decay=weight_decay)
+        self._optimizer = torch.optim.AdamW(model.causal_lm.parameters(), lr=1.0, weight_decay=weight_decay, eps=adam_eps)
 
     @property
     def rank(self) -> int:
@@ -37,11 +42,15 @@ class PlainEngine:
         for index, rows in enumerate(micro_batches):
             if len(rows.input_ids):
                 loss(index, self.model(rows.input_ids, rows.attention_mask, rows.is_response)).backward()
+        self._share_gradients()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         norm = torch.nn.utils.clip_grad_norm_(self.model.causal_lm.parameters(), self._clip)
         self._optimizer.step()
         return float(norm)
+
+    def _share_gradients(self) -> None:
+        """One rank has them all."""
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         yield from ((name, parameter.detach().clone()) for name, parameter in self.model.causal_lm.named_parameters())
@@ -66,3 +75,67 @@ class PlainEngine:
 
     def gather(self, payload: bytes) -> list[bytes] | None:
         return [payload]
+
+
+class Exchange:
+    """Lets threads that play ranks see each other's values."""
+
+    def __init__(self, ranks: int) -> None:
+        self.barrier = threading.Barrier(ranks, timeout=60)
+        self._values: list[Any] = [None] * ranks
+
+    def all(self, rank: int, value: Any) -> list[Any]:
+        """Every rank's value, in rank order."""
+        self._values[rank] = value
+        self.barrier.wait()
+        values = list(self._values)
+        self.barrier.wait()
+        return values
+
+
+class RankedEngine(PlainEngine):
+    """One of several ranks; each is a thread with a model of its own."""
+
+    def __init__(self, model: TokenLogprobModel, exchange: Exchange, rank: int, **options: float) -> None:
+        super().__init__(model, **options)
+        self._exchange, self._rank = exchange, rank
+
+    @property
+    def rank(self) -> int:
+        return self._rank
+
+    @property
+    def world_size(self) -> int:
+        return self._exchange.barrier.parties
+
+    def _share_gradients(self) -> None:
+        own = [parameter.grad for parameter in self.model.causal_lm.parameters()]
+        zeros = [torch.zeros_like(parameter) for parameter in self.model.causal_lm.parameters()]
+        every = self._exchange.all(self._rank, [zero if grad is None else grad.clone() for grad, zero in zip(own, zeros, strict=True)])
+        for parameter, gradients in zip(self.model.causal_lm.parameters(), zip(*every, strict=True), strict=True):
+            parameter.grad = torch.stack(gradients).sum(0)
+
+    def broadcast(self, payload: bytes | None) -> bytes:
+        return self._exchange.all(self._rank, payload)[0]
+
+    def all_sum(self, values: Tensor) -> Tensor:
+        return torch.stack(self._exchange.all(self._rank, values.clone())).sum(0)
+
+    def all_max(self, values: Tensor) -> Tensor:
+        return torch.stack(self._exchange.all(self._rank, values.clone())).amax(0)
+
+    def gather(self, payload: bytes) -> list[bytes] | None:
+        payloads = self._exchange.all(self._rank, payload)
+        return payloads if self._rank == 0 else None
+
+
+def ranked_engines(models: Sequence[TokenLogprobModel], **options: float) -> list[RankedEngine]:
+    """One rank per model; make the models beforehand, as their seed is the process's."""
+    exchange = Exchange(len(models))
+    return [RankedEngine(model, exchange, rank, **options) for rank, model in enumerate(models)]
+
+
+def on_ranks(workers: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Run every rank's work at once; results in rank order. A rank that fails leaves the others waiting for a minute at most."""
+    with ThreadPoolExecutor(len(workers)) as pool:
+        return [future.result() for future in [pool.submit(worker) for worker in workers]]

@@ -43,6 +43,15 @@ class Settings:
     clip: float = 0.2
     importance_cap: float = 2.0
     normalisation_floor: float = 1e-3
+    estimator: str = "rloo"
+    """rloo, reinforce, grpo or prm_value."""
+    process_weight: float = 1.0
+    prm_update: str = "double_forward"
+    """double_forward, single_forward, reverse or offline."""
+    prm_loss: str = "ce"
+    """ce or dpo (with prm_update reverse)."""
+    reference: str = "sft"
+    """sft or policy."""
     chain: ChainSection = field(default_factory=ChainSection)
 
 
@@ -116,31 +125,82 @@ def sample_batch(settings: Settings, prompts: Prompts, policy: PreTrainedModel, 
     return batch[: settings.groups_per_batch]
 
 
+def prm_scores(settings: Settings, prm, reference_logprobs: list[Tensor], rollouts: list[Rollout]) -> list[Tensor]:
+    """beta * sum of log-ratios of each response (paper, Eq. 3)."""
+    with torch.no_grad():
+        return [
+            settings.beta * (token_logprobs(prm, rollout) - reference).sum()
+            for rollout, reference in zip(rollouts, reference_logprobs, strict=True)
+        ]
+
+
+def prm_loss(settings: Settings, score: Tensor, i: int, rollouts: list[Rollout], scores_before: list[Tensor]) -> Tensor:
+    """Cross-entropy between outcome and sigmoid(score) (paper, Eq. 4), or DPO against the siblings' mean score from before the update."""
+    outcome = rollouts[i].outcome
+    if settings.prm_loss == "ce":
+        return torch.nn.functional.binary_cross_entropy_with_logits(score, torch.tensor(outcome))
+    siblings = [j for j, other in enumerate(rollouts) if other.group == rollouts[i].group]
+    opponents = [scores_before[j] for j in siblings if (rollouts[j].outcome < outcome if outcome > 0.5 else rollouts[j].outcome > outcome)]
+    other = torch.stack(opponents).mean() if opponents else torch.zeros(())
+    return -torch.nn.functional.logsigmoid((score - other) if outcome > 0.5 else (other - score))
+
+
 def update_prm(settings: Settings, prm, optimizer, reference_logprobs: list[Tensor], rollouts: list[Rollout]) -> None:
-    """Cross-entropy between the outcome and sigmoid(beta * sum of log-ratios) (paper, Eq. 4)."""
+    """One optimizer step on the mean loss over all rollouts."""
+    scores_before = prm_scores(settings, prm, reference_logprobs, rollouts)
     optimizer.zero_grad()
-    for rollout, reference in zip(rollouts, reference_logprobs, strict=True):
+    for i, (rollout, reference) in enumerate(zip(rollouts, reference_logprobs, strict=True)):
         score = settings.beta * (token_logprobs(prm, rollout) - reference).sum()
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(score, torch.tensor(rollout.outcome))
-        (loss / len(rollouts)).backward()
+        (prm_loss(settings, score, i, rollouts, scores_before) / len(rollouts)).backward()
     torch.nn.utils.clip_grad_norm_(prm.parameters(), settings.prm_gradient_clip)
     optimizer.step()
 
 
+def process_rewards_of_batch(settings: Settings, prm, optimizer, reference, rollouts: list[Rollout]) -> list[Tensor]:
+    """Update the PRM and score the batch with it, in the order that its mode says (paper, Algorithm 1, lines 7 and 8)."""
+    with torch.no_grad():
+        from_policy = settings.reference == "policy"
+        reference_logprobs = [rollout.behaviour_logprobs if from_policy else token_logprobs(reference, rollout) for rollout in rollouts]
+
+    def score() -> list[Tensor]:
+        with torch.no_grad():
+            pairs = zip(rollouts, reference_logprobs, strict=True)
+            return [settings.beta * (token_logprobs(prm, rollout) - log_reference) for rollout, log_reference in pairs]
+
+    rewards = score()
+    if settings.prm_update != "offline":
+        update_prm(settings, prm, optimizer, reference_logprobs, rollouts)
+    return score() if settings.prm_update == "double_forward" else rewards
+
+
+def to_the_end(rewards: Tensor) -> Tensor:
+    """Sum of the rewards from each token to the last."""
+    return rewards.flip(0).cumsum(0).flip(0)
+
+
+def one_advantage(settings: Settings, i: int, rollouts: list[Rollout], rewards: list[Tensor]) -> tuple[Tensor, float]:
+    """Process and outcome part of one rollout's advantages, by the estimator."""
+    outcome, group = rollouts[i].outcome, [j for j, other in enumerate(rollouts) if other.group == rollouts[i].group]
+    if settings.estimator == "reinforce":  # Eq. 8
+        return to_the_end(rewards[i]), outcome
+    if settings.estimator == "prm_value":  # section 5.4
+        return rewards[i] - rewards[i].cumsum(0), outcome
+    if settings.estimator == "grpo":  # Eq. 7
+        means, outcomes = torch.stack([rewards[j].mean() for j in group]), torch.tensor([rollouts[j].outcome for j in group])
+        process = (rewards[i] - means.mean()) / means.std().clamp(min=1e-4)
+        return to_the_end(process), float((outcome - outcomes.mean()) / outcomes.std().clamp(min=1e-6))
+    siblings = [j for j in group if j != i]  # rloo, Eq. 5
+    baseline = torch.stack([rewards[j].mean() for j in siblings]).mean()
+    return to_the_end(rewards[i] - baseline), outcome - sum(rollouts[j].outcome for j in siblings) / len(siblings)
+
+
 def advantages(settings: Settings, rollouts: list[Rollout], process_rewards: list[Tensor]) -> list[Tensor]:
-    """Leave-one-out advantages of both reward sources, summed (paper, Eq. 5), whitened over all tokens of the batch."""
-    process_returns = [reward.flip(0).cumsum(0).flip(0) for reward in process_rewards]
-    largest = max(float(values.abs().max()) for values in process_returns)
+    """Advantages of both reward sources, summed, and whitened over all tokens of the batch."""
+    largest = max(float(to_the_end(reward).abs().max()) for reward in process_rewards)
     scale = 1.0 if largest < settings.normalisation_floor else largest + 1e-6
-    process_rewards = [reward / scale for reward in process_rewards]
-    means = [reward.mean() for reward in process_rewards]
-    totals = []
-    for i, rollout in enumerate(rollouts):
-        siblings = [j for j, other in enumerate(rollouts) if other.group == rollout.group and j != i]
-        process_baseline = torch.stack([means[j] for j in siblings]).mean()
-        outcome_baseline = sum(rollouts[j].outcome for j in siblings) / len(siblings)
-        process_return = (process_rewards[i] - process_baseline).flip(0).cumsum(0).flip(0)
-        totals.append(process_return + (rollout.outcome - outcome_baseline))
+    scaled = [reward / scale for reward in process_rewards]
+    parts = [one_advantage(settings, i, rollouts, scaled) for i in range(len(rollouts))]
+    totals = [settings.process_weight * process + outcome for process, outcome in parts]
     every = torch.cat(totals)
     return [(values - every.mean()) / (every.var() + 1e-8).sqrt() for values in totals]
 
@@ -172,13 +232,7 @@ def train(model_path: str, settings: Settings) -> tuple[torch.nn.Module, torch.n
     for step in range(1, settings.steps + 1):
         batch = sample_batch(settings, prompts, policy, tokenizer, end_ids)
         rollouts = [rollout for group in batch for rollout in group]
-        reference_logprobs = [token_logprobs(reference, rollout) for rollout in rollouts]
-        update_prm(settings, prm, prm_optimizer, reference_logprobs, rollouts)
-        with torch.no_grad():
-            process_rewards = [
-                settings.beta * (token_logprobs(prm, rollout) - log_reference)
-                for rollout, log_reference in zip(rollouts, reference_logprobs, strict=True)
-            ]
+        process_rewards = process_rewards_of_batch(settings, prm, prm_optimizer, reference, rollouts)
         update_policy(settings, policy, policy_optimizer, rollouts, advantages(settings, rollouts, process_rewards))
         mean = sum(rollout.outcome for rollout in rollouts) / len(rollouts)
         print(f"step {step}: outcome reward {mean:.3f} over {len(rollouts)} rollouts")  # noqa: T201

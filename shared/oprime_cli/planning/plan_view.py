@@ -56,9 +56,10 @@ def algorithm_line(config: RunConfig) -> str:
     algorithm = config.algorithm
     reward = f"{algorithm.process_weight:g} x process + {algorithm.outcome_weight:g} x outcome"
     prm = "no process rewards" if algorithm.process_weight == 0 else f"PRM {config.prm.update}, {config.prm.loss}, beta {config.prm.beta:g}"
+    estimator = f"rloo ({algorithm.loo})" if algorithm.estimator == "rloo" else algorithm.estimator
     return (
-        f"PRIME · {algorithm.estimator} ({algorithm.loo}), advantage {reward} · {prm} · clip {algorithm.clip_low:g}/{algorithm.clip_high:g}"
-        f" · staleness <= {config.staleness.max_staleness}"
+        f"PRIME · {estimator}, advantage {reward} · {prm} · {algorithm.policy_loss} {algorithm.clip_low:g}/{algorithm.clip_high:g}"
+        f" · staleness <= {config.staleness.max_staleness} (`oprime explain` has the formulas)"
     )
 
 

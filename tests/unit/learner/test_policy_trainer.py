@@ -12,13 +12,18 @@ from oprime.runtime.settings import AlgorithmSection
 from oprime_learner.batch_advantages import batch_advantages
 from oprime_learner.config import LearnerSection
 from oprime_learner.policy_trainer import PolicyTrainer
-from plain_engine import PlainEngine
+from plain_engine import PlainEngine, on_ranks, ranked_engines
 from tiny_models import batch_of, tiny_model, verified_rollout
 
+ADAM_EPS = 1e-5
+"""Larger than the rounding noise of a gradient that is zero in exact arithmetic, which Adam would blow up to a full step."""
 
-def trainer(algorithm: AlgorithmSection | None = None, **settings: object) -> tuple[PolicyTrainer, PlainEngine]:
+
+def trainer(
+    algorithm: AlgorithmSection | None = None, *, engine: PlainEngine | None = None, **settings: object
+) -> tuple[PolicyTrainer, PlainEngine]:
     section = LearnerSection.model_validate({"learning_rate": 1e-3, "micro_batch_rollouts": 5, **settings})
-    engine = PlainEngine(TokenLogprobModel(tiny_model(), chunk_tokens=7))
+    engine = engine or PlainEngine(TokenLogprobModel(tiny_model(), chunk_tokens=7), adam_eps=ADAM_EPS)
     # A reference of its own weights, so that the KL is not 0.
     reference = FrozenModel(tiny_model(seed=1), chunk_tokens=7) if algorithm and algorithm.kl_coefficient else None
     return PolicyTrainer(engine, algorithm or AlgorithmSection(), section, pad_id=0, total_steps=10, reference=reference), engine
@@ -73,7 +78,7 @@ def test_micro_batches_change_nothing(micro_batch_rollouts: int, updates_per_bat
     assert other["policy_loss"] == pytest.approx(one["policy_loss"], abs=1e-6)
     assert other["policy_gradient_norm"] == pytest.approx(one["policy_gradient_norm"], rel=1e-4)
     for (name, first), (_, second) in zip(whole_engine.weights(), split_engine.weights(), strict=True):
-        torch.testing.assert_close(first, second, atol=1e-4, rtol=0, msg=name)
+        torch.testing.assert_close(first, second, atol=1e-5, rtol=0, msg=name)
 
 
 ALGORITHMS = [
@@ -109,7 +114,24 @@ def test_with_every_algorithm_micro_batches_change_nothing(options: dict[str, ob
     assert sorted(one) == sorted(other)
     assert {name: other[name] for name in one} == pytest.approx(one, rel=1e-3, abs=2e-5)
     for (name, first), (_, second) in zip(whole_engine.weights(), split_engine.weights(), strict=True):
-        torch.testing.assert_close(first, second, atol=1e-4, rtol=0, msg=name)
+        torch.testing.assert_close(first, second, atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("options", ALGORITHMS, ids=str)
+def test_with_every_algorithm_ranks_change_nothing(options: dict[str, object]) -> None:
+    algorithm = AlgorithmSection.model_validate(options)
+    batch = scored(batch_of(1))
+    alone, engine = trainer(algorithm, updates_per_batch=3)
+    expected = alone.process(batch)
+
+    engines = ranked_engines([TokenLogprobModel(tiny_model(), chunk_tokens=7) for _ in range(2)], adam_eps=ADAM_EPS)
+    ranks = [trainer(algorithm, engine=own, updates_per_batch=3)[0] for own in engines]
+    for rank, metrics in enumerate(on_ranks([lambda one=one: one.process(batch) for one in ranks])):
+        assert rank == 1 or sorted(metrics) == sorted(expected)
+        assert metrics == pytest.approx({name: expected[name] for name in metrics}, rel=1e-3, abs=2e-5)
+        weights = dict(engines[rank].weights())
+        for name, tensor in engine.weights():
+            torch.testing.assert_close(weights[name], tensor, atol=1e-5, rtol=0, msg=name)
 
 
 @pytest.mark.parametrize("kl_in", ["loss", "reward"])

@@ -9,13 +9,13 @@ from oprime.lm.frozen import FrozenModel
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime_prm.config import PrmSection
 from oprime_prm.implicit_prm import ImplicitPrm
-from plain_engine import PlainEngine
+from plain_engine import PlainEngine, on_ranks, ranked_engines
 from tiny_models import batch_of, tiny_model
 
 
-def implicit_prm(**settings: object) -> ImplicitPrm:
+def implicit_prm(engine: PlainEngine | None = None, **settings: object) -> ImplicitPrm:
     section = PrmSection.model_validate({"learning_rate": 1e-2, "beta": 0.5, "micro_batch_rollouts": 5, **settings})
-    engine = PlainEngine(TokenLogprobModel(tiny_model(), chunk_tokens=7), gradient_clip=section.gradient_clip)
+    engine = engine or PlainEngine(TokenLogprobModel(tiny_model(), chunk_tokens=7), gradient_clip=section.gradient_clip)
     reference = FrozenModel(tiny_model(), chunk_tokens=7) if section.reference == "sft" else None
     return ImplicitPrm(engine, reference, section, pad_id=0, total_steps=10)
 
@@ -133,6 +133,22 @@ def test_with_every_loss_and_reference_micro_batches_change_nothing(loss: str, r
     whole, split = implicit_prm(micro_batch_rollouts=100, **settings), implicit_prm(micro_batch_rollouts=1, **settings)
     for step in (1, 2):
         one, other = whole.process(batch_of(step)), split.process(batch_of(step))
+        assert other.metrics == pytest.approx(one.metrics, rel=1e-3, abs=2e-5)
+        for first, second in zip(one.process_rewards, other.process_rewards, strict=True):
+            np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["ce", *PAIR_LOSSES])
+@pytest.mark.parametrize("reference", ["sft", "policy"])
+def test_with_every_loss_and_reference_ranks_change_nothing(loss: str, reference: str) -> None:
+    settings = {"loss": loss, "reference": reference, "update": "reverse", "updates_per_batch": 3}
+    alone = implicit_prm(**settings)
+    expected = [alone.process(batch_of(step)) for step in (1, 2)]
+
+    engines = ranked_engines([TokenLogprobModel(tiny_model(), chunk_tokens=7) for _ in range(2)], gradient_clip=10.0)
+    ranks = [implicit_prm(engine, **settings) for engine in engines]
+    for one, step in zip(expected, (1, 2), strict=True):
+        other = on_ranks([lambda prm=prm, step=step: prm.process(batch_of(step)) for prm in ranks])[0]
         assert other.metrics == pytest.approx(one.metrics, rel=1e-3, abs=2e-5)
         for first, second in zip(one.process_rewards, other.process_rewards, strict=True):
             np.testing.assert_allclose(first, second, atol=1e-4)
