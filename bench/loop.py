@@ -21,7 +21,8 @@ import numpy as np
 
 from oprime.adapters.local_redis import LocalRedis
 from oprime.adapters.redis_queue import RedisQueue
-from oprime.core.types import FinishReason, Outcome, OutcomeStatus, Rollout, VerificationTask, VerifiedRollout, WeightVersionSpan
+from oprime.core.types import FinishReason, Rollout, Task, VerificationTask, VerifiedRollout, WeightVersionSpan
+from oprime.core.verification import correct
 from oprime.ports import BATCHES, LIVE, ROLLOUTS, SCORED, TICKETS, VERDICTS, LedgerMove, Output
 from oprime.wire.codec import event_to_proto, verification_task_to_proto
 
@@ -111,15 +112,15 @@ async def _one_group(queue: RedisQueue, group: int) -> None:
         moves=[LedgerMove(rollout_id=name, state=LIVE) for name in ids],
     )
     tickets = await queue.receive(TICKETS, "generator", most=1, wait_s=1)
-    tasks = [VerificationTask(rollout=rollout, verifier="chain", ground_truth="1", data_source="chain") for rollout in rollouts]
+    posed = Task(messages=(), verifier="chain", ground_truth="1", data_source="chain")
+    tasks = [VerificationTask(rollout=rollout, request=posed.verification(rollout.text)) for rollout in rollouts]
     outputs = [
         Output(stream=ROLLOUTS, key=name, payload=verification_task_to_proto(task).SerializeToString())
         for name, task in zip(ids, tasks, strict=True)
     ]
     await queue.commit(f"generate:{group}", outputs=outputs, consumed=tickets)
     for delivery in await queue.receive(ROLLOUTS, "verifier", most=GROUP_SIZE, wait_s=1):
-        outcome = Outcome(status=OutcomeStatus.SCORED, score=1.0)
-        event = VerifiedRollout(rollout=rollouts[0], outcome=outcome)
+        event = VerifiedRollout(rollout=rollouts[0], outcome=correct())
         output = Output(stream=VERDICTS, key=delivery.key, payload=event_to_proto(event).SerializeToString())
         await queue.commit(f"verify:{delivery.key}", outputs=[output], consumed=[delivery])
     verdicts = await queue.receive_held(VERDICTS, "coordinator", most=GROUP_SIZE, wait_s=1)

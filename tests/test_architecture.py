@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc_tools
 import pytest
 from fastapi.routing import APIRoute
 from grpc_tools import protoc
@@ -91,7 +92,8 @@ def test_every_function_that_the_algorithm_page_names_exists() -> None:
 def test_generated_protobuf_code_is_up_to_date(tmp_path: Path) -> None:
     sources = [str(path.relative_to(ROOT / "proto")) for path in sorted((ROOT / "proto/oprime_proto/v1").glob("*.proto"))]
     out = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
-    assert protoc.main(["protoc", f"-I{ROOT / 'proto'}", *out, *sources]) == 0
+    well_known = Path(grpc_tools.__file__).parent / "_proto"
+    assert protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"-I{well_known}", *out, *sources]) == 0
     fresh = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "oprime_proto/v1").iterdir()}
     committed = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "proto/oprime_proto/v1").glob("*_pb2*.py*")}
     assert sorted(fresh) == sorted(committed)

@@ -3,7 +3,8 @@
 import numpy as np
 from transformers import PreTrainedModel, Qwen2Config
 
-from oprime.core.types import Batch, FinishReason, Outcome, OutcomeStatus, Rollout, VerifiedGroup, VerifiedRollout, WeightVersionSpan
+from oprime.core.types import Batch, FinishReason, Rollout, VerifiedGroup, VerifiedRollout, WeightVersionSpan
+from oprime.core.verification import scored
 from oprime.lm.models import random_causal_lm
 
 VOCABULARY = 54
@@ -37,7 +38,7 @@ def verified_rollout(group: int, index: int, score: float, response: list[int], 
         spans=(WeightVersionSpan(start=0, end=len(response), version=version),),
         finish_reason=FinishReason.STOP,
     )
-    return VerifiedRollout(rollout=rollout, outcome=Outcome(status=OutcomeStatus.SCORED, score=float(score)))
+    return VerifiedRollout(rollout=rollout, outcome=scored(float(score)))
 
 
 def batch_of(step: int, groups: int = 3, *, seed: int = 0, version: int = 0) -> Batch:

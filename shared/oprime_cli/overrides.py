@@ -9,6 +9,7 @@ from typing import Any
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.settings import read_toml
 from oprime_cli.run_config import RunConfig
+from oprime_verifier.config import VerifierSection, VerifierSettings
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -19,6 +20,21 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
         apply_override(document, text)
     origin = f"{path} with --set" if changes else str(path)
     return RunConfig.from_document(document, origin=origin)
+
+
+def service_document(path: Path | None, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Settings of a service that runs without a run: of a file, if one is given, with what a run would have named filled in."""
+    document = read_toml(path) if path is not None else {}
+    for text in overrides:
+        apply_override(document, text)
+    document["run"] = {"name": "standalone", "steps": 1, **document.get("run", {})}
+    return document
+
+
+def verifier_section(path: Path | None, overrides: Iterable[str] = ()) -> VerifierSection:
+    """The [verifier] section alone. Raises SettingsError."""
+    document = service_document(path, overrides)
+    return VerifierSettings.from_document(document, origin=str(path or "--set")).verifier
 
 
 def apply_override(document: dict[str, Any], text: str) -> None:

@@ -1,6 +1,7 @@
 """Writes docs/settings.md from the settings models: `python -m oprime_cli.settings_docs docs/settings.md`."""
 
 import argparse
+import enum
 import json
 import types
 import typing
@@ -87,6 +88,10 @@ def _annotation_text(annotation: Any) -> str:
         return " or ".join(_annotation_text(item) for item in typing.get_args(annotation) if item is not types.NoneType)
     if typing.get_origin(annotation) is dict:
         return "table"
+    if typing.get_origin(annotation) is tuple:
+        return f"list of {_annotation_text(typing.get_args(annotation)[0])}s"
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return " or ".join(f"`{json.dumps(member.value)}`" for member in annotation)
     return {str: "text", Path: "path", bool: "true or false", int: "whole number", float: "number"}[annotation]
 
 

@@ -17,13 +17,12 @@ from oprime.adapters.memory_queue import MemoryQueue
 from oprime.adapters.redis_queue import RedisQueue
 from oprime.core.types import (
     FinishReason,
-    Outcome,
-    OutcomeStatus,
     Rollout,
     VerificationTask,
     VerifiedRollout,
     WeightVersionSpan,
 )
+from oprime.core.verification import VerificationRequest, VerifierIdentity, correct
 from oprime.ports import BATCHES, LIVE, ROLLOUTS, STREAMS, TICKETS, VERDICTS, Delivery, LedgerMove, Output, Queue
 from oprime.runtime.errors import QueueUnavailableError, UnusableInputError
 from oprime.wire.codec import event_from_proto, event_to_proto, verification_task_to_proto
@@ -123,7 +122,7 @@ def a_rollout(rollout_id: str = "7:0", tokens: int = 3) -> Rollout:
 
 def task_entry(rollout_id: str = "7:0") -> Output:
     """A rollout on its way to the verifier."""
-    task = VerificationTask(rollout=a_rollout(rollout_id), verifier="math", ground_truth="4", data_source="test")
+    task = VerificationTask(rollout=a_rollout(rollout_id), request=VerificationRequest(kind="math", response="", golds=("4",)))
     return Output(stream=ROLLOUTS, key=rollout_id, payload=verification_task_to_proto(task).SerializeToString())
 
 
@@ -218,7 +217,7 @@ async def test_an_empty_payload_is_an_entry(queue: Queue) -> None:
 
 async def test_a_rollout_of_16384_tokens_passes_unchanged(queue: Queue) -> None:
     rollout = a_rollout(tokens=16_384)
-    outcome = Outcome(status=OutcomeStatus.SCORED, score=1.0, verifier="math")
+    outcome = correct(verifier=VerifierIdentity(name="math"))
     payload = event_to_proto(VerifiedRollout(rollout=rollout, outcome=outcome)).SerializeToString()
     assert await queue.commit("verify:7:0", outputs=[Output(stream=VERDICTS, key="7:0", payload=payload)])
     received = await receive_one(queue, stream=VERDICTS)

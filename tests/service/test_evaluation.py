@@ -7,11 +7,13 @@ import grpc
 import pytest
 
 from oprime.core.types import ChatMessage, SamplingSettings, Task
+from oprime.core.verification import Outcome, Verdict, scored, unscored
 from oprime.runtime.errors import NotReadyError, OprimeError, UnusableInputError
 from oprime.runtime.grpc_client import connect
 from oprime.runtime.grpc_server import GrpcServer
+from oprime.wire.verification import outcome_to_proto
 from oprime_coordinator.evaluation import Evaluator
-from oprime_proto.v1 import common_pb2, generator_pb2_grpc, verifier_pb2_grpc
+from oprime_proto.v1 import common_pb2, generator_pb2_grpc, verification_pb2, verifier_pb2_grpc
 from oprime_proto.v1 import generator_pb2 as generator_messages
 from oprime_proto.v1 import verifier_pb2 as verifier_messages
 
@@ -34,15 +36,12 @@ class Comparison(verifier_pb2_grpc.VerifierServiceServicer):
     """Right if equal; cannot judge the ground truth `unknown`."""
 
     async def VerifyBatch(self, request: verifier_messages.VerifyBatchRequest, context: object) -> verifier_messages.VerifyBatchResponse:
-        return verifier_messages.VerifyBatchResponse(
-            responses=[verifier_messages.VerifyResponse(outcome=_outcome(one)) for one in request.requests]
-        )
+        return verifier_messages.VerifyBatchResponse(responses=[outcome_to_proto(_outcome(one)) for one in request.requests])
 
 
-def _outcome(request: verifier_messages.VerifyRequest) -> common_pb2.Outcome:
-    if request.ground_truth == "unknown":
-        return common_pb2.Outcome(status=common_pb2.OUTCOME_STATUS_ERROR)
-    return common_pb2.Outcome(status=common_pb2.OUTCOME_STATUS_SCORED, score=float(request.response == request.ground_truth))
+def _outcome(request: verification_pb2.VerifyRequest) -> Outcome:
+    (gold,) = request.golds
+    return unscored(Verdict.UNDECIDED, "unknown") if gold == "unknown" else scored(float(request.response == gold))
 
 
 @dataclass

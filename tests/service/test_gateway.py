@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 
 from oprime.adapters.prometheus_metrics import PrometheusMetrics
-from oprime.core.types import Outcome, OutcomeStatus
+from oprime.core.verification import TestResult, Verdict, no_answer, scored, unscored
 from oprime.runtime.errors import UnusableInputError
 from oprime.runtime.grpc_server import GrpcServer
-from oprime.wire.codec import floats_to_bytes, ids_from_bytes, ids_to_bytes, outcome_to_proto
+from oprime.wire.codec import floats_to_bytes, ids_from_bytes, ids_to_bytes
+from oprime.wire.verification import outcome_to_proto
 from oprime_gateway.api import Gateway, build_api
 from oprime_gateway.app import SERVICES
 from oprime_gateway.config import GatewaySettings
 from oprime_gateway.services import Services
-from oprime_proto.v1 import common_pb2, coordinator_pb2, prm_pb2, verifier_pb2
+from oprime_proto.v1 import common_pb2, coordinator_pb2, prm_pb2, verification_pb2, verifier_pb2
 from oprime_proto.v1.coordinator_pb2_grpc import CoordinatorServiceServicer, add_CoordinatorServiceServicer_to_server
 from oprime_proto.v1.prm_pb2_grpc import PrmServiceServicer, add_PrmServiceServicer_to_server
 from oprime_proto.v1.verifier_pb2_grpc import VerifierServiceServicer, add_VerifierServiceServicer_to_server
@@ -74,17 +75,28 @@ class EqualityVerifier(VerifierServiceServicer):
         return verifier_pb2.VerifyBatchResponse(responses=[self._judged(item) for item in request.requests])
 
     @staticmethod
-    def _judged(item: verifier_pb2.VerifyRequest) -> verifier_pb2.VerifyResponse:
-        if item.verifier != "equal":
-            raise UnusableInputError(f"unknown verifier {item.verifier!r}: this service offers equal")
+    def _judged(item: verification_pb2.VerifyRequest) -> verification_pb2.VerifyResponse:
+        if item.kind != "equal":
+            raise UnusableInputError(f"unknown verifier {item.kind!r}: this service offers equal")
         if not item.response:
-            outcome = Outcome(status=OutcomeStatus.INVALID, score=0.0, reason="no answer", verifier="equal")
+            outcome = no_answer("no answer")
         elif item.response == "crash":
-            outcome = Outcome(status=OutcomeStatus.ERROR, score=None, reason="worker ended", verifier="equal")
+            outcome = unscored(Verdict.INFRA_ERROR, "worker ended")
         else:
-            score = float(item.response == item.ground_truth)
-            outcome = Outcome(status=OutcomeStatus.SCORED, score=score, answer=item.response, verifier="equal")
-        return verifier_pb2.VerifyResponse(outcome=outcome_to_proto(outcome), seconds=0.25)
+            outcome = scored(
+                float(item.response in item.golds), answer=item.response, tests=(TestResult(index=0, verdict=Verdict.CORRECT),)
+            )
+        return outcome_to_proto(outcome, item.request_id)
+
+    async def Describe(self, request: verifier_pb2.DescribeRequest, context: grpc.aio.ServicerContext) -> verifier_pb2.DescribeResponse:
+        return verifier_pb2.DescribeResponse(verifiers=[verifier_pb2.VerifierDescription(name="equal", version="1")])
+
+    async def Health(
+        self, request: verifier_pb2.VerifierServiceHealthRequest, context: grpc.aio.ServicerContext
+    ) -> verifier_pb2.VerifierServiceHealthResponse:
+        layers = [verifier_pb2.SandboxLayer(name="seccomp", active=True, detail="allow list")]
+        sandbox = verifier_pb2.SandboxReport(profile="native", layers=layers)
+        return verifier_pb2.VerifierServiceHealthResponse(serving=True, sandbox=sandbox)
 
 
 class BusyCoordinator(CoordinatorServiceServicer):
@@ -367,7 +379,7 @@ async def test_limits_are_named_when_they_are_exceeded(tmp_path: Path) -> None:
 
         answer = await w.client.post("/v1/rewards", content=unannounced(), headers={"Content-Type": "application/json"})
         is_problem(answer, 413, "exceeds 2000 bytes")
-        is_problem(await w.client.post("/v1/verify", json={"inputs": [{"verifier": "equal", "response": "", "ground_truth": ""}] * 3}), 413)
+        is_problem(await w.client.post("/v1/verify", json={"inputs": [{"kind": "equal", "response": "", "golds": [""]}] * 3}), 413)
 
 
 async def test_a_prm_that_is_away_means_try_again(tmp_path: Path) -> None:
@@ -390,21 +402,36 @@ async def test_rewards_that_do_not_fit_the_tokens_are_never_passed_on(tmp_path: 
 
 
 async def test_verify_tells_a_wrong_answer_from_a_failed_verifier(tmp_path: Path) -> None:
-    inputs = [{"id": str(i), "verifier": "equal", "response": text, "ground_truth": "4"} for i, text in enumerate(["4", "5", "", "crash"])]
+    inputs = [{"request_id": str(i), "kind": "equal", "response": text, "golds": ["4"]} for i, text in enumerate(["4", "5", "", "crash"])]
     async with world(tmp_path) as w:
         answer = await w.client.post("/v1/verify", json={"inputs": inputs})
-    found = [(item["id"], item["status"], item["score"], item["reason"]) for item in answer.json()["data"]]
+    found = [(item["request_id"], item["verdict"], item["status"], item["score"], item["explanation"]) for item in answer.json()["data"]]
     assert found == [
-        ("0", "scored", 1.0, ""),
-        ("1", "scored", 0.0, ""),
-        ("2", "invalid", 0.0, "no answer"),
-        ("3", "error", None, "worker ended"),
+        ("0", "CORRECT", "scored", 1.0, ""),
+        ("1", "INCORRECT", "scored", 0.0, ""),
+        ("2", "NO_ANSWER", "invalid", 0.0, "no answer"),
+        ("3", "INFRA_ERROR", "error", None, "worker ended"),
     ]
+    assert answer.json()["data"][0]["tests"][0]["verdict"] == "CORRECT"
+
+
+async def test_options_that_do_not_exist_are_refused_by_name(tmp_path: Path) -> None:
+    body = {"inputs": [{"kind": "math", "response": "4", "golds": ["4"], "options": {"bear": True}}]}
+    async with world(tmp_path) as w:
+        is_problem(await w.client.post("/v1/verify", json=body), 422, "bear")
+
+
+async def test_the_verifiers_say_what_they_judge_and_what_holds_model_code_back(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        answer = (await w.client.get("/v1/verifiers")).json()
+    assert [card["name"] for card in answer["data"]] == ["equal"]
+    assert (answer["serving"], answer["sandbox_profile"]) == (True, "native")
+    assert answer["sandbox_layers"] == [{"name": "seccomp", "works": True, "detail": "allow list"}]
 
 
 async def test_an_unknown_verifier_is_the_caller_s_fault(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        answer = await w.client.post("/v1/verify", json={"inputs": [{"verifier": "magic", "response": "a", "ground_truth": "b"}]})
+        answer = await w.client.post("/v1/verify", json={"inputs": [{"kind": "magic", "response": "a", "golds": ["b"]}]})
     is_problem(answer, 400, "verifier: unknown verifier 'magic': this service offers equal")
 
 
@@ -519,7 +546,7 @@ async def test_the_api_describes_itself(tmp_path: Path) -> None:
         document = (await w.client.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
-        "/v1/rewards", "/v1/verify", "/v1/models", "/v1/runs", "/v1/runs/{name}", "/healthz", "/readyz", "/metrics",
+        "/v1/rewards", "/v1/verify", "/v1/verifiers", "/v1/models", "/v1/runs", "/v1/runs/{name}", "/healthz", "/readyz", "/metrics",
     }  # fmt: skip
     fields = document["components"]["schemas"]["RewardsRequest"]["properties"]
     assert all(name in {"steps"} or "description" in field for name, field in fields.items())

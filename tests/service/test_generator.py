@@ -195,7 +195,12 @@ async def test_a_ticket_becomes_the_same_k_rollouts_as_in_a_plain_loop(service: 
     for task, seed in zip(tasks, (11, 12, 13), strict=True):
         expected = sample_response(model, PROMPT, temperature=1.0, max_tokens=24, seed=seed, end_ids=(2,))
         rollout = task.rollout
-        assert (rollout.seed, rollout.finish_reason, task.verifier, task.ground_truth) == (seed, expected.finish_reason, "exact", "7")
+        assert (rollout.seed, rollout.finish_reason, task.request.kind, task.request.golds) == (
+            seed,
+            expected.finish_reason,
+            "exact",
+            ("7",),
+        )
         assert rollout.prompt_ids.tolist() == list(PROMPT)
         assert rollout.response_ids.tolist() == list(expected.response_ids)
         np.testing.assert_array_equal(rollout.behaviour_logprobs, np.array(expected.behaviour_logprobs, dtype=np.float32))

@@ -5,15 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
-from oprime.core.types import Outcome, OutcomeStatus
-from oprime.runtime.errors import NotReadyError, SettingsError, UnusableInputError
+from oprime.core.verification import Verdict, VerificationRequest
+from oprime.runtime.errors import NotReadyError, SettingsError
 from oprime_verifier.worker import WorkerSetup
 from oprime_verifier.worker_pool import WorkerPool
 
@@ -22,21 +22,23 @@ GENEROUS_S = 60.0
 SHORT_S = 1.0
 
 
-def plugins(*names: str) -> dict[str, str]:
-    return {name: f"{PLUGINS}:{name}" for name in names}
-
-
 @asynccontextmanager
 async def running(
-    *names: str, deadline_s: float = GENEROUS_S, workers: int = 1, attempts: int = 2, memory_mib: int = 2048
+    name: str = "", *, deadline_s: float = GENEROUS_S, workers: int = 1, attempts: int = 2, memory_mib: int = 2048
 ) -> AsyncIterator[WorkerPool]:
-    setup = WorkerSetup(plugins=plugins(*names), memory_bytes=memory_mib * 2**20, deadline_s=deadline_s)
+    """A pool of the built-in verifiers, or of one plug-in."""
+    plugin = {"name": name, "target": f"{PLUGINS}:{name}"} if name else None
+    setup = WorkerSetup(plugin=plugin, memory_bytes=memory_mib * 2**20, deadline_s=deadline_s)
     pool = WorkerPool(setup, workers=workers, attempts=attempts)
     await pool.start()
     try:
         yield pool
     finally:
         await pool.close()
+
+
+def asked(kind: str, response: str, gold: str, deadline_s: float = 0.0) -> VerificationRequest:
+    return VerificationRequest(kind=kind, response=response, golds=(gold,), deadline_s=deadline_s)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -54,71 +56,80 @@ def running_process(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-async def judged(answer: Awaitable[tuple[Outcome, float]]) -> tuple[OutcomeStatus, float | None, str]:
-    outcome, seconds = await answer
-    assert seconds >= 0
-    return outcome.status, outcome.score, outcome.reason
+async def judged(pool: WorkerPool, kind: str, response: str, gold: str) -> tuple[Verdict, float | None, str]:
+    outcome = await pool.judge(asked(kind, response, gold))
+    return outcome.verdict, outcome.score, outcome.reason
 
 
-async def test_worker_processes_judge_with_built_in_verifiers_and_plug_ins() -> None:
-    async with running("mapping", "outcome", "repeat", workers=2) as pool:
-        outcome, seconds = await pool.judge("math", "so \\boxed{\\frac{2}{4}}", "0.5")
-        assert outcome == Outcome(status=OutcomeStatus.SCORED, score=1.0, answer="\\frac{2}{4}", verifier="math")
-        assert seconds > 0
-        assert (await pool.judge("chain", "=1 #8", "8"))[0].score == 1.0
-        assert (await pool.judge("mapping", "ab", "c"))[0] == Outcome(
-            status=OutcomeStatus.SCORED, score=0.25, answer="AB", reason="a quarter", verifier="mapping"
-        )
-        assert await judged(pool.judge("outcome", "ab", "c")) == (OutcomeStatus.INVALID, 0.0, "ab is not for c")
-        assert [known["name"] for known in pool.verifiers] == ["math", "exact", "chain", "mapping", "outcome", "repeat"]
+async def test_worker_processes_judge_with_built_in_verifiers() -> None:
+    async with running(workers=2) as pool:
+        outcome = await pool.judge(asked("math", "so \\boxed{\\frac{2}{4}}", "0.5"))
+        assert (outcome.verdict, outcome.score) == (Verdict.CORRECT, 1.0)
+        assert outcome.timings["judge"] > 0
+        assert (await judged(pool, "chain", "=1 #8", "8"))[0] is Verdict.CORRECT
+        assert list(pool.verifiers) == ["math", "code", "exact", "chain"]
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "score"),
+    [
+        ("nothing", Verdict.NOT_APPLICABLE, None),
+        ("mapping", Verdict.PARTIAL, 0.25),
+        ("outcome", Verdict.NO_ANSWER, 0.0),
+        ("asynchronous", Verdict.CORRECT, 1.0),
+    ],
+)
+async def test_a_plug_in_judges_in_workers_of_its_own(name: str, verdict: Verdict, score: float | None) -> None:
+    async with running(name) as pool:
+        outcome = await pool.judge(asked(name, "ab", "c"))
+        assert (outcome.verdict, outcome.score) == (verdict, score)
+        assert list(pool.verifiers) == [name]
 
 
 async def test_long_and_unusual_text_arrives_whole() -> None:
     text = "é\u2028\x00\U0001f600" * 25_000
     async with running("repeat") as pool:
-        assert (await pool.judge("repeat", text, "ß"))[0].answer == "100000 \U0001f600 ß"
-        long = await judged(pool.judge("repeat", "x" * 1_000_001, ""))
-        assert long == (OutcomeStatus.INVALID, 0.0, "the response has 1000001 characters; at most 1000000 are judged")
+        assert (await pool.judge(asked("repeat", text, "ß"))).answer == "100000 \U0001f600 ß"
 
 
 async def test_a_verifier_that_hangs_ends_as_an_error_and_the_next_item_is_judged() -> None:
     async with running("hang", deadline_s=SHORT_S) as pool:
         await until(lambda: pool.ready_workers == 1)
         first = pool.pids
-        status, score, reason = await judged(pool.judge("hang", "hang", ""))
-        assert (status, score) == (OutcomeStatus.ERROR, None)
+        verdict, score, reason = await judged(pool, "hang", "hang", "")
+        assert (verdict, score) == (Verdict.INFRA_ERROR, None)
         assert reason == "no verdict within 1 s (verifier.deadline_s) (2 attempts)"
         assert not running_process(first[0])
-        assert await judged(pool.judge("hang", "fine", "")) == (OutcomeStatus.SCORED, 1.0, "")
+        assert await judged(pool, "hang", "fine", "") == (Verdict.CORRECT, 1.0, "")
         assert pool.killed == 2
 
 
 async def test_a_verifier_that_ignores_sigterm_is_killed_with_its_children(tmp_path: Path) -> None:
     pid_file = tmp_path / "child"
     async with running("hang_and_ignore_sigterm", deadline_s=SHORT_S, attempts=1) as pool:
-        assert (await pool.judge("hang_and_ignore_sigterm", "hang", str(pid_file)))[0].status is OutcomeStatus.ERROR
+        assert (await pool.judge(asked("hang_and_ignore_sigterm", "hang", str(pid_file)))).verdict is Verdict.INFRA_ERROR
         child = int(pid_file.read_text(encoding="utf-8"))
         await until(lambda: not running_process(child))
-        assert (await pool.judge("hang_and_ignore_sigterm", "fine", ""))[0].score == 1.0
+        assert (await pool.judge(asked("hang_and_ignore_sigterm", "fine", ""))).score == 1.0
 
 
-async def test_arithmetic_that_holds_the_interpreter_lock_is_stopped_too() -> None:
+async def test_arithmetic_that_holds_the_interpreter_lock_is_stopped_and_is_no_score() -> None:
     # No filter knows this one: each exponent is small, their product is not.
     bomb = "\\boxed{" + "(" * 6 + "9" + "^{9999})" * 6 + "}"
-    async with running(deadline_s=SHORT_S, attempts=1) as pool:
-        status, score, reason = await judged(pool.judge("math", bomb, "5"))
-        assert (status, score) == (OutcomeStatus.ERROR, None)
-        assert "no verdict within 1 s" in reason
-        assert (await pool.judge("math", "\\boxed{5}", "5"))[0].score == 1.0
+    async with running(deadline_s=GENEROUS_S) as pool:
+        outcome = await pool.judge(asked("math", bomb, "5"))
+        assert outcome.verdict in (Verdict.INCORRECT, Verdict.UNDECIDED)
+        assert (await pool.judge(asked("math", "\\boxed{5}", "5"))).score == 1.0
+        assert pool.killed == 0
 
 
 async def test_an_item_whose_worker_is_killed_is_tried_again(tmp_path: Path) -> None:
     async with running("wait_for_file") as pool:
-        answer = asyncio.create_task(pool.judge("wait_for_file", "", str(tmp_path)))
+        answer = asyncio.create_task(pool.judge(asked("wait_for_file", "", str(tmp_path))))
         await until(lambda: started(tmp_path) == 1)
         os.kill(pool.pids[0], signal.SIGKILL)
         (tmp_path / "released").touch()
-        outcome, _ = await answer
+        outcome = await answer
         assert outcome.score == 1.0
         assert started(tmp_path) == 2
         assert pool.killed == 1
@@ -126,7 +137,7 @@ async def test_an_item_whose_worker_is_killed_is_tried_again(tmp_path: Path) -> 
 
 async def test_an_item_that_kills_its_worker_once_is_judged_by_the_next(tmp_path: Path) -> None:
     async with running("die_once") as pool:
-        assert (await pool.judge("die_once", "", str(tmp_path / "marker")))[0].score == 1.0
+        assert (await pool.judge(asked("die_once", "", str(tmp_path / "marker")))).score == 1.0
 
 
 async def test_a_worker_killed_while_idle_costs_no_attempt() -> None:
@@ -134,7 +145,7 @@ async def test_a_worker_killed_while_idle_costs_no_attempt() -> None:
         await until(lambda: pool.ready_workers == 1)
         os.kill(pool.pids[0], signal.SIGKILL)
         await until(lambda: pool.killed == 1)
-        assert (await pool.judge("repeat", "a", "b"))[0].score == 1.0
+        assert (await pool.judge(asked("repeat", "a", "b"))).score == 1.0
 
 
 @pytest.mark.parametrize(
@@ -144,74 +155,72 @@ async def test_a_worker_killed_while_idle_costs_no_attempt() -> None:
         ("raises", "verifier raises raised RuntimeError: no judgement for r"),
         ("leave", "verifier leave raised SystemExit: enough"),
         ("too_much_memory", "verifier too_much_memory raised MemoryError"),
-        ("two", "the verifier returned the score 2.0"),
-        ("nan", "the verifier returned the score nan"),
-        ("text", "the verifier returned 'correct', a str"),
-        ("nothing", "the verifier returned None, a NoneType"),
-        ("asynchronous", "a coroutine"),
-        ("mapping_without_score", "without `score`"),
+        ("two", "it gave 2, outside [0, 1]"),
+        ("nan", "it gave nan"),
+        ("text", "it returned a str"),
+        ("mapping_without_score", "`score` or `verdict` is missing"),
     ],
 )
 async def test_a_broken_plug_in_is_an_error_with_its_reason(name: str, what: str) -> None:
     async with running(name) as pool:
-        status, score, reason = await judged(pool.judge(name, "r", "g"))
-        assert (status, score) == (OutcomeStatus.ERROR, None)
+        verdict, score, reason = await judged(pool, name, "r", "g")
+        assert (verdict, score) == (Verdict.INFRA_ERROR, None)
         assert what in reason
         assert reason.endswith("(2 attempts)")
 
 
 async def test_a_plug_in_that_prints_does_not_disturb_the_protocol() -> None:
     async with running("chatter") as pool:
-        assert (await pool.judge("chatter", "", ""))[0].score == 1.0
-        assert (await pool.judge("exact", "a", "a"))[0].score == 1.0
+        assert (await pool.judge(asked("chatter", "", ""))).score == 1.0
+        assert (await pool.judge(asked("chatter", "again", ""))).score == 1.0
 
 
 async def test_a_caller_that_gives_up_leaves_the_worker_usable(tmp_path: Path) -> None:
-    async with running("wait_for_file", "repeat") as pool:
-        answer = asyncio.create_task(pool.judge("wait_for_file", "", str(tmp_path)))
-        waiting = asyncio.create_task(pool.judge("repeat", "never taken", ""))
+    async with running("wait_for_file") as pool:
+        answer = asyncio.create_task(pool.judge(asked("wait_for_file", "", str(tmp_path))))
+        waiting = asyncio.create_task(pool.judge(asked("wait_for_file", "never taken", str(tmp_path))))
         await until(lambda: started(tmp_path) == 1)
         for task in (answer, waiting):
             task.cancel()
         assert await asyncio.gather(answer, waiting, return_exceptions=True) != [None, None]
         (tmp_path / "released").touch()
-        assert (await pool.judge("repeat", "a", "b"))[0].answer == "1 a b"
+        assert (await pool.judge(asked("wait_for_file", "", str(tmp_path)))).score == 1.0
         assert pool.killed == 0
 
 
 async def test_items_go_to_as_many_workers_as_there_are(tmp_path: Path) -> None:
     async with running("wait_for_file", workers=2) as pool:
-        answers = [asyncio.create_task(pool.judge("wait_for_file", "", str(tmp_path))) for _ in range(2)]
+        answers = [asyncio.create_task(pool.judge(asked("wait_for_file", "", str(tmp_path)))) for _ in range(2)]
         await until(lambda: started(tmp_path) == 2)
         (tmp_path / "released").touch()
-        assert [outcome.score for outcome, _ in await asyncio.gather(*answers)] == [1.0, 1.0]
-
-
-async def test_an_unknown_verifier_is_refused() -> None:
-    async with running() as pool:
-        with pytest.raises(UnusableInputError, match="'maths': this service offers chain, exact, math;"):
-            await pool.judge("maths", "a", "b")
+        assert [outcome.score for outcome in await asyncio.gather(*answers)] == [1.0, 1.0]
 
 
 async def test_nothing_is_judged_before_the_start() -> None:
-    pool = WorkerPool(WorkerSetup(plugins={}, memory_bytes=2**31, deadline_s=1), workers=1, attempts=1)
+    pool = WorkerPool(WorkerSetup(memory_bytes=2**31, deadline_s=1.0), workers=1, attempts=1)
     with pytest.raises(NotReadyError):
-        await pool.judge("math", "a", "b")
+        await pool.judge(asked("math", "a", "b"))
 
 
 async def test_a_plug_in_that_cannot_be_imported_stops_the_start() -> None:
     before = psutil.Process().children()
-    setup = WorkerSetup(plugins={"mine": "nowhere_to_be_found:judge"}, memory_bytes=2**31, deadline_s=1)
+    setup = WorkerSetup(plugin={"name": "mine", "target": "nowhere_to_be_found:judge"}, memory_bytes=2**31, deadline_s=1.0)
     pool = WorkerPool(setup, workers=1, attempts=1)
     with pytest.raises(SettingsError, match=r"verifier\.plugins\.mine = 'nowhere_to_be_found:judge' cannot be imported"):
         await pool.start()
     assert psutil.Process().children() == before
 
 
+async def test_a_request_s_own_deadline_comes_before_the_service_s() -> None:
+    async with running("hang", attempts=1) as pool:
+        outcome = await pool.judge(asked("hang", "hang", "", deadline_s=SHORT_S))
+        assert (outcome.verdict, outcome.reason) == (Verdict.INFRA_ERROR, "no verdict within 1 s (verifier.deadline_s) (1 attempts)")
+
+
 async def test_no_process_is_left_after_close(tmp_path: Path) -> None:
     before = psutil.Process().children()
     async with running("wait_for_file", workers=2) as pool:
-        answer = asyncio.create_task(pool.judge("wait_for_file", "", str(tmp_path)))
+        answer = asyncio.create_task(pool.judge(asked("wait_for_file", "", str(tmp_path))))
         await until(lambda: pool.ready_workers == 2 and started(tmp_path) == 1)
         pids = pool.pids
     assert not any(running_process(pid) for pid in pids)
@@ -222,14 +231,15 @@ async def test_no_process_is_left_after_close(tmp_path: Path) -> None:
 
 PARENT = """
 import asyncio, sys
+from oprime.core.verification import VerificationRequest
 from oprime_verifier.worker import WorkerSetup
 from oprime_verifier.worker_pool import WorkerPool
 
 async def main():
-    setup = WorkerSetup(plugins={"hang": "service.verifier_plugins:hang"}, memory_bytes=2**31, deadline_s=600)
+    setup = WorkerSetup(plugin={"name": "hang", "target": "service.verifier_plugins:hang"}, memory_bytes=2**31, deadline_s=600)
     pool = WorkerPool(setup, workers=1, attempts=1)
     await pool.start()
-    task = asyncio.create_task(pool.judge("hang", "hang", ""))
+    task = asyncio.create_task(pool.judge(VerificationRequest(kind="hang", response="hang")))
     await asyncio.sleep(0.2)
     print(pool.pids[0], flush=True)
     await task

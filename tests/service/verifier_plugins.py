@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from oprime.core.types import Outcome, OutcomeStatus
+from oprime.core.verification import Outcome, correct, no_answer
 
 MEMORY = 1 << 34
 
@@ -23,11 +23,11 @@ def mapping(response: str, ground_truth: str) -> Mapping[str, object]:
 
 
 def outcome(response: str, ground_truth: str) -> Outcome:
-    return Outcome(status=OutcomeStatus.INVALID, score=0.0, reason=f"{response} is not for {ground_truth}")
+    return no_answer(f"{response} is not for {ground_truth}")
 
 
 def repeat(response: str, ground_truth: str) -> Outcome:
-    return Outcome(status=OutcomeStatus.SCORED, score=1.0, answer=f"{len(response)} {response[-1:]} {ground_truth}")
+    return correct(answer=f"{len(response)} {response[-1:]} {ground_truth}")
 
 
 def hang(response: str, ground_truth: str) -> float:
@@ -64,6 +64,12 @@ def wait_for_file(response: str, ground_truth: str) -> float:
     (folder / f"pid-{os.getpid()}").touch()
     while not (folder / "released").exists():
         time.sleep(0.01)
+    return 1.0
+
+
+def count_calls(response: str, ground_truth: str) -> float:
+    """Leaves a file for each call in the folder `ground_truth`."""
+    Path(ground_truth, f"{os.getpid()}-{time.monotonic_ns()}").touch()
     return 1.0
 
 

@@ -18,8 +18,6 @@ from oprime.core.types import (
     ChatMessage,
     CommittedStep,
     FinishReason,
-    Outcome,
-    OutcomeStatus,
     Rollout,
     Task,
     Ticket,
@@ -27,6 +25,7 @@ from oprime.core.types import (
     VerifiedRollout,
     WeightVersionSpan,
 )
+from oprime.core.verification import scored
 from oprime.ports import BATCHES, LIVE, ROLLOUTS, SCORED, STEPS, TICKETS, VERDICTS, Delivery, LedgerMove, Output
 from oprime.runtime.settings import ModelSection, RunSection, SamplingSection, StalenessSection, TasksSection
 from oprime.wire.codec import (
@@ -186,9 +185,7 @@ class World:
                     ),
                     finish_reason=FinishReason.STOP,
                 ),
-                verifier=ticket.task.verifier,
-                ground_truth=ticket.task.ground_truth,
-                data_source="sim",
+                request=ticket.task.verification("=1"),
             )
             for index, seed in enumerate(ticket.seeds)
         ]
@@ -205,8 +202,7 @@ class World:
             task = verification_task_from_proto(pb.VerificationTask.FromString(delivery.payload))
             # A rollout's outcome depends on its seed alone, so repeated work gives the same answer.
             right = random.Random(task.rollout.seed).random() < self.right_share
-            outcome = Outcome(status=OutcomeStatus.SCORED, score=float(right), verifier="dice")
-            event = VerifiedRollout(rollout=task.rollout, outcome=outcome)
+            event = VerifiedRollout(rollout=task.rollout, outcome=scored(float(right)))
             if random.Random(task.rollout.seed + 1).random() < self.error_share:
                 await self.queue.dead_letter(delivery, reason="dice", rollout_ids=[task.rollout.rollout_id])
                 continue

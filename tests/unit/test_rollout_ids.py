@@ -7,6 +7,7 @@ from oprime.ports import BATCHES, ROLLOUTS, SCORED, STEPS, STREAMS, TICKETS, VER
 from oprime.wire.codec import event_to_proto
 from oprime.wire.rollout_ids import rollout_ids
 from oprime_proto.v1 import common_pb2 as pb
+from oprime_proto.v1.verification_pb2 import VerifyRequest
 
 
 def verified(group_id: int, index: int) -> pb.VerifiedRollout:
@@ -29,7 +30,7 @@ def test_a_ticket_carries_a_rollout_per_seed() -> None:
 
 
 def test_a_verification_task_carries_its_rollout() -> None:
-    task = pb.VerificationTask(rollout=pb.Rollout(group_id=12, index=3), verifier="math")
+    task = pb.VerificationTask(rollout=pb.Rollout(group_id=12, index=3), request=VerifyRequest(kind="math"))
     assert rollout_ids(ROLLOUTS, task.SerializeToString()) == ("12:3",)
 
 

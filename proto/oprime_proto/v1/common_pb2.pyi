@@ -1,3 +1,5 @@
+from google.protobuf import struct_pb2 as _struct_pb2
+from oprime_proto.v1 import verification_pb2 as _verification_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -12,20 +14,9 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
-
-class OutcomeStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    OUTCOME_STATUS_UNSPECIFIED: _ClassVar[OutcomeStatus]
-    OUTCOME_STATUS_SCORED: _ClassVar[OutcomeStatus]
-    OUTCOME_STATUS_INVALID: _ClassVar[OutcomeStatus]
-    OUTCOME_STATUS_ERROR: _ClassVar[OutcomeStatus]
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
-OUTCOME_STATUS_UNSPECIFIED: OutcomeStatus
-OUTCOME_STATUS_SCORED: OutcomeStatus
-OUTCOME_STATUS_INVALID: OutcomeStatus
-OUTCOME_STATUS_ERROR: OutcomeStatus
 
 class ChatMessage(_message.Message):
     __slots__ = ("role", "content")
@@ -46,7 +37,7 @@ class SamplingSettings(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., max_prompt_tokens: _Optional[int] = ..., max_response_tokens: _Optional[int] = ...) -> None: ...
 
 class Ticket(_message.Message):
-    __slots__ = ("group_id", "messages", "verifier", "ground_truth", "data_source", "sampling", "seeds", "min_weight_version")
+    __slots__ = ("group_id", "messages", "verifier", "ground_truth", "data_source", "sampling", "seeds", "min_weight_version", "verifier_options")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     VERIFIER_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +46,7 @@ class Ticket(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     SEEDS_FIELD_NUMBER: _ClassVar[int]
     MIN_WEIGHT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERIFIER_OPTIONS_FIELD_NUMBER: _ClassVar[int]
     group_id: int
     messages: _containers.RepeatedCompositeFieldContainer[ChatMessage]
     verifier: str
@@ -63,7 +55,8 @@ class Ticket(_message.Message):
     sampling: SamplingSettings
     seeds: _containers.RepeatedScalarFieldContainer[int]
     min_weight_version: int
-    def __init__(self, group_id: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., verifier: _Optional[str] = ..., ground_truth: _Optional[str] = ..., data_source: _Optional[str] = ..., sampling: _Optional[_Union[SamplingSettings, _Mapping]] = ..., seeds: _Optional[_Iterable[int]] = ..., min_weight_version: _Optional[int] = ...) -> None: ...
+    verifier_options: _struct_pb2.Struct
+    def __init__(self, group_id: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., verifier: _Optional[str] = ..., ground_truth: _Optional[str] = ..., data_source: _Optional[str] = ..., sampling: _Optional[_Union[SamplingSettings, _Mapping]] = ..., seeds: _Optional[_Iterable[int]] = ..., min_weight_version: _Optional[int] = ..., verifier_options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class WeightVersionSpan(_message.Message):
     __slots__ = ("start", "end", "version")
@@ -98,38 +91,20 @@ class Rollout(_message.Message):
     def __init__(self, group_id: _Optional[int] = ..., index: _Optional[int] = ..., seed: _Optional[int] = ..., prompt_ids: _Optional[bytes] = ..., response_ids: _Optional[bytes] = ..., text: _Optional[str] = ..., behaviour_logprobs: _Optional[bytes] = ..., spans: _Optional[_Iterable[_Union[WeightVersionSpan, _Mapping]]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ...) -> None: ...
 
 class VerificationTask(_message.Message):
-    __slots__ = ("rollout", "verifier", "ground_truth", "data_source")
+    __slots__ = ("rollout", "request")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
-    VERIFIER_FIELD_NUMBER: _ClassVar[int]
-    GROUND_TRUTH_FIELD_NUMBER: _ClassVar[int]
-    DATA_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
     rollout: Rollout
-    verifier: str
-    ground_truth: str
-    data_source: str
-    def __init__(self, rollout: _Optional[_Union[Rollout, _Mapping]] = ..., verifier: _Optional[str] = ..., ground_truth: _Optional[str] = ..., data_source: _Optional[str] = ...) -> None: ...
-
-class Outcome(_message.Message):
-    __slots__ = ("status", "score", "reason", "answer", "verifier")
-    STATUS_FIELD_NUMBER: _ClassVar[int]
-    SCORE_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    ANSWER_FIELD_NUMBER: _ClassVar[int]
-    VERIFIER_FIELD_NUMBER: _ClassVar[int]
-    status: OutcomeStatus
-    score: float
-    reason: str
-    answer: str
-    verifier: str
-    def __init__(self, status: _Optional[_Union[OutcomeStatus, str]] = ..., score: _Optional[float] = ..., reason: _Optional[str] = ..., answer: _Optional[str] = ..., verifier: _Optional[str] = ...) -> None: ...
+    request: _verification_pb2.VerifyRequest
+    def __init__(self, rollout: _Optional[_Union[Rollout, _Mapping]] = ..., request: _Optional[_Union[_verification_pb2.VerifyRequest, _Mapping]] = ...) -> None: ...
 
 class VerifiedRollout(_message.Message):
-    __slots__ = ("rollout", "outcome")
+    __slots__ = ("rollout", "response")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
-    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
     rollout: Rollout
-    outcome: Outcome
-    def __init__(self, rollout: _Optional[_Union[Rollout, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ...) -> None: ...
+    response: _verification_pb2.VerifyResponse
+    def __init__(self, rollout: _Optional[_Union[Rollout, _Mapping]] = ..., response: _Optional[_Union[_verification_pb2.VerifyResponse, _Mapping]] = ...) -> None: ...
 
 class RolloutEvent(_message.Message):
     __slots__ = ("verified", "dropped")

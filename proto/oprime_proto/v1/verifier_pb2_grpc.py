@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from oprime_proto.v1 import verification_pb2 as oprime__proto_dot_v1_dot_verification__pb2
 from oprime_proto.v1 import verifier_pb2 as oprime__proto_dot_v1_dot_verifier__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -37,18 +38,28 @@ class VerifierServiceStub:
         """
         self.Verify = channel.unary_unary(
                 '/oprime_proto.v1.VerifierService/Verify',
-                request_serializer=oprime__proto_dot_v1_dot_verifier__pb2.VerifyRequest.SerializeToString,
-                response_deserializer=oprime__proto_dot_v1_dot_verifier__pb2.VerifyResponse.FromString,
+                request_serializer=oprime__proto_dot_v1_dot_verification__pb2.VerifyRequest.SerializeToString,
+                response_deserializer=oprime__proto_dot_v1_dot_verification__pb2.VerifyResponse.FromString,
                 _registered_method=True)
         self.VerifyBatch = channel.unary_unary(
                 '/oprime_proto.v1.VerifierService/VerifyBatch',
                 request_serializer=oprime__proto_dot_v1_dot_verifier__pb2.VerifyBatchRequest.SerializeToString,
                 response_deserializer=oprime__proto_dot_v1_dot_verifier__pb2.VerifyBatchResponse.FromString,
                 _registered_method=True)
+        self.VerifyStream = channel.stream_stream(
+                '/oprime_proto.v1.VerifierService/VerifyStream',
+                request_serializer=oprime__proto_dot_v1_dot_verification__pb2.VerifyRequest.SerializeToString,
+                response_deserializer=oprime__proto_dot_v1_dot_verification__pb2.VerifyResponse.FromString,
+                _registered_method=True)
         self.Describe = channel.unary_unary(
                 '/oprime_proto.v1.VerifierService/Describe',
                 request_serializer=oprime__proto_dot_v1_dot_verifier__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=oprime__proto_dot_v1_dot_verifier__pb2.DescribeResponse.FromString,
+                _registered_method=True)
+        self.Health = channel.unary_unary(
+                '/oprime_proto.v1.VerifierService/Health',
+                request_serializer=oprime__proto_dot_v1_dot_verifier__pb2.VerifierServiceHealthRequest.SerializeToString,
+                response_deserializer=oprime__proto_dot_v1_dot_verifier__pb2.VerifierServiceHealthResponse.FromString,
                 _registered_method=True)
 
 
@@ -63,7 +74,15 @@ class VerifierServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyBatch(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Answers in the order of the requests.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyStream(self, request_iterator, context):
+        """Answers as they are ready; request_id says which is which.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -75,23 +94,40 @@ class VerifierServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Health(self, request, context):
+        """Whether it can judge, and what its sandbox holds back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VerifierServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Verify': grpc.unary_unary_rpc_method_handler(
                     servicer.Verify,
-                    request_deserializer=oprime__proto_dot_v1_dot_verifier__pb2.VerifyRequest.FromString,
-                    response_serializer=oprime__proto_dot_v1_dot_verifier__pb2.VerifyResponse.SerializeToString,
+                    request_deserializer=oprime__proto_dot_v1_dot_verification__pb2.VerifyRequest.FromString,
+                    response_serializer=oprime__proto_dot_v1_dot_verification__pb2.VerifyResponse.SerializeToString,
             ),
             'VerifyBatch': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifyBatch,
                     request_deserializer=oprime__proto_dot_v1_dot_verifier__pb2.VerifyBatchRequest.FromString,
                     response_serializer=oprime__proto_dot_v1_dot_verifier__pb2.VerifyBatchResponse.SerializeToString,
             ),
+            'VerifyStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.VerifyStream,
+                    request_deserializer=oprime__proto_dot_v1_dot_verification__pb2.VerifyRequest.FromString,
+                    response_serializer=oprime__proto_dot_v1_dot_verification__pb2.VerifyResponse.SerializeToString,
+            ),
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
                     request_deserializer=oprime__proto_dot_v1_dot_verifier__pb2.DescribeRequest.FromString,
                     response_serializer=oprime__proto_dot_v1_dot_verifier__pb2.DescribeResponse.SerializeToString,
+            ),
+            'Health': grpc.unary_unary_rpc_method_handler(
+                    servicer.Health,
+                    request_deserializer=oprime__proto_dot_v1_dot_verifier__pb2.VerifierServiceHealthRequest.FromString,
+                    response_serializer=oprime__proto_dot_v1_dot_verifier__pb2.VerifierServiceHealthResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -120,8 +156,8 @@ class VerifierService:
             request,
             target,
             '/oprime_proto.v1.VerifierService/Verify',
-            oprime__proto_dot_v1_dot_verifier__pb2.VerifyRequest.SerializeToString,
-            oprime__proto_dot_v1_dot_verifier__pb2.VerifyResponse.FromString,
+            oprime__proto_dot_v1_dot_verification__pb2.VerifyRequest.SerializeToString,
+            oprime__proto_dot_v1_dot_verification__pb2.VerifyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -160,6 +196,33 @@ class VerifierService:
             _registered_method=True)
 
     @staticmethod
+    def VerifyStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/oprime_proto.v1.VerifierService/VerifyStream',
+            oprime__proto_dot_v1_dot_verification__pb2.VerifyRequest.SerializeToString,
+            oprime__proto_dot_v1_dot_verification__pb2.VerifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Describe(request,
             target,
             options=(),
@@ -176,6 +239,33 @@ class VerifierService:
             '/oprime_proto.v1.VerifierService/Describe',
             oprime__proto_dot_v1_dot_verifier__pb2.DescribeRequest.SerializeToString,
             oprime__proto_dot_v1_dot_verifier__pb2.DescribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Health(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/oprime_proto.v1.VerifierService/Health',
+            oprime__proto_dot_v1_dot_verifier__pb2.VerifierServiceHealthRequest.SerializeToString,
+            oprime__proto_dot_v1_dot_verifier__pb2.VerifierServiceHealthResponse.FromString,
             options,
             channel_credentials,
             insecure,

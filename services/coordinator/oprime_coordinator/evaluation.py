@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 import grpc
 import structlog
 
-from oprime.core.types import OutcomeStatus, SamplingSettings, Task
+from oprime.core.types import SamplingSettings, Task
+from oprime.core.verification import OutcomeStatus
 from oprime.runtime.errors import NotReadyError, OprimeError
 from oprime.tasks.seeds import rollout_seed
-from oprime.wire.codec import messages_to_proto, outcome_from_proto, sampling_to_proto
+from oprime.wire.codec import messages_to_proto, sampling_to_proto
+from oprime.wire.verification import outcome_from_proto, request_to_proto
 from oprime_proto.v1 import generator_pb2, generator_pb2_grpc, verifier_pb2, verifier_pb2_grpc
 
 log = structlog.get_logger()
@@ -121,16 +123,11 @@ class Evaluator:
         generated = await self._generator.Generate(request, timeout=CALL_TIMEOUT_S)
         verified = await self._verifier.VerifyBatch(
             verifier_pb2.VerifyBatchRequest(
-                requests=[
-                    verifier_pb2.VerifyRequest(
-                        verifier=task.verifier, response=rollout.text, ground_truth=task.ground_truth, data_source=task.data_source
-                    )
-                    for rollout in generated.rollouts
-                ]
+                requests=[request_to_proto(task.verification(rollout.text, group_id=f"heldout:{index}")) for rollout in generated.rollouts]
             ),
             timeout=CALL_TIMEOUT_S,
         )
-        outcomes = [outcome_from_proto(response.outcome) for response in verified.responses]
+        outcomes = [outcome_from_proto(response) for response in verified.responses]
         return Judged(
             scores=tuple(outcome.score for outcome in outcomes if outcome.score is not None),
             unverified=sum(outcome.status is OutcomeStatus.ERROR for outcome in outcomes),

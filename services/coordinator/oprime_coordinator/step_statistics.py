@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from oprime.core.types import OutcomeStatus, VerifiedRollout
+from oprime.core.types import VerifiedRollout
+from oprime.core.verification import OutcomeStatus
 from oprime.ports import Metrics
 
 STEP_GAUGES = {

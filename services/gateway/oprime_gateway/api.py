@@ -23,7 +23,7 @@ from oprime_gateway.models import (
     RunsResponse,
     RunStatus,
     ServiceReadiness,
-    VerifyItem,
+    VerifiersResponse,
     VerifyRequest,
     VerifyResponse,
 )
@@ -32,8 +32,8 @@ from oprime_gateway.runs import RUN_NAME, list_runs, read_metrics, run_status
 from oprime_gateway.score import revision, rewards_response, score_request
 from oprime_gateway.scrape import set_run_gauges
 from oprime_gateway.services import STATUS_TIMEOUT_S, Services, call
-from oprime_gateway.verdicts import verify_request, verify_response
-from oprime_proto.v1 import coordinator_pb2, prm_pb2
+from oprime_gateway.verdicts import verifiers_response, verify_request, verify_response
+from oprime_proto.v1 import coordinator_pb2, prm_pb2, verifier_pb2
 
 MODEL = "prm"
 MAX_TAIL = 20_000
@@ -117,9 +117,21 @@ async def verify(body: VerifyRequest, request: Request) -> VerifyResponse:
     """Outcomes of responses: a score, or why there is none."""
     gateway = _gateway(request)
     _check_count(gateway, len(body.inputs))
-    judged = await call("verifier", gateway.services.verifier.VerifyBatch, verify_request(body), gateway.services.timeout_s)
-    items: list[VerifyItem] = verify_response(body, judged)
-    return VerifyResponse(data=items)
+    try:
+        message = verify_request(body)
+    except ValueError as error:
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+    judged = await call("verifier", gateway.services.verifier.VerifyBatch, message, gateway.services.timeout_s)
+    return VerifyResponse(data=verify_response(judged))
+
+
+@router.get("/v1/verifiers", responses=PROBLEMS, tags=["verification"])
+async def verifiers(request: Request) -> VerifiersResponse:
+    """What can be judged, and what the sandbox holds back."""
+    stub = _gateway(request).services.verifier
+    described = await call("verifier", stub.Describe, verifier_pb2.DescribeRequest(), STATUS_TIMEOUT_S)
+    health = await call("verifier", stub.Health, verifier_pb2.VerifierServiceHealthRequest(), STATUS_TIMEOUT_S)
+    return verifiers_response(described, health)
 
 
 @router.get("/v1/models", responses=PROBLEMS, tags=["rewards"])

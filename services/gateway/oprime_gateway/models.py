@@ -1,9 +1,10 @@
 """Requests and responses of the HTTP API. Their docstrings are the text of /openapi.json."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from oprime.core.verification import Verdict
 from oprime_gateway.rewards import Reduction
 
 Granularity = Literal["token", "step", "sequence"]
@@ -199,16 +200,32 @@ class RewardsResponse(ApiModel):
 class VerifyInput(ApiModel):
     """One response to judge."""
 
-    id: str | None = None
+    request_id: str = ""
     """Returned with the result."""
-    verifier: str = Field(min_length=1)
-    """Name of the verifier, for example math."""
+    kind: str = Field(min_length=1)
+    """Name of a verifier, for example math or code; GET /v1/verifiers lists them."""
     response: str
     """Text of the response."""
-    ground_truth: str
-    """What the verifier compares with."""
+    golds: list[str] = []
+    """Accepted answers; any of them is right."""
+    tests: str | dict[str, Any] | list[Any] = ""
+    """Tests of a code task, in one of the encodings of docs/verifier.md, as JSON or as text that holds it."""
+    options: dict[str, Any] = {}
+    """Options of the verifier, by name."""
+    prompt: str = ""
+    """The prompt, where a verifier needs it."""
+    task_id: str = ""
+    """Name of the task."""
+    group_id: str = ""
+    """Siblings of one prompt; they share golds and tests."""
     data_source: str = ""
     """Where the task comes from."""
+    deadline_s: float = Field(default=0.0, ge=0)
+    """Seconds until the answer is of no more use; 0 leaves it to the service."""
+    seed: int = Field(default=0, ge=0, lt=2**64)
+    """Seeds the programs that a code task runs."""
+    metadata: dict[str, str] = {}
+    """For plug-ins."""
 
 
 class VerifyRequest(ApiModel):
@@ -218,23 +235,52 @@ class VerifyRequest(ApiModel):
     """Responses to judge."""
 
 
+class VerifiedTest(ApiModel):
+    index: int
+    """Place of the test in the task."""
+    verdict: Verdict
+    cpu_s: float
+    """Seconds of CPU time."""
+    wall_s: float
+    """Seconds that passed."""
+    peak_bytes: int
+    """Most memory in use."""
+
+
+class VerifiedBy(ApiModel):
+    name: str
+    version: str
+    config_hash: str
+    """Equal for two services with the same settings."""
+    sandbox_profile: str
+    """Where model code ran; empty when none did."""
+
+
 class VerifyItem(ApiModel):
     index: int
     """Place of the input in the request."""
-    id: str | None = None
-    """The input's id."""
+    request_id: str
+    """The input's."""
+    verdict: Verdict
+    """docs/verifier.md explains each."""
     status: Literal["scored", "invalid", "error"]
-    """`invalid`: the response cannot be graded and scores 0. `error`: the verifier failed, which says nothing about the response."""
+    """What a trainer makes of the verdict: `invalid` scores 0; `error` says nothing about the response."""
     score: float | None
     """Outcome reward in [0, 1]; null exactly when the status is error."""
-    reason: str
-    """Why the response is invalid, or what failed."""
-    answer: str
+    components: dict[str, float]
+    """Parts of the score by name."""
+    extracted: str
     """What was graded."""
-    verifier: str
+    explanation: str
+    """For a person."""
+    tests: list[VerifiedTest]
+    """Without hidden inputs or outputs."""
+    timings: dict[str, float]
+    """Seconds by phase."""
+    verifier: VerifiedBy
     """Who judged."""
-    seconds: float
-    """Time at the verifier."""
+    flags: list[str]
+    """Observations beside the verdict."""
 
 
 class VerifyResponse(ApiModel):
@@ -242,6 +288,41 @@ class VerifyResponse(ApiModel):
     """Kind of this object."""
     data: list[VerifyItem]
     """One entry per input, in order."""
+
+
+class VerifierCard(ApiModel):
+    name: str
+    """Name to use as `kind`."""
+    version: str
+    description: str
+    options_schema: dict[str, Any]
+    """JSON schema of `options`; empty when it takes any."""
+    problem: str
+    """Why it cannot be used; empty when it can."""
+
+
+class SandboxPart(ApiModel):
+    name: str
+    works: bool
+    """Whether the layer is active, or the way out is blocked."""
+    detail: str
+
+
+class VerifiersResponse(ApiModel):
+    object: Literal["list"] = "list"
+    """Kind of this object."""
+    data: list[VerifierCard]
+    """What this service can judge."""
+    serving: bool
+    """Whether it judges now."""
+    reason: str
+    """What it lacks; empty when nothing."""
+    sandbox_profile: str
+    """Where model code runs."""
+    sandbox_layers: list[SandboxPart]
+    """What holds model code back."""
+    sandbox_probes: list[SandboxPart]
+    """Ways out that the last self-test tried."""
 
 
 class ModelCard(ApiModel):

@@ -225,17 +225,19 @@ def _ticket_of(delivery: Delivery) -> Ticket:
 
 
 def _outputs(ticket: Ticket, rollouts: Sequence[Rollout]) -> list[Output]:
-    task = ticket.task
     return [
         Output(
             stream=ROLLOUTS,
             key=rollout.rollout_id,
-            payload=verification_task_to_proto(
-                VerificationTask(rollout=rollout, verifier=task.verifier, ground_truth=task.ground_truth, data_source=task.data_source)
-            ).SerializeToString(),
+            payload=verification_task_to_proto(_verification(ticket, rollout)).SerializeToString(),
         )
         for rollout in rollouts
     ]
+
+
+def _verification(ticket: Ticket, rollout: Rollout) -> VerificationTask:
+    request = ticket.task.verification(rollout.text, request_id=rollout.rollout_id, group_id=str(ticket.group_id))
+    return VerificationTask(rollout=rollout, request=request)
 
 
 def _drops(ticket: Ticket) -> list[Output]:

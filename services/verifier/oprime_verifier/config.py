@@ -1,21 +1,65 @@
 """Settings of the verifier."""
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from oprime.runtime.settings import EndpointsSection, QueueSection, RunSection, Section, ServiceSettings
+from oprime_verifier.code.options import CodeOptions
+from oprime_verifier.external.settings import CompositionSection, GrpcSection, PluginSection, WebhookSection, check_names, composition_order
+from oprime_verifier.math.options import MathOptions
+
+BUILT_IN = ("math", "code", "exact", "chain")
+
+
+class SandboxSection(Section):
+    """Where model code runs."""
+
+    engine: Literal["auto", "native", "wasm"] = "auto"
+    """`native`: a process behind Landlock and seccomp; `wasm`: CPython in WebAssembly; `auto`: native where the kernel allows."""
+    strict: bool = False
+    """Refuse to judge while the self-test finds a missing layer or an open way out."""
+    self_test_every_s: float = Field(default=300.0, gt=0)
+    """Seconds between two self-tests."""
 
 
 class VerifierSection(Section):
     workers: int = Field(default=1, ge=1)
     """Processes that judge responses in parallel."""
-    deadline_s: float = Field(default=10.0, gt=0)
-    """Seconds that one verification may take before its worker is killed."""
+    deadline_s: float = Field(default=60.0, gt=0)
+    """Seconds that one try of a verification may take before its worker is killed, where the request names none. A code task runs
+    all its tests in this time."""
     attempts: int = Field(default=2, ge=1)
-    """Tries before a verification whose worker failed is an ERROR."""
+    """Tries before a verification whose worker failed is an INFRA_ERROR."""
     memory_mib: int = Field(default=4096, ge=256)
     """Address space of one worker process, in MiB."""
-    plugins: dict[str, str] = Field(default_factory=dict)
-    """Verifiers besides the built-in ones: name = "module:function"."""
+    cache_entries: int = Field(default=4096, ge=0)
+    """Verdicts to remember: siblings that answer alike are judged once."""
+    math: MathOptions = MathOptions()
+    """Defaults of math requests."""
+    code: CodeOptions = CodeOptions()
+    """Defaults of code requests."""
+    sandbox: SandboxSection = SandboxSection()
+    """Where model code runs."""
+    plugins: dict[str, str | PluginSection] = Field(default_factory=dict)
+    """Verifiers in Python besides the built-in ones: name = "module:function", or a table with more settings."""
+    webhooks: dict[str, WebhookSection] = Field(default_factory=dict)
+    """Verifiers behind HTTP, by name."""
+    services: dict[str, GrpcSection] = Field(default_factory=dict)
+    """Verifiers behind gRPC, by name."""
+    compositions: dict[str, CompositionSection] = Field(default_factory=dict)
+    """Verifiers that combine others, by name."""
+
+    @model_validator(mode="after")
+    def names_fit(self) -> Self:
+        self.composition_order()
+        return self
+
+    def composition_order(self) -> tuple[str, ...]:
+        """Names of the compositions, each after its parts. Raises SettingsError for names that collide or do not exist."""
+        external = {"plugins": self.plugins, "webhooks": self.webhooks, "services": self.services}
+        check_names(BUILT_IN, **external, compositions=self.compositions)
+        return composition_order(self.compositions, [*BUILT_IN, *(name for group in external.values() for name in group)])
 
 
 class VerifierSettings(ServiceSettings):

@@ -1,40 +1,38 @@
 """Verifiers that compare text: `exact` and the built-in chain task's `chain`."""
 
-from oprime.core.types import Outcome, OutcomeStatus
+from oprime.core.verification import Outcome, Verdict, VerificationRequest, correct, incorrect, no_answer, unscored
 
 MARKER = "#"
 
 
-def verify_exact(response: str, ground_truth: str) -> Outcome:
-    """Compare the text after the last `#`, or the whole response where there is none, with the ground truth.
+def verify_exact(request: VerificationRequest) -> Outcome:
+    """Compare the text after the last `#`, or the whole response where there is none, with each gold.
 
     Spaces at the ends do not count.
     """
-    gold = ground_truth.strip()
-    if not gold:
-        return _no_ground_truth("exact")
-    answer = response.rpartition(MARKER)[2].strip()
-    if not answer:
-        return Outcome(status=OutcomeStatus.INVALID, score=0.0, reason="the response has no answer")
-    return _compared(answer, gold)
+    golds = tuple(gold.strip() for gold in request.golds)
+    if not all(golds) or not golds:
+        return _no_gold("exact")
+    answer = request.response.rpartition(MARKER)[2].strip()
+    return _compared(answer, golds) if answer else no_answer("the response has no answer")
 
 
-def verify_chain(response: str, ground_truth: str) -> Outcome:
-    """Compare the last word, which must be `#ANSWER`, with the ground truth: `=1 =6 #8` answers 8."""
-    gold = ground_truth.strip().removeprefix(MARKER)
-    if not gold:
-        return _no_ground_truth("chain")
-    words = response.split()
+def verify_chain(request: VerificationRequest) -> Outcome:
+    """Compare the last word, which must be `#ANSWER`, with each gold: `=1 =6 #8` answers 8."""
+    golds = tuple(gold.strip().removeprefix(MARKER) for gold in request.golds)
+    if not all(golds) or not golds:
+        return _no_gold("chain")
+    words = request.response.split()
     last = words[-1] if words else ""
     if not last.startswith(MARKER) or last == MARKER:
-        return Outcome(status=OutcomeStatus.INVALID, score=0.0, reason="the response does not end with #ANSWER")
-    return _compared(last.removeprefix(MARKER), gold)
+        return no_answer("the response does not end with #ANSWER")
+    return _compared(last.removeprefix(MARKER), golds)
 
 
-def _compared(answer: str, gold: str) -> Outcome:
-    return Outcome(status=OutcomeStatus.SCORED, score=1.0 if answer == gold else 0.0, answer=answer)
+def _compared(answer: str, golds: tuple[str, ...]) -> Outcome:
+    return correct(answer=answer) if answer in golds else incorrect(answer=answer)
 
 
-def _no_ground_truth(verifier: str) -> Outcome:
+def _no_gold(verifier: str) -> Outcome:
     reason = f"the ground truth is empty: verifier {verifier} needs an answer to compare with; correct the task's row"
-    return Outcome(status=OutcomeStatus.ERROR, score=None, reason=reason)
+    return unscored(Verdict.BAD_TASK, reason)

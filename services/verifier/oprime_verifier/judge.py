@@ -1,21 +1,19 @@
-"""The worker process: judges one response at a time, for as long as its parent lives.
+"""A worker process: judges one request at a time, for as long as its parent lives.
 
-Started by `worker_pool` as `python -m oprime_verifier.judge`. Parent and worker exchange frames over pipes: four bytes of
-length (big-endian), then UTF-8 JSON. Model text is data all the way: nothing is unpickled, evaluated or executed.
+Started by `worker.py` as `python -m oprime_verifier.judge`. It holds golds and tests; model code runs in the sandbox's processes
+alone, and a plug-in has workers of its own.
 """
 
 import ctypes
-import json
 import os
 import resource
 import signal
-import struct
 import sys
 import time
 from typing import Any, BinaryIO
 
-LENGTH = struct.Struct(">I")
-MAX_FRAME_BYTES = 16 * 1024 * 1024
+from oprime_verifier.frames import outcome_to_json, read_frame, request_from_json, write_frame
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -27,10 +25,15 @@ def main() -> None:
     _die_with_parent(setup["parent"])
     sys.path[:] = setup["path"]
     _limit_resources(setup["memory_bytes"])
-    registry = _prepare(setup["plugins"], sink)
-    while registry is not None and (item := read_frame(source)) is not None:
-        _limit_cpu(setup["cpu_s"])
-        write_frame(sink, _judge(registry, item))
+    registry = _prepare(setup, sink)
+    if registry is None:
+        return
+    try:
+        while (item := read_frame(source)) is not None:
+            _limit_cpu(item["cpu_s"])
+            write_frame(sink, _answer(registry, item))
+    finally:
+        registry.close()
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -41,26 +44,6 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     os.close(nothing)
     os.dup2(2, 1)
     return source, sink
-
-
-def read_frame(source: BinaryIO) -> dict[str, Any] | None:
-    """The next frame; None when the parent closed the pipe."""
-    header = source.read(LENGTH.size)
-    if len(header) < LENGTH.size:
-        return None
-    (length,) = LENGTH.unpack(header)
-    body = source.read(length)
-    return json.loads(body) if len(body) == length else None
-
-
-def frame(message: dict[str, Any]) -> bytes:
-    body = json.dumps(message).encode()
-    return LENGTH.pack(len(body)) + body
-
-
-def write_frame(sink: BinaryIO, message: dict[str, Any]) -> None:
-    sink.write(frame(message))
-    sink.flush()
 
 
 def _die_with_parent(parent: int) -> None:
@@ -86,37 +69,31 @@ def _limit_cpu(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hardest == resource.RLIM_INFINITY else min(soft, hardest), hardest))
 
 
-def _prepare(plugins: dict[str, str], sink: BinaryIO) -> Any:
+def _prepare(setup: dict[str, Any], sink: BinaryIO) -> Any:
     """Import every verifier before saying ready, so that no item waits for imports; None when a setting is refused."""
     from oprime.runtime.errors import SettingsError
 
     try:
         from oprime_verifier.registry import load_registry
 
-        registry = load_registry(plugins)
-        warm = registry.judge("math", "\\boxed{\\sqrt{2}}", "\\frac{2}{\\sqrt{2}}")
+        registry = load_registry(setup)
     except SettingsError as error:
         write_frame(sink, {"refused": str(error)})
         return None
     except ImportError as error:
         write_frame(sink, {"refused": f"the verifiers cannot be imported ({error}): install the extra `oprime[verifier]`"})
         return None
-    entries = [{"name": entry.name, "version": entry.version, "description": entry.description} for entry in registry.entries.values()]
-    write_frame(sink, {"ready": True, "verifiers": entries, "warm": warm.status.value})
+    write_frame(sink, {"verifiers": [entry.described() for entry in registry.entries.values()]})
     return registry
 
 
-def _judge(registry: Any, item: dict[str, Any]) -> dict[str, Any]:
+def _answer(registry: Any, item: dict[str, Any]) -> dict[str, Any]:
+    if "request" not in item:
+        return {"id": item["id"], "report": registry.self_test()}
     started = time.perf_counter()
-    outcome = registry.judge(item["verifier"], item["response"], item["ground_truth"])
-    return {
-        "id": item["id"],
-        "status": outcome.status.value,
-        "score": outcome.score,
-        "reason": outcome.reason,
-        "answer": outcome.answer,
-        "seconds": time.perf_counter() - started,
-    }
+    outcome = registry.judge(request_from_json(item["request"]))
+    timings = {**outcome.timings, "judge": time.perf_counter() - started}
+    return {"id": item["id"], "outcome": {**outcome_to_json(outcome), "timings": timings}}
 
 
 if __name__ == "__main__":

@@ -1,22 +1,29 @@
-"""VerifierService: RPC to the worker pool and back."""
+"""VerifierService: RPC to the dispatcher and back."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import grpc
 
-from oprime.wire.codec import outcome_to_proto
+from oprime.wire.codec import struct_of
+from oprime.wire.verification import outcome_to_proto, request_from_proto
+from oprime_proto.v1 import verification_pb2, verifier_pb2_grpc
 from oprime_proto.v1 import verifier_pb2 as pb
-from oprime_proto.v1 import verifier_pb2_grpc
-from oprime_verifier.worker_pool import WorkerPool
+from oprime_verifier.dispatch import MAX_RESPONSE_CHARS, Dispatcher
+from oprime_verifier.sandbox_health import SandboxHealth
+from oprime_verifier.stream import as_they_finish
 
 
 class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
-    """Deadlines of callers hold by themselves: gRPC cancels the method, and the pool takes no new item for it."""
+    """Deadlines of callers hold by themselves: gRPC cancels the method, and the dispatcher takes no new item for it."""
 
-    def __init__(self, pool: WorkerPool) -> None:
-        self._pool = pool
+    def __init__(self, dispatcher: Dispatcher, health: SandboxHealth, *, concurrency: int, deadline_s: float) -> None:
+        self._dispatcher = dispatcher
+        self._health = health
+        self._concurrency = concurrency
+        self._deadline_s = deadline_s
 
-    async def Verify(self, request: pb.VerifyRequest, context: grpc.aio.ServicerContext) -> pb.VerifyResponse:
+    async def Verify(self, request: verification_pb2.VerifyRequest, context: grpc.aio.ServicerContext) -> verification_pb2.VerifyResponse:
         return await self._verify(request)
 
     async def VerifyBatch(self, request: pb.VerifyBatchRequest, context: grpc.aio.ServicerContext) -> pb.VerifyBatchResponse:
@@ -27,9 +34,32 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
             for task in tasks:
                 task.cancel()
 
-    async def Describe(self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext) -> pb.DescribeResponse:
-        return pb.DescribeResponse(verifiers=[pb.VerifierDescription(**known) for known in self._pool.verifiers])
+    async def VerifyStream(
+        self, request_iterator: AsyncIterator[verification_pb2.VerifyRequest], context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[verification_pb2.VerifyResponse]:
+        async for response in as_they_finish(self._verify, request_iterator, at_once=2 * self._concurrency):
+            yield response
 
-    async def _verify(self, request: pb.VerifyRequest) -> pb.VerifyResponse:
-        outcome, seconds = await self._pool.judge(request.verifier, request.response, request.ground_truth, request.data_source)
-        return pb.VerifyResponse(outcome=outcome_to_proto(outcome), seconds=seconds)
+    async def Describe(self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext) -> pb.DescribeResponse:
+        return pb.DescribeResponse(
+            verifiers=[
+                pb.VerifierDescription(
+                    name=known.name,
+                    version=known.version,
+                    description=known.description,
+                    options_schema=struct_of(known.options_schema),
+                    problem=known.problem,
+                )
+                for known in self._dispatcher.describe()
+            ],
+            concurrency=self._concurrency,
+            deadline_s=self._deadline_s,
+            max_response_chars=MAX_RESPONSE_CHARS,
+        )
+
+    async def Health(self, request: pb.VerifierServiceHealthRequest, context: grpc.aio.ServicerContext) -> pb.VerifierServiceHealthResponse:
+        return self._health.to_proto()
+
+    async def _verify(self, request: verification_pb2.VerifyRequest) -> verification_pb2.VerifyResponse:
+        self._health.require()
+        return outcome_to_proto(await self._dispatcher.verify(request_from_proto(request)), request.request_id)

@@ -6,6 +6,7 @@ import socket
 
 from oprime.ports import Clock, Metrics
 from oprime.runtime.grpc_server import GrpcServer
+from oprime_verifier.sandbox_health import SandboxHealth
 from oprime_verifier.verify import VerifyRollouts
 from oprime_verifier.worker_pool import WorkerPool
 
@@ -15,22 +16,30 @@ def replica_id() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def status_of(pool: WorkerPool, handler: VerifyRollouts) -> dict[str, object]:
+def status_of(pool: WorkerPool, handler: VerifyRollouts, health: SandboxHealth) -> dict[str, object]:
     """The report in the queue's value `verifier/ID`."""
     return {
         "verified": handler.verified,
         "dropped": handler.dropped,
         "workers": pool.workers,
         "ready_workers": pool.ready_workers,
+        "sandbox": health.problem or "complete",
         **pool.meter.read(),
     }
 
 
 async def watch_health(
-    pool: WorkerPool, server: GrpcServer, metrics: Metrics, clock: Clock, *, every_s: float, stopping: asyncio.Event
+    pool: WorkerPool,
+    health: SandboxHealth,
+    server: GrpcServer,
+    metrics: Metrics,
+    clock: Clock,
+    *,
+    every_s: float,
+    stopping: asyncio.Event,
 ) -> None:
-    """Serve while at least one worker is ready."""
+    """Serve while at least one worker is ready, and in strict mode only behind a complete sandbox."""
     while not stopping.is_set():
-        await server.set_serving(pool.ready_workers > 0)
+        await server.set_serving(health.serving)
         metrics.gauge("verifier_ready_workers", pool.ready_workers)
         await clock.sleep(every_s)

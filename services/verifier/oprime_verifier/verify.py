@@ -1,11 +1,14 @@
 """The queue's side of verification: take a rollout, judge it, commit the verdict once."""
 
-from typing import Protocol
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 from google.protobuf.message import DecodeError
 
-from oprime.core.types import DroppedRollout, Outcome, OutcomeStatus, VerificationTask, VerifiedRollout
+from oprime.core.types import DroppedRollout, VerificationTask, VerifiedRollout
+from oprime.core.verification import UNSCORED, Outcome, Verdict, VerificationRequest
 from oprime.ports import VERDICTS, Delivery, LedgerMove, Metrics, Output, Queue
 from oprime.runtime.errors import UnusableInputError
 from oprime.wire.codec import event_to_proto, verification_task_from_proto
@@ -13,11 +16,10 @@ from oprime_proto.v1 import common_pb2 as pb
 
 log = structlog.get_logger()
 
-DROPPED = "verifier_error"
+DROPPED = {verdict: "verifier_error" if verdict is Verdict.INFRA_ERROR else verdict.value.lower() for verdict in UNSCORED}
+"""Why a rollout without a score is dropped, as the ledger names it."""
 
-
-class Judge(Protocol):
-    async def judge(self, verifier: str, response: str, ground_truth: str, data_source: str = "") -> tuple[Outcome, float]: ...
+Judge = Callable[[VerificationRequest], Awaitable[Outcome]]
 
 
 class VerifyRollouts:
@@ -33,43 +35,53 @@ class VerifyRollouts:
         """Rollouts that this process gave up on."""
 
     async def __call__(self, delivery: Delivery) -> None:
-        """Judge one rollout and commit. An ERROR drops the rollout: our fault never becomes a score of 0.
+        """Judge one rollout and commit. A verdict without a score drops the rollout: what is not its fault never becomes a 0.
 
         Raises UnusableInputError for a payload that is no VerificationTask and for an unknown verifier.
         """
         task = _decode(delivery)
-        rollout = task.rollout
-        outcome, seconds = await self._judge.judge(task.verifier, rollout.text, task.ground_truth, task.data_source)
+        started = time.perf_counter()
+        outcome = await self._judge(task.request)
+        seconds = time.perf_counter() - started
         self._measure(outcome, seconds)
         new = await self._commit(delivery, task, outcome)
         log.info(
-            "rollout_verified", rollout_id=rollout.rollout_id, status=outcome.status.value, score=outcome.score, new=new, seconds=seconds
+            "rollout_verified",
+            rollout_id=task.rollout.rollout_id,
+            verdict=outcome.verdict.value,
+            score=outcome.score,
+            new=new,
+            seconds=seconds,
         )
 
     async def _commit(self, delivery: Delivery, task: VerificationTask, outcome: Outcome) -> bool:
         rollout = task.rollout
         name = rollout.rollout_id
-        failed = outcome.status is OutcomeStatus.ERROR
+        dropped = DROPPED.get(outcome.verdict)
         event: VerifiedRollout | DroppedRollout = (
-            DroppedRollout(group_id=rollout.group_id, index=rollout.index, reason=DROPPED)
-            if failed
-            else VerifiedRollout(rollout=rollout, outcome=outcome)
+            DroppedRollout(group_id=rollout.group_id, index=rollout.index, reason=dropped)
+            if dropped
+            # Thousands of test results would ride along to the learner, which has no use for them.
+            else VerifiedRollout(rollout=rollout, outcome=replace(outcome, tests=()))
         )
         new = await self._queue.commit(
             f"verify:{name}",
             outputs=(Output(stream=VERDICTS, key=name, payload=event_to_proto(event).SerializeToString()),),
-            moves=(LedgerMove(rollout_id=name, state=f"dropped:{DROPPED}"),) if failed else (),
+            moves=(LedgerMove(rollout_id=name, state=f"dropped:{dropped}"),) if dropped else (),
             consumed=(delivery,),
         )
-        if new and failed:
+        if new and dropped:
             self.dropped += 1
         elif new:
             self.verified += 1
         return new
 
     def _measure(self, outcome: Outcome, seconds: float) -> None:
-        self._metrics.count("verifications_total", verifier=outcome.verifier, outcome=outcome.status.value)
-        self._metrics.observe("verification_seconds", seconds, verifier=outcome.verifier)
+        name = outcome.verifier.name
+        self._metrics.count("verifications_total", verifier=name, outcome=outcome.verdict.value)
+        self._metrics.observe("verification_seconds", seconds, verifier=name)
+        for flag in outcome.flags:
+            self._metrics.count("sandbox_violations_total", kind=flag)
 
 
 def _decode(delivery: Delivery) -> VerificationTask:

@@ -6,14 +6,16 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
 
 from oprime.runtime.errors import OprimeError, SettingsError
-from oprime_verifier.judge import LENGTH, MAX_FRAME_BYTES, frame
+from oprime_verifier.frames import LENGTH, MAX_FRAME_BYTES, frame
 
 START_S = 120.0
 """Most seconds to import all verifiers."""
+GRACE_S = 0.5
+"""A worker that keeps a deadline by itself answers within this much more."""
 
 
 class WorkerFailedError(OprimeError):
@@ -22,15 +24,25 @@ class WorkerFailedError(OprimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSetup:
-    plugins: Mapping[str, str]
+    """What a worker is told at its start: whether it has the built-in verifiers or one plug-in, and with which settings."""
+
     memory_bytes: int
     deadline_s: float
+    """For requests that name none, in seconds."""
+    plugin: Mapping[str, Any] | None = None
+    """`name` and the settings of [verifier.plugins.NAME]; None for the built-in verifiers."""
+    math: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Defaults of `MathOptions`."""
+    code: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Defaults of `CodeOptions`."""
+    engine: Literal["auto", "native", "wasm"] = "auto"
+    """Sandbox engine of the built-in verifiers."""
 
 
 class Worker:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
-        self.verifiers: list[dict[str, str]] = []
+        self.verifiers: list[dict[str, Any]] = []
         self._asked = 0
 
     @classmethod
@@ -54,16 +66,7 @@ class Worker:
         return worker
 
     async def _begin(self, setup: WorkerSetup) -> None:
-        answer = await self._exchange(
-            {
-                "parent": os.getpid(),
-                "path": sys.path,
-                "plugins": dict(setup.plugins),
-                "memory_bytes": setup.memory_bytes,
-                "cpu_s": setup.deadline_s,
-            },
-            START_S,
-        )
+        answer = await self._exchange({**asdict(setup), "parent": os.getpid(), "path": sys.path}, START_S)
         if "refused" in answer:
             raise SettingsError(answer["refused"])
         self.verifiers = answer["verifiers"]
@@ -77,18 +80,18 @@ class Worker:
         return self.process.returncode is None
 
     async def ask(self, item: dict[str, Any], deadline_s: float) -> dict[str, Any]:
-        """Judge one item. Raises WorkerFailedError; the worker must be killed then."""
+        """One question: a request to judge, or the sandbox's self-test. Raises WorkerFailedError; the worker must be killed then."""
         self._asked += 1
-        answer = await self._exchange({**item, "id": self._asked}, deadline_s)
+        answer = await self._exchange({**item, "id": self._asked, "cpu_s": deadline_s + GRACE_S}, deadline_s, grace_s=GRACE_S)
         if answer.get("id") != self._asked:
             raise WorkerFailedError(f"the worker answered item {answer.get('id')} when asked item {self._asked}")
         return answer
 
-    async def _exchange(self, message: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+    async def _exchange(self, message: dict[str, Any], deadline_s: float, grace_s: float = 0.0) -> dict[str, Any]:
         assert self.process.stdin is not None  # noqa: S101 - both pipes were asked for
         assert self.process.stdout is not None  # noqa: S101
         try:
-            async with asyncio.timeout(deadline_s):
+            async with asyncio.timeout(deadline_s + grace_s):
                 self.process.stdin.write(frame(message))
                 await self.process.stdin.drain()
                 (length,) = LENGTH.unpack(await self.process.stdout.readexactly(LENGTH.size))
@@ -96,7 +99,7 @@ class Worker:
                     raise WorkerFailedError(f"the worker sent a frame of {length} bytes; at most {MAX_FRAME_BYTES} are read")
                 return json.loads(await self.process.stdout.readexactly(length))
         except TimeoutError as error:
-            raise WorkerFailedError(f"no verdict within {deadline_s:g} s (verifier.deadline_s)") from error
+            raise WorkerFailedError(f"no verdict within {deadline_s:.3g} s (verifier.deadline_s)") from error
         except (asyncio.IncompleteReadError, BrokenPipeError, ConnectionResetError) as error:
             raise WorkerFailedError(await self._ending()) from error
         except (ValueError, UnicodeDecodeError) as error:

@@ -1,31 +1,33 @@
-"""Worker processes that judge responses: one item each at a time, killed at the deadline and replaced."""
+"""Worker processes that judge requests: one item each at a time, killed at the deadline and replaced."""
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
-from oprime.core.types import Outcome, OutcomeStatus
-from oprime.runtime.errors import NotReadyError, SettingsError, UnusableInputError
+from oprime.core.verification import Outcome, Verdict, VerificationRequest, unscored
+from oprime.runtime.errors import NotReadyError, SettingsError
 from oprime.runtime.heartbeat import BusyMeter
+from oprime_verifier.frames import outcome_from_json, request_to_json
+from oprime_verifier.ports import VerifierDescription
 from oprime_verifier.worker import Worker, WorkerFailedError, WorkerSetup
 
 log = structlog.get_logger()
 
 RESTART_BACKOFF_S = (0.1, 0.5, 2.0, 10.0)
-MAX_RESPONSE_CHARS = 1_000_000
 
 
 class WorkerPool:
-    """`workers` processes. `start` before the first `judge`, `close` at the end."""
+    """`workers` processes of one setup. `start` before the first `judge`, `close` at the end."""
 
     def __init__(self, setup: WorkerSetup, *, workers: int, attempts: int) -> None:
         self.setup = setup
         self.workers = workers
         self.attempts = attempts
-        self.verifiers: list[dict[str, str]] = []
-        """Name, version and description of each verifier, known after `start`."""
+        self.verifiers: dict[str, VerifierDescription] = {}
+        """The verifiers in each worker by name, known after `start`."""
         self.meter = BusyMeter()
         """At work while any worker judges."""
         self.killed = 0
@@ -33,12 +35,12 @@ class WorkerPool:
         self._idle: asyncio.Queue[Worker] = asyncio.Queue()
         self._running: set[Worker] = set()
         self._supervisors: list[asyncio.Task[None]] = []
-        self._exchanges: set[asyncio.Task[Outcome | str]] = set()
+        self._exchanges: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """Return when one worker is ready; the others follow. Raises SettingsError for a plug-in that cannot be used."""
         first = await Worker.start(self.setup)
-        self.verifiers = first.verifiers
+        self.verifiers = {known["name"]: VerifierDescription(**known) for known in first.verifiers}
         self._running.add(first)
         self._supervisors = [asyncio.create_task(self._supervise(first if slot == 0 else None)) for slot in range(self.workers)]
 
@@ -50,31 +52,31 @@ class WorkerPool:
     def pids(self) -> tuple[int, ...]:
         return tuple(worker.pid for worker in self._running if worker.alive)
 
-    async def judge(self, verifier: str, response: str, ground_truth: str, data_source: str = "") -> tuple[Outcome, float]:
-        """Judge one response; returns the outcome and the seconds that workers spent on it.
+    async def judge(self, request: VerificationRequest) -> Outcome:
+        """Judge one request. An INFRA_ERROR is tried `attempts` times, within the request's deadline if it has one.
 
-        An ERROR is tried `attempts` times. Raises UnusableInputError for an unknown verifier, NotReadyError before `start`.
+        Raises NotReadyError before `start`.
         """
-        self._check(verifier)
-        if len(response) > MAX_RESPONSE_CHARS:
-            reason = f"the response has {len(response)} characters; at most {MAX_RESPONSE_CHARS} are judged"
-            return Outcome(status=OutcomeStatus.INVALID, score=0.0, reason=reason, verifier=verifier), 0.0
-        item = {"verifier": verifier, "response": response, "ground_truth": ground_truth}
-        seconds, reasons = 0.0, []
+        started, reasons = time.monotonic(), []
         for _ in range(self.attempts):
-            worker = await self._take()
-            started = time.perf_counter()
-            # Shielded: when the caller gives up, the worker still finishes its item or is killed at the deadline.
-            exchange = asyncio.create_task(self._run(worker, item))
-            self._exchanges.add(exchange)
-            exchange.add_done_callback(self._exchanges.discard)
-            answer = await asyncio.shield(exchange)
-            seconds += time.perf_counter() - started
-            if isinstance(answer, Outcome) and answer.status is not OutcomeStatus.ERROR:
-                return answer, seconds
-            reasons.append(answer if isinstance(answer, str) else answer.reason)
-            log.warning("verification_failed", verifier=verifier, data_source=data_source, reason=reasons[-1])
-        return Outcome(status=OutcomeStatus.ERROR, score=None, reason=_summary(reasons), verifier=verifier), seconds
+            deadline_s = request.deadline_s - (time.monotonic() - started) if request.deadline_s else self.setup.deadline_s
+            if deadline_s <= 0:
+                break
+            # The worker stops by itself; the parent's own deadline is for one that hangs.
+            answer = await self._ask({"request": request_to_json(replace(request, deadline_s=deadline_s))}, deadline_s)
+            outcome = _failure(answer) if isinstance(answer, str) else _outcome(answer)
+            if outcome.verdict is not Verdict.INFRA_ERROR:
+                return outcome
+            reasons.append(outcome.reason)
+            log.warning("verification_failed", verifier=request.kind, data_source=request.data_source, reason=outcome.reason)
+        return _failure(_summary(reasons))
+
+    async def self_test(self, deadline_s: float) -> dict[str, Any]:
+        """The sandbox's report from one worker. Raises NotReadyError when it cannot be had."""
+        answer = await self._ask({}, deadline_s)
+        if isinstance(answer, str):
+            raise NotReadyError(f"the sandbox's self-test failed: {answer}")
+        return answer["report"]
 
     async def close(self) -> None:
         """Kill every worker and wait for its end."""
@@ -88,14 +90,16 @@ class WorkerPool:
         self._running.clear()
         self._supervisors = []
 
-    def _check(self, verifier: str) -> None:
+    async def _ask(self, item: dict[str, Any], deadline_s: float) -> dict[str, Any] | str:
+        """A worker's answer, or why it failed."""
         if not self._supervisors:
             raise NotReadyError("the verifier has no worker yet: retry")
-        names = sorted(known["name"] for known in self.verifiers)
-        if verifier not in names:
-            raise UnusableInputError(
-                f"unknown verifier {verifier!r}: this service offers {', '.join(names)}; add others under [verifier.plugins]"
-            )
+        worker = await self._take()
+        # Shielded: when the caller gives up, the worker still finishes its item or is killed at the deadline.
+        exchange = asyncio.create_task(self._run(worker, item, deadline_s))
+        self._exchanges.add(exchange)
+        exchange.add_done_callback(self._exchanges.discard)
+        return await asyncio.shield(exchange)
 
     async def _take(self) -> Worker:
         while True:
@@ -103,11 +107,10 @@ class WorkerPool:
             if worker.alive:
                 return worker
 
-    async def _run(self, worker: Worker, item: dict[str, Any]) -> Outcome | str:
-        """The outcome, or why the worker failed."""
+    async def _run(self, worker: Worker, item: dict[str, Any], deadline_s: float) -> dict[str, Any] | str:
         try:
             with self.meter:
-                answer = await worker.ask(item, self.setup.deadline_s)
+                answer = await worker.ask(item, deadline_s)
         except WorkerFailedError as error:
             worker.kill()
             return str(error)
@@ -115,13 +118,7 @@ class WorkerPool:
             worker.kill()
             raise
         self._idle.put_nowait(worker)
-        return Outcome(
-            status=OutcomeStatus(answer["status"]),
-            score=answer["score"],
-            reason=answer["reason"],
-            answer=answer["answer"],
-            verifier=item["verifier"],
-        )
+        return answer
 
     async def _supervise(self, worker: Worker | None) -> None:
         """Keep one worker alive: start it, wait for its end, start the next."""
@@ -142,6 +139,36 @@ class WorkerPool:
             self.killed += 1
             log.warning("worker_replaced", pid=worker.pid, exit_code=code)
             worker = None
+
+
+class PooledVerifier:
+    """One verifier of a pool. With `owned`, the pool is closed with it."""
+
+    def __init__(self, pool: WorkerPool, name: str, *, owned: bool = False) -> None:
+        self._pool = pool
+        self._name = name
+        self._owned = owned
+
+    async def verify(self, request: VerificationRequest) -> Outcome:
+        return await self._pool.judge(replace(request, kind=self._name))
+
+    def describe(self) -> VerifierDescription:
+        return self._pool.verifiers[self._name]
+
+    async def close(self) -> None:
+        if self._owned:
+            await self._pool.close()
+
+
+def _outcome(answer: dict[str, Any]) -> Outcome:
+    try:
+        return outcome_from_json(answer["outcome"])
+    except (KeyError, TypeError, ValueError) as error:
+        return _failure(f"the worker sent what is no outcome: {error}")
+
+
+def _failure(reason: str) -> Outcome:
+    return unscored(Verdict.INFRA_ERROR, reason, cacheable=False)
 
 
 def _summary(reasons: list[str]) -> str:

@@ -7,9 +7,12 @@ passes them on (the coordinator) needs no torch.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from oprime.core.verification import Outcome, VerificationRequest
 
 TokenIds = npt.NDArray[np.int32]
 TokenFloats = npt.NDArray[np.float32]
@@ -22,16 +25,6 @@ class FinishReason(StrEnum):
     """The policy sampled an end token."""
     LENGTH = "length"
     """The response was cut at the token limit."""
-
-
-class OutcomeStatus(StrEnum):
-    """The tri-state answer of a verifier."""
-
-    SCORED = "scored"
-    INVALID = "invalid"
-    """The response cannot be graded; its score is 0."""
-    ERROR = "error"
-    """The verifier failed; the rollout is retried, then dropped, and never scored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +48,21 @@ class Task:
     verifier: str
     ground_truth: str
     data_source: str
+    verifier_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Options of the verifier for this task, by name."""
+
+    def verification(self, response: str, *, request_id: str = "", group_id: str = "") -> VerificationRequest:
+        """What to ask the verifier about a response to this task."""
+        return VerificationRequest(
+            kind=self.verifier,
+            response=response,
+            golds=(self.ground_truth,),
+            options=self.verifier_options,
+            prompt=self.messages[-1].content if self.messages else "",
+            request_id=request_id,
+            group_id=group_id,
+            data_source=self.data_source,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,25 +121,13 @@ class Rollout:
         return min(span.version for span in self.spans)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """A verifier's judgement. `score` is in [0, 1] and None exactly when the status is ERROR."""
-
-    status: OutcomeStatus
-    score: float | None
-    reason: str = ""
-    answer: str = ""
-    verifier: str = ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class VerificationTask:
     """A rollout with what its verifier needs."""
 
     rollout: Rollout
-    verifier: str
-    ground_truth: str
-    data_source: str
+    request: VerificationRequest
+    """Its response is the rollout's text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

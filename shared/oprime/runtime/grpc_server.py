@@ -62,6 +62,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(
                 _stream(handler.unary_stream, handler_call_details.method), handler.request_deserializer, handler.response_serializer
             )
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(
+                _stream(handler.stream_stream, handler_call_details.method), handler.request_deserializer, handler.response_serializer
+            )
         return handler
 
 

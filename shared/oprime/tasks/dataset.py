@@ -198,14 +198,17 @@ def _place(index: int, size: int) -> int:
 
 def _task_to_bytes(task: Task) -> bytes:
     messages = [[message.role, message.content] for message in task.messages]
-    return json.dumps([messages, task.verifier, task.ground_truth, task.data_source], ensure_ascii=False).encode()
+    return json.dumps(
+        [messages, task.verifier, task.ground_truth, task.data_source, dict(task.verifier_options)], ensure_ascii=False
+    ).encode()
 
 
 def _task_from_bytes(data: bytes) -> Task:
-    messages, verifier, ground_truth, data_source = json.loads(data)
+    messages, verifier, ground_truth, data_source, verifier_options = json.loads(data)
     return Task(
         messages=tuple(ChatMessage(role=role, content=content) for role, content in messages),
         verifier=verifier,
         ground_truth=ground_truth,
         data_source=data_source,
+        verifier_options=verifier_options,
     )

@@ -3,7 +3,7 @@
     {"data_source": "numina_olympiads", "prompt": [{"role": "user", "content": "..."}], "ability": "math",
      "reward_model": {"style": "rule", "ground_truth": "4"}, "extra_info": {"index": 0, "split": "train"}}
 
-`ability` chooses the verifier; a field `verifier` overrides it.
+`ability` chooses the verifier; a field `verifier` overrides it. `verifier_options` has options for this row alone.
 """
 
 import json
@@ -17,7 +17,7 @@ from oprime.tasks.chain import Problem, Split
 
 VERIFIER_OF_ABILITY = {"math": "math", "code": "code", "chain": "chain"}
 ROLES = ("system", "user", "assistant")
-ROW_FIELDS = ("data_source", "prompt", "ability", "reward_model", "verifier")
+ROW_FIELDS = ("data_source", "prompt", "ability", "reward_model", "verifier", "verifier_options")
 """What is read of a row; everything else is passed over."""
 
 
@@ -49,6 +49,7 @@ def task_of_row(row: RawRow) -> Task:
         verifier=verifier,
         ground_truth=_ground_truth(row, value, verifier),
         data_source=_data_source(row, value),
+        verifier_options=_verifier_options(row, value),
     )
 
 
@@ -206,6 +207,17 @@ def _data_source(row: RawRow, value: Mapping[str, Any]) -> str:
     if not _is_text(source):
         raise BadRowError(row, "data_source", "wrong data source", f"must be a text, not {_shown(source)}; correct or remove it")
     return source
+
+
+def _verifier_options(row: RawRow, value: Mapping[str, Any]) -> dict[str, Any]:
+    options = value.get("verifier_options")
+    if options is None:
+        return {}
+    if not isinstance(options, dict):
+        rule = f"must be an object such as {{cpu_s: 2}}, not {_shown(options)}; correct or remove it (docs/verifier.md)"
+        raise BadRowError(row, "verifier_options", "wrong verifier options", rule)
+    # Parquet fills what a row leaves out with nulls.
+    return {name: option for name, option in options.items() if option is not None}
 
 
 def _is_text(value: Any) -> TypeGuard[str]:

@@ -3,8 +3,14 @@
 Queue payloads are the same messages as gRPC's, serialised: `encode(record)` and `decode_*(payload)`.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
 
 from oprime.core.types import (
     Batch,
@@ -12,8 +18,6 @@ from oprime.core.types import (
     CommittedStep,
     DroppedRollout,
     FinishReason,
-    Outcome,
-    OutcomeStatus,
     Rollout,
     SamplingSettings,
     ScoredBatch,
@@ -26,16 +30,11 @@ from oprime.core.types import (
     VerifiedRollout,
     WeightVersionSpan,
 )
+from oprime.wire.verification import outcome_from_proto, outcome_to_proto, request_from_proto, request_to_proto
 from oprime_proto.v1 import common_pb2 as pb
 
 _FINISH_TO_PROTO = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
 _FINISH_FROM_PROTO = {number: reason for reason, number in _FINISH_TO_PROTO.items()}
-_STATUS_TO_PROTO = {
-    OutcomeStatus.SCORED: pb.OUTCOME_STATUS_SCORED,
-    OutcomeStatus.INVALID: pb.OUTCOME_STATUS_INVALID,
-    OutcomeStatus.ERROR: pb.OUTCOME_STATUS_ERROR,
-}
-_STATUS_FROM_PROTO = {number: status for status, number in _STATUS_TO_PROTO.items()}
 
 
 def ids_to_bytes(ids: npt.ArrayLike) -> bytes:
@@ -54,6 +53,11 @@ def floats_to_bytes(values: npt.ArrayLike) -> bytes:
 
 def floats_from_bytes(data: bytes) -> TokenFloats:
     return np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
+
+
+def struct_of(values: Mapping[str, Any]) -> Struct:
+    """Any JSON object. Raises ValueError for what JSON cannot hold."""
+    return json_format.ParseDict(dict(values), Struct())
 
 
 def messages_to_proto(messages: tuple[ChatMessage, ...]) -> list[pb.ChatMessage]:
@@ -86,6 +90,7 @@ def ticket_to_proto(ticket: Ticket) -> pb.Ticket:
         sampling=sampling_to_proto(ticket.sampling),
         seeds=ticket.seeds,
         min_weight_version=ticket.min_weight_version,
+        verifier_options=struct_of(ticket.task.verifier_options),
     )
 
 
@@ -97,6 +102,7 @@ def ticket_from_proto(message: pb.Ticket) -> Ticket:
             verifier=message.verifier,
             ground_truth=message.ground_truth,
             data_source=message.data_source,
+            verifier_options=json_format.MessageToDict(message.verifier_options),
         ),
         sampling=sampling_from_proto(message.sampling),
         seeds=tuple(message.seeds),
@@ -133,46 +139,20 @@ def rollout_from_proto(message: pb.Rollout) -> Rollout:
 
 
 def verification_task_to_proto(task: VerificationTask) -> pb.VerificationTask:
-    return pb.VerificationTask(
-        rollout=rollout_to_proto(task.rollout), verifier=task.verifier, ground_truth=task.ground_truth, data_source=task.data_source
-    )
+    return pb.VerificationTask(rollout=rollout_to_proto(task.rollout), request=request_to_proto(replace(task.request, response="")))
 
 
 def verification_task_from_proto(message: pb.VerificationTask) -> VerificationTask:
-    return VerificationTask(
-        rollout=rollout_from_proto(message.rollout),
-        verifier=message.verifier,
-        ground_truth=message.ground_truth,
-        data_source=message.data_source,
-    )
-
-
-def outcome_to_proto(outcome: Outcome) -> pb.Outcome:
-    return pb.Outcome(
-        status=_STATUS_TO_PROTO[outcome.status],
-        score=outcome.score,
-        reason=outcome.reason,
-        answer=outcome.answer,
-        verifier=outcome.verifier,
-    )
-
-
-def outcome_from_proto(message: pb.Outcome) -> Outcome:
-    return Outcome(
-        status=_STATUS_FROM_PROTO[message.status],
-        score=message.score if message.HasField("score") else None,
-        reason=message.reason,
-        answer=message.answer,
-        verifier=message.verifier,
-    )
+    rollout = rollout_from_proto(message.rollout)
+    return VerificationTask(rollout=rollout, request=replace(request_from_proto(message.request), response=rollout.text))
 
 
 def verified_rollout_to_proto(verified: VerifiedRollout) -> pb.VerifiedRollout:
-    return pb.VerifiedRollout(rollout=rollout_to_proto(verified.rollout), outcome=outcome_to_proto(verified.outcome))
+    return pb.VerifiedRollout(rollout=rollout_to_proto(verified.rollout), response=outcome_to_proto(verified.outcome))
 
 
 def verified_rollout_from_proto(message: pb.VerifiedRollout) -> VerifiedRollout:
-    return VerifiedRollout(rollout=rollout_from_proto(message.rollout), outcome=outcome_from_proto(message.outcome))
+    return VerifiedRollout(rollout=rollout_from_proto(message.rollout), outcome=outcome_from_proto(message.response))
 
 
 def event_to_proto(event: VerifiedRollout | DroppedRollout) -> pb.RolloutEvent:

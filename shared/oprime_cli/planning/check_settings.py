@@ -1,6 +1,5 @@
 """Settings that contradict each other. Each check returns its problems: what, which values, the rule, the remedy."""
 
-import re
 from collections.abc import Callable
 
 from oprime.runtime.errors import SettingsError
@@ -10,7 +9,6 @@ from oprime_cli.running.services import SERVICES
 
 Problems = list[str]
 
-PLUGIN = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 QUEUE_SCHEMES = ("redis://", "rediss://", "unix://")
 LOOPBACK = ("127.", "localhost", "[::1]")
 
@@ -29,7 +27,6 @@ def settings_problems(config: RunConfig) -> Problems:
         _addresses,
         _queue_address,
         _gateway_is_guarded,
-        _plugins,
     )
     return algorithm_problems(config) + [problem for check in checks for problem in check(config)]
 
@@ -220,11 +217,3 @@ def _gateway_is_guarded(config: RunConfig) -> Problems:
     if address.startswith(LOOPBACK):
         return []
     return [f"the gateway listens on {address}, not on loopback alone, and gateway.api_keys_file is not set: set it, or use 127.0.0.1"]
-
-
-def _plugins(config: RunConfig) -> Problems:
-    return [
-        f'verifier.plugins.{name} = {target!r}: write "module:function"'
-        for name, target in config.verifier.plugins.items()
-        if not PLUGIN.match(target)
-    ]

@@ -9,7 +9,8 @@ from typing import Any
 
 import jinja2
 
-from oprime.core.types import FinishReason, OutcomeStatus
+from oprime.core.types import FinishReason
+from oprime.core.verification import OutcomeStatus
 from oprime.runtime.errors import UnusableInputError
 from oprime.tasks.chain import first_wrong_step
 from oprime.tasks.chain_tokenizer import VOCABULARY

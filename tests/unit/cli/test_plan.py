@@ -53,13 +53,25 @@ def test_a_good_plan_has_no_problems(make_config: MakeConfig) -> None:
         ("queue.url=http://x", r"queue.url = 'http://x'"),
         ("endpoints.gateway=0.0.0.0:8000", r"gateway.api_keys_file is not set"),
         ("gateway.api_keys_file=/nowhere/keys", r"gateway.api_keys_file = /nowhere/keys: there is no such file"),
-        ('verifier.plugins={x = "module"}', r"verifier.plugins.x = 'module': write"),
         ("model.attention=flash_attention_2", r"half precision"),
     ],
 )
 def test_a_contradiction_in_the_settings_is_named_with_its_remedy(make_config: MakeConfig, override: str, said: str) -> None:
     problems = settings_problems(make_config(override))
     assert len([problem for problem in problems if _matches(said, problem)]) == 1, problems
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ('verifier.plugins={math = "m:f"}', "verifier.plugins.math: a built-in verifier has the name 'math' already"),
+        ('verifier.compositions={c = {mode = "all", parts = ["maths"]}}', "names 'maths', which is no verifier"),
+        ('verifier.compositions={c = {mode = "all", parts = ["c"]}}', "is a circle"),
+    ],
+)
+def test_verifiers_that_cannot_be_told_apart_or_found_are_refused_at_once(make_config: MakeConfig, override: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        make_config(override)
 
 
 def _matches(pattern: str, text: str) -> bool:

@@ -53,7 +53,14 @@ def test_a_missing_source_and_style_are_no_fault() -> None:
     assert task_of_row(row(data_source=None, reward_model={"ground_truth": "4"})).data_source == ""
 
 
+def test_a_row_may_have_options_for_its_verifier() -> None:
+    options = {"cpu_s": 2, "comparison": None}
+    assert task_of_row(row(verifier_options=options)).verifier_options == {"cpu_s": 2}
+    assert task_of_row(row(verifier_options=None)).verifier_options == {}
+
+
 BAD = [
+    (row(verifier_options="fast"), "verifier_options", "wrong verifier options", "must be an object"),
     (row(prompt=[]), "prompt", "empty prompt", "at least one"),
     (row(prompt="What is 2 + 2?"), "prompt", "empty prompt", "list of at least one"),
     (row(prompt=[{"role": "user", "content": "  "}]), "prompt[0].content", "empty prompt", "not empty"),

@@ -1,0 +1,210 @@
+"""The verifier beside what it is measured against, on the same pairs and programs in one run: python -m bench.verifier.
+
+Mathematics: pairs/s and agreement beside Math-Verify alone, on benchmark golds from `../shared/data` where they are present
+(each gold against itself and against another problem's), else on the conformance suite's cases. Code: tests/s in the sandbox
+beside a cold `python -I -S` per test, and with the locks of the sandbox off. Machines differ and are noisy: compare the
+figures of one run.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from oprime.core.verification import Verdict, VerificationRequest
+from oprime_verifier.code.verifier import CodeVerifier
+from oprime_verifier.math.verifier import verify_math, warm_up
+from oprime_verifier.sandbox.native import NativeSandbox
+
+DATA = Path(__file__).resolve().parents[1] / "../shared/data"
+GOLD_FILES = {"math500.json": "expected_answer", "olympiadbench.jsonl": "final_answer", "minerva_math.jsonl": "", "amc.jsonl": "answer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """How long each of several things took, in seconds."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def per_second(self) -> float:
+        return len(self.seconds) / sum(self.seconds)
+
+    def at(self, share: float) -> float:
+        """Milliseconds that `share` of them did not exceed."""
+        return 1000 * sorted(self.seconds)[min(len(self.seconds) - 1, int(share * len(self.seconds)))]
+
+    def line(self, name: str) -> str:
+        return (
+            f"{name:34} {self.per_second:10.1f}/s   p50 {self.at(0.5):8.2f} ms   p99 {self.at(0.99):8.1f} ms   max {self.at(1.0):8.0f} ms"
+        )
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+# --- mathematics ---
+
+
+def gold_pairs(count: int, chance: random.Random) -> list[tuple[str, str]]:
+    """(answer, gold): half the golds against themselves, half against another problem's."""
+    golds = _golds() or _own_cases()
+    chance.shuffle(golds)
+    same = [(gold, gold) for gold in golds[: count // 2]]
+    other = [(golds[place - 1], golds[place]) for place in range(len(golds))][: count - len(same)]
+    pairs = same + other
+    chance.shuffle(pairs)
+    return pairs
+
+
+def _golds() -> list[str]:
+    found: list[str] = []
+    for name in ("math500.json", "olympiadbench.jsonl"):
+        path = DATA / name
+        if path.exists():
+            found += _column(path)
+    return found
+
+
+def _column(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        table = json.loads(text)["expected_answer"]
+        return [str(value) for value in (table.values() if isinstance(table, dict) else table)]
+    rows = [json.loads(line) for line in text.splitlines()]
+    return [str(answer).strip("$") for row in rows for answer in row["final_answer"][:1]]
+
+
+def _own_cases() -> list[str]:
+    folder = Path(__file__).resolve().parents[1] / "services/verifier/oprime_verifier/conformance/cases"
+    return [json.loads(line)["gold"] for path in sorted(folder.glob("math*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def math_figures(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    from math_verify import parse, verify
+
+    warm_up()
+    parse("$1$")
+    ours: list[Verdict] = []
+    theirs: list[bool] = []
+
+    def judge(answer: str, gold: str) -> None:
+        ours.append(verify_math(VerificationRequest(kind="math", response=answer, golds=(gold,), options={"bare": True})).verdict)
+
+    def judge_theirs(answer: str, gold: str) -> None:
+        theirs.append(verify(parse(f"\\boxed{{{gold}}}"), parse(f"\\boxed{{{answer}}}")))
+
+    own = Timed(tuple(timed(lambda pair=pair: judge(*pair)) for pair in pairs))
+    other = Timed(tuple(timed(lambda pair=pair: judge_theirs(*pair)) for pair in pairs))
+    decided = [
+        (mine is Verdict.CORRECT) == yes for mine, yes in zip(ours, theirs, strict=True) if mine in (Verdict.CORRECT, Verdict.INCORRECT)
+    ]
+    counts = Counter(verdict.value for verdict in ours)
+    return [
+        f"mathematics: {len(pairs)} pairs, one process",
+        own.line("  oprime"),
+        other.line("  Math-Verify alone"),
+        f"  speed {own.per_second / other.per_second:.1f}x; agreement {statistics.mean(decided):.2%} of {len(decided)} decided pairs",
+        f"  verdicts: {', '.join(f'{count} {name}' for name, count in counts.most_common())}",
+    ]
+
+
+# --- code ---
+
+PROGRAMS = (
+    "print(sum(map(int, input().split())))",
+    "import sys\nvalues = [int(x) for x in sys.stdin.read().split()]\nprint(max(values) - min(values))",
+    "from collections import Counter\nprint(Counter(input().split()).most_common(1)[0][1])",
+    "a, b = map(int, input().split()[:2])\nwhile b:\n    a, b = b, a % b\nprint(a)",
+)
+
+
+def run_cold(program: str, stdin: str) -> bytes:
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program], input=stdin.encode(), capture_output=True, check=True, timeout=10
+    ).stdout
+
+
+def inputs(count: int, chance: random.Random) -> list[tuple[str, str]]:
+    return [(PROGRAMS[place % len(PROGRAMS)], " ".join(str(chance.randrange(1, 1000)) for _ in range(8)) + "\n") for place in range(count)]
+
+
+def sandboxed(work: Sequence[tuple[str, str, str]]) -> list[float]:
+    """Each program on its one input, through the code verifier and a sandbox of this process."""
+    sandbox = NativeSandbox()
+    verifier = CodeVerifier(sandbox)
+    try:
+        return _through(verifier, work)
+    finally:
+        sandbox.close()
+
+
+def _through(verifier: CodeVerifier, work: Sequence[tuple[str, str, str]]) -> list[float]:
+    seconds: list[float] = []
+    for program, stdin, expected in [work[0], *work]:
+        tests = json.dumps({"inputs": [stdin], "outputs": [expected]})
+        request = VerificationRequest(kind="code", response=program, tests=tests, options={"bare": True})
+        started = time.perf_counter()
+        outcome = verifier.verify(request)
+        seconds.append(time.perf_counter() - started)
+        if outcome.verdict is not Verdict.CORRECT:
+            raise RuntimeError(f"a right program was judged {outcome.verdict}: {outcome.reason}")
+    return seconds[1:]
+
+
+def code_figures(count: int, processes: int, chance: random.Random) -> list[str]:
+    started = time.perf_counter()
+    cold: list[float] = []
+    work: list[tuple[str, str, str]] = []
+    for program, stdin in inputs(count, chance):
+        begun = time.perf_counter()
+        out = run_cold(program, stdin)
+        cold.append(time.perf_counter() - begun)
+        work.append((program, stdin, out.decode()))
+    shares = [work[place::processes] for place in range(processes)]
+    with ProcessPoolExecutor(processes) as pool:
+        list(pool.map(sandboxed, [share[:2] for share in shares]))
+        started = time.perf_counter()
+        seconds = [one for part in pool.map(sandboxed, shares) for one in part]
+        wall = time.perf_counter() - started
+        started = time.perf_counter()
+        list(pool.map(_cold_share, shares))
+        cold_wall = time.perf_counter() - started
+    alone, warm = Timed(tuple(cold)), Timed(tuple(seconds))
+    return [
+        f"code: {count} tests, each in a process of its own",
+        alone.line("  cold python -I -S, one at a time"),
+        warm.line("  oprime's sandbox, per test"),
+        f"  {processes} at a time: sandbox {count / wall:.0f} tests/s, cold {count / cold_wall:.0f} tests/s: {cold_wall / wall:.1f}x",
+    ]
+
+
+def _cold_share(work: Sequence[tuple[str, str, str]]) -> None:
+    for program, stdin, _ in work:
+        run_cold(program, stdin)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The verifier beside Math-Verify and cold subprocesses.")
+    parser.add_argument("--pairs", type=int, default=400)
+    parser.add_argument("--tests", type=int, default=600)
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+    chance = random.Random(0)  # noqa: S311 - the same pairs each time
+    print("\n".join(math_figures(gold_pairs(arguments.pairs, chance))))
+    print("\n".join(code_figures(arguments.tests, arguments.processes, chance)))
+
+
+if __name__ == "__main__":
+    main()

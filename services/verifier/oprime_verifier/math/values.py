@@ -1,0 +1,203 @@
+"""What an answer is once it has been read: exact numbers, expressions over them, and the compounds that answers are made of.
+
+Plain immutable records. Nothing in here is evaluated by being built.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from fractions import Fraction
+
+
+class UnreadableError(ValueError):
+    """The text is not mathematics that the parser knows."""
+
+
+class TooLargeError(ValueError):
+    """Reading or evaluating the text would cost more than any answer is worth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Num:
+    value: Fraction
+    digits: int = 0
+    """Significant digits of a number written with a decimal point; 0 for one that is exact as written."""
+    based: str = ""
+    """The digits of a number written with a base, such as 1010 in 1010_2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    name: str
+    """pi, e, i, inf or degree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sym:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """The choice of a plus-minus sign; `flipped` for minus-plus."""
+
+    index: int
+    flipped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    terms: tuple["Expr", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mul:
+    factors: tuple["Expr", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pow:
+    base: "Expr"
+    exponent: "Expr"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function of known meaning, or of a name only where `name` starts with `@`."""
+
+    name: str
+    args: tuple["Expr", ...]
+
+
+Expr = Num | Const | Sym | Sign | Add | Mul | Pow | Call
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    text: str
+    """The unit as words, in one spelling."""
+    factor: Fraction = Fraction(1)
+    """What one of it is in the base units of `dimension`."""
+    dimension: tuple[tuple[str, int], ...] | None = None
+    """None for words that are no known unit, such as apples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    value: Expr
+    unit: Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Bracketed:
+    """Ordered items between brackets: a tuple, a point, or (with two items) perhaps an interval."""
+
+    items: tuple["Value", ...]
+    opening: str
+    closing: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetOf:
+    items: tuple["Value", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A bare list; `joiner` is a comma, `and` or `or`."""
+
+    items: tuple["Value", ...]
+    joiner: str = ","
+
+
+@dataclass(frozen=True, slots=True)
+class NamedSet:
+    name: str
+    """R, Z, N, Q, C or empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetExpr:
+    operator: str
+    """union, intersection or minus."""
+    parts: tuple["Value", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    rows: tuple[tuple[Expr, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A chain: sides[0] operators[0] sides[1] operators[1] ..."""
+
+    sides: tuple["Value", ...]
+    operators: tuple[str, ...]
+    """Each one of = != < <= > >= ~ in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    parts: tuple[Expr, ...]
+    written: str
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    text: str
+    """Lower case, single spaces, no punctuation at the ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    letter: str
+    rest: "Value | None" = None
+    """What stands beside the letter, as 5 in (A) 5."""
+
+
+Value = Expr | Quantity | Bracketed | SetOf | Items | NamedSet | SetExpr | Matrix | Relation | Ratio | Words | Choice
+
+ZERO, ONE, MINUS_ONE = Num(Fraction(0)), Num(Fraction(1)), Num(Fraction(-1))
+PI, EULER, IMAGINARY, INFINITY, DEGREE = Const("pi"), Const("e"), Const("i"), Const("inf"), Const("degree")
+EXPRESSIONS = (Num, Const, Sym, Sign, Add, Mul, Pow, Call)
+
+
+def integer(value: int) -> Num:
+    return Num(Fraction(value))
+
+
+def negative(value: Expr) -> Expr:
+    if isinstance(value, Num):
+        return Num(-value.value, value.digits)
+    return Mul((MINUS_ONE, value))
+
+
+def children(node: object) -> tuple[object, ...]:
+    """Records directly inside a record."""
+    if not is_dataclass(node):
+        return ()
+    found: list[object] = []
+    for entry in fields(node):
+        value = getattr(node, entry.name)
+        if isinstance(value, tuple):
+            found += [item for part in value for item in (part if isinstance(part, tuple) else (part,)) if is_dataclass(item)]
+        elif is_dataclass(value):
+            found.append(value)
+    return tuple(found)
+
+
+def walk(node: object) -> Iterator[object]:
+    """The record and all records inside it."""
+    waiting = [node]
+    while waiting:
+        current = waiting.pop()
+        yield current
+        waiting.extend(children(current))
+
+
+def symbols(node: object) -> frozenset[str]:
+    return frozenset(part.name for part in walk(node) if isinstance(part, Sym))
+
+
+def is_expression(value: object) -> bool:
+    return isinstance(value, EXPRESSIONS)

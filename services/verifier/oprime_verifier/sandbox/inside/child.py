@@ -1,0 +1,98 @@
+"""What a child does between the fork and its entry module: descriptors, limits, locks, streams."""
+
+import json
+import os
+import random
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+from oprime_verifier.sandbox.inside import lockdown, stage
+
+CHANNEL_FD = 3
+
+
+def run_child(descriptors: list[int], locks: lockdown.Locks) -> NoReturn:
+    """Never returns. `descriptors`: request, stdin, stdout, stderr and perhaps the channel."""
+    try:
+        has_channel = _take_descriptors(descriptors)
+        _reset_signals()
+        request = _read_request()
+        lockdown.apply(locks, request, keep_below=stage.REQUEST_FD + 1)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the job must not run
+        stage.mark(stage.BROKEN, f"{type(error).__name__}: {error}")
+        os._exit(1)
+    stage.mark(stage.READY)
+    try:
+        _prepare_interpreter(request["seed"])
+        channel = socket.socket(fileno=CHANNEL_FD) if has_channel else None
+        _entry(request["entry"])(request["source"], request["arguments"], channel)
+    except SystemExit as ending:
+        _flush()
+        os._exit(ending.code if isinstance(ending.code, int) else 1)
+    except BaseException as error:  # noqa: BLE001 - an entry module that fails is shown on stderr, and ends with code 1
+        sys.excepthook(type(error), error, error.__traceback__)
+        _flush()
+        os._exit(1)
+    _flush()
+    os._exit(0)
+
+
+def _take_descriptors(descriptors: list[int]) -> bool:
+    """Stdin, stdout, stderr, channel and request become 0 to 4; nothing else stays open."""
+    request, stdin, stdout, stderr, *channel = descriptors
+    # The zygote keeps 0 to 4 occupied, so no dup2 overwrites a descriptor that is still needed.
+    for number, fd in enumerate((stdin, stdout, stderr, *channel)):
+        os.dup2(fd, number)
+    os.dup2(request, stage.REQUEST_FD)
+    if not channel:
+        os.close(CHANNEL_FD)
+    return bool(channel)
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _read_request() -> dict[str, Any]:
+    size = os.fstat(stage.REQUEST_FD).st_size
+    return json.loads(os.pread(stage.REQUEST_FD, size - stage.MARK_BYTES, stage.MARK_BYTES))
+
+
+def _prepare_interpreter(seed: int) -> None:
+    _open_streams()
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed & 0xFFFFFFFF)
+    # A script starts with an empty stack: the frames above it are ours.
+    depth = 0
+    frame = sys._getframe()
+    while frame is not None:
+        depth, frame = depth + 1, frame.f_back
+    sys.setrecursionlimit(1000 + depth)
+
+
+def _open_streams() -> None:
+    sys.stdin = sys.__stdin__ = _text(0, "r", "surrogateescape")
+    sys.stdout = sys.__stdout__ = _text(1, "w", "surrogateescape")
+    sys.stderr = sys.__stderr__ = _text(2, "w", "backslashreplace", buffering=1)
+
+
+def _text(fd: int, mode: str, errors: str, buffering: int = -1) -> Any:
+    return open(fd, mode, buffering, encoding="utf-8", errors=errors, closefd=False)
+
+
+def _entry(name: str) -> Any:
+    return sys.modules[f"{__package__}.{name}"].main
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:  # noqa: BLE001, S112 - the stream may be model code
+            continue

@@ -1,0 +1,36 @@
+"""System calls that Python does not offer, through ctypes."""
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def prctl(option: int, *arguments: int) -> int:
+    """Raises OSError."""
+    padded = (*arguments, 0, 0, 0, 0)[:4]
+    return _checked(_libc.prctl(option, *(ctypes.c_ulong(value) for value in padded)), f"prctl {option}")
+
+
+def syscall(number: int, *arguments: int | ctypes.Array[ctypes.c_char] | None) -> int:
+    """Raises OSError."""
+    wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    return _checked(_libc.syscall(ctypes.c_long(number), *wide), f"system call {number}")
+
+
+def unshare(flags: int) -> None:
+    """Raises OSError."""
+    _checked(_libc.unshare(flags), "unshare")
+
+
+def mount(kind: bytes, target: bytes, flags: int) -> None:
+    """Mount a file system that needs no device. Raises OSError."""
+    _checked(_libc.mount(kind, target, kind, ctypes.c_ulong(flags), None), "mount")
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result

@@ -1,0 +1,154 @@
+"""Judges the rows of a file with local workers, several at once, and hands the results back in the file's order."""
+
+import asyncio
+import itertools
+import json
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from oprime.core.verification import Outcome, Verdict, VerificationRequest, unscored
+from oprime.runtime.errors import UnusableInputError
+from oprime_cli.files import write_atomically
+from oprime_cli.verifying.rows import Row, is_settled, out_row, read_rows, written_rows
+from oprime_verifier.config import VerifierSection
+from oprime_verifier.offer import Offer
+
+AHEAD = 64
+"""Rows under way beyond the oldest unfinished one, for each worker: one slow row must not idle the others."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run of `oprime verify` saw."""
+
+    verdicts: Counter[Verdict] = field(default_factory=Counter[Verdict])
+    scores: list[float] = field(default_factory=list[float])
+    unreadable: int = 0
+    """Lines that are no request."""
+    reused: int = 0
+    """Rows that an earlier run had judged."""
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.verdicts[Verdict(row["verdict"])] += 1
+        if row["score"] is not None:
+            self.scores.append(row["score"])
+
+    @property
+    def rows(self) -> int:
+        return self.verdicts.total()
+
+    @property
+    def all_judged(self) -> bool:
+        return not self.unreadable and not self.verdicts[Verdict.INFRA_ERROR]
+
+
+async def judge_file(source: Path, out: Path | None, sink: IO[str], section: VerifierSection, note: Callable[[Tally], None]) -> Tally:
+    """Judge every row of `source`; write to `out`, after the rows that it holds already, or to `sink`.
+
+    Raises UnusableInputError when a file cannot be used or `out` belongs to another input, SettingsError for wrong settings.
+    """
+    known = _settled_rows(source, out)
+    kept = _keep_beginning(out, known) if out is not None else 0
+    tally = Tally()
+    offer = Offer(section)
+    await offer.start()
+    try:
+        with _opened(out, sink) as stream:
+            async for row, result in _in_order(offer, read_rows(source), known, at_once=section.workers * AHEAD):
+                tally.add(result)
+                tally.unreadable += row.request is None
+                tally.reused += tally.rows in known
+                if tally.rows > kept:
+                    stream.write(_line(result))
+                    stream.flush()
+                note(tally)
+    finally:
+        await offer.close()
+    return tally
+
+
+def _settled_rows(source: Path, out: Path | None) -> dict[int, dict[str, Any]]:
+    """Results of an earlier run that stand, by place in the file."""
+    written = written_rows(out) if out is not None else []
+    known: dict[int, dict[str, Any]] = {}
+    rows = read_rows(source)
+    for place, result in enumerate(written, start=1):
+        row = next(rows, None)
+        if row is None or row.id != result.get("id"):
+            has = "no such row" if row is None else f"{row.id!r}"
+            raise UnusableInputError(
+                f"{out}, line {place} has the id {result.get('id')!r} where {source} has {has}: it is the output of another file; "
+                "name another --out or add --fresh"
+            )
+        if is_settled(result) and row.request is not None:
+            known[place] = result
+    return known
+
+
+def _keep_beginning(out: Path, known: dict[int, dict[str, Any]]) -> int:
+    """Cut `out` before the first row that must be judged again; returns how many rows it keeps."""
+    kept = next(place for place in itertools.count(1) if place not in known) - 1
+    if out.exists():
+        write_atomically(out, "".join(_line(known[place]) for place in range(1, kept + 1)))
+    return kept
+
+
+def _line(result: dict[str, Any]) -> str:
+    return json.dumps(result, ensure_ascii=False) + "\n"
+
+
+def _opened(out: Path | None, sink: IO[str]) -> Any:
+    if out is None:
+        return _Kept(sink)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return out.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UnusableInputError(f"--out {out} cannot be written: {error.strerror or error}") from error
+
+
+class _Kept:
+    """A stream that belongs to somebody else."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> IO[str]:
+        return self._stream
+
+    def __exit__(self, *problem: object) -> None:
+        self._stream.flush()
+
+
+async def _in_order(
+    offer: Offer, rows: Iterator[Row], known: dict[int, dict[str, Any]], *, at_once: int
+) -> AsyncIterator[tuple[Row, dict[str, Any]]]:
+    under_way: deque[tuple[Row, asyncio.Task[dict[str, Any]]]] = deque()
+    try:
+        for place, row in enumerate(rows, start=1):
+            under_way.append((row, asyncio.create_task(_result(offer, row, known.get(place)))))
+            if len(under_way) >= at_once:
+                oldest, task = under_way.popleft()
+                yield oldest, await task
+        while under_way:
+            oldest, task = under_way.popleft()
+            yield oldest, await task
+    finally:
+        for _, task in under_way:
+            task.cancel()
+
+
+async def _result(offer: Offer, row: Row, known: dict[str, Any] | None) -> dict[str, Any]:
+    if known is not None:
+        return known
+    return out_row(row, await _judge(offer, row.request) if row.request else unscored(Verdict.BAD_TASK, row.problem))
+
+
+async def _judge(offer: Offer, request: VerificationRequest) -> Outcome:
+    try:
+        return await offer.dispatcher.verify(request)
+    except UnusableInputError as error:
+        return unscored(Verdict.BAD_TASK, str(error))
