@@ -48,7 +48,7 @@ proto: setup  ## Generate the protobuf code anew
 docs: setup  ## Generate docs/settings.md anew
 	$(PY) -m oprime_cli.settings_docs docs/settings.md
 
-bench: setup  ## Measure throughput, synchronous beside asynchronous
+bench: setup  ## Measure throughput: the loop, synchronous beside asynchronous, and the verifier
 	$(PY) -m bench
 
 golden: setup  ## Run the slow, obvious reference: PRIME in one file, on the demo's starting model

@@ -1,6 +1,7 @@
 """python -m bench: every benchmark, one after the other."""
 
-from bench import loop
+from bench import loop, verifier
 
 if __name__ == "__main__":
     loop.main()
+    verifier.main()

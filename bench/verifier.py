@@ -25,7 +25,6 @@ from oprime_verifier.math.verifier import verify_math, warm_up
 from oprime_verifier.sandbox.native import NativeSandbox
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data"
-GOLD_FILES = {"math500.json": "expected_answer", "olympiadbench.jsonl": "final_answer", "minerva_math.jsonl": "", "amc.jsonl": "answer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +58,18 @@ def timed(work: Callable[[], object]) -> float:
 
 def gold_pairs(count: int, chance: random.Random) -> list[tuple[str, str]]:
     """(answer, gold): half the golds against themselves, half against another problem's."""
-    golds = _golds() or _own_cases()
+    golds = own_or_benchmark_golds()
     chance.shuffle(golds)
     same = [(gold, gold) for gold in golds[: count // 2]]
     other = [(golds[place - 1], golds[place]) for place in range(len(golds))][: count - len(same)]
     pairs = same + other
     chance.shuffle(pairs)
     return pairs
+
+
+def own_or_benchmark_golds() -> list[str]:
+    """Golds of public benchmarks where they are present, else those of the conformance suite."""
+    return _golds() or _own_cases()
 
 
 def _golds() -> list[str]:
@@ -164,7 +168,6 @@ def _through(verifier: CodeVerifier, work: Sequence[tuple[str, str, str]]) -> li
 
 
 def code_figures(count: int, processes: int, chance: random.Random) -> list[str]:
-    started = time.perf_counter()
     cold: list[float] = []
     work: list[tuple[str, str, str]] = []
     for program, stdin in inputs(count, chance):

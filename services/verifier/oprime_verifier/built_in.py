@@ -55,7 +55,7 @@ def built_in(setup: Mapping[str, Any]) -> Registry:
             Entry(
                 name="math",
                 verify=lambda request: math_verifier.verify_math(with_defaults(request, mathematics)),
-                version=f"{oprime} (math-verify {version('math-verify')})",
+                version=f"{oprime} (sympy {version('sympy')})",
                 description="Mathematical equality of the final answer.",
                 options_schema=MathOptions.model_json_schema(),
             ),

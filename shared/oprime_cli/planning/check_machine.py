@@ -19,7 +19,7 @@ Problems = list[str]
 VLLM_CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 256)
 EXTRAS = {
     "coordinator": ("coordinator", ("transformers", "pyarrow")),
-    "verifier": ("verifier", ("math_verify",)),
+    "verifier": ("verifier", ("sympy", "httpx")),
     "prm": ("prm", ("torch", "deepspeed")),
     "learner": ("learner", ("torch", "deepspeed")),
     "gateway": ("gateway", ("fastapi", "uvicorn")),

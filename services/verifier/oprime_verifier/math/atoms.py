@@ -20,6 +20,7 @@ from oprime_verifier.math.values import (
     Num,
     Quantity,
     Sym,
+    TooLargeError,
     UnreadableError,
     Value,
     integer,
@@ -36,6 +37,8 @@ _STARTING_NAMES = (
 _BASE_WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12,
                "sixteen": 16}  # fmt: skip
 _LABEL_FUNCTIONS = frozenset("fgh")
+MAX_POWERS = 16
+"""Exponents of one base, one behind the other."""
 
 
 class Atoms(Functions):
@@ -63,9 +66,13 @@ class Atoms(Functions):
         return value
 
     def _postfix(self, value: Value) -> Value:
+        powers = 0
         while True:
             token = self.peek()
             if token.text == "^" and token.kind == "mark":
+                powers += 1
+                if powers > MAX_POWERS:
+                    raise TooLargeError(f"a power has more than {MAX_POWERS} exponents")
                 value = self._raised(value)
             elif token.text == "!" and token.kind == "mark":
                 self.take()

@@ -4,7 +4,7 @@ import math
 from fractions import Fraction
 
 from oprime_verifier.math.build import replaced
-from oprime_verifier.math.values import Add, Call, Expr, Mul, Num, Pow, Sym, TooLargeError
+from oprime_verifier.math.values import Add, Call, Expr, Mul, Num, Pow, Sym, TooLargeError, walk
 
 MAX_BITS = 13_300
 """About 4,000 decimal digits."""
@@ -108,6 +108,8 @@ def _call(tree: Call) -> Fraction | None:
     if arguments is None:
         return None
     count, function = _FUNCTIONS[tree.name]
+    if count == 0 and len(arguments) == 1:
+        return arguments[0]
     return function(*arguments) if count in (0, len(arguments)) else None
 
 
@@ -116,7 +118,9 @@ def _repeated(tree: Call) -> Fraction | None:
     start, stop = rational(low), rational(high)
     if start is None or stop is None or start.denominator != 1 or stop.denominator != 1:
         return None
-    if stop - start >= MAX_TERMS:
+    inner = sum(isinstance(part, Call) and part.name in ("sum", "prod") for part in walk(body))
+    # Nested sums multiply, so each level gets a root of the terms.
+    if stop - start >= MAX_TERMS ** (1 / (1 + inner)):
         return None
     values = [rational(replaced(body, index, Num(Fraction(number)))) for number in range(int(start), int(stop) + 1)]
     if any(value is None for value in values) or not isinstance(index, Sym):

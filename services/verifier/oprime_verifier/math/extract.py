@@ -21,7 +21,7 @@ _NAMED = re.compile(r"(?:[A-Za-z](?:_\{?\w+\}?)?\s*=)?\s*")
 _TRAILING_UNIT = re.compile(r"\s*(?:\\[,;: ]|~)*(\^\s*\{?\s*\\circ\s*\}?|\\%|\\(?:text|mathrm|textrm)\s*\{[^{}]{1,40}\}(?:\^\{?\d\}?)?)")
 _STATED = re.compile(
     r"(?:final\s+answer|correct\s+answer|the\s+answer|answer|correct\s+(?:option|choice))\s*(?:\*\*)?\s*"
-    r"(?:to\s+[^.\n]{0,80}?)?(?:is\s*:?|are\s*:?|:|=)\s*(?:\*\*)?\s*(?:therefore\s+|thus\s+)?([^\n]{0,400})",
+    r"(?:to\s+[^.\n]{0,80}?)?(?:is\s*:?|are\s*:?|:|=)\s*(?:\*\*)?\s*(?:therefore\s+|thus\s+)?(?=([^\n]{0,400}))",
     re.IGNORECASE,
 )
 _CLAIM = re.compile(r"[A-Za-z$]\s+(?:is|are|equals)\s+(?:equal\s+to\s+)?(\$[^$]+\$|[-+]?\\?\$?\d[\d.,/]*\s*\\?%?)\s*$")

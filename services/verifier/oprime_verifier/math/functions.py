@@ -73,6 +73,8 @@ class Functions(Brackets):
         if self.peek().text in ("(", "[") or self.is_next("mark", "{"):
             opening = self.take().text
             inner = self._closed(opening) if opening != "{" else self._inside_braces()
+            if opening == "(" and isinstance(inner, Bracketed) and inner.opening == "[":
+                raise UnreadableError("a list in brackets is no argument of a function")
             if not isinstance(inner, Bracketed):
                 inner = self._extended(inner)
             return inner.items if isinstance(inner, Bracketed) else (inner,)

@@ -42,6 +42,7 @@ class Evaluator:
         self.mp = context(digits)
         self.point = dict(point)
         self.tiny = self.mp.mpf(10) ** (-digits // 2)
+        self.terms = 0
 
     def value(self, tree: Expr) -> Number:  # noqa: PLR0911 - one line for each kind of node
         """Raises UndefinedError, NoNumberError and HugeError."""
@@ -131,7 +132,9 @@ class Evaluator:
         start, stop = self.value(low), self.value(high)
         if not (self.mp.isint(start) and self.mp.isint(stop)):
             raise UndefinedError("an index that is no integer")
-        if stop - start > MAX_TERMS:
+        # One budget for the whole expression: nested sums multiply.
+        self.terms += max(0, int(stop - start) + 1) if stop - start <= MAX_TERMS else MAX_TERMS + 1
+        if self.terms > MAX_TERMS:
             raise HugeError("a sum or product is too long to compute")
         outer = dict(self.point)
         values: list[Number] = []

@@ -178,27 +178,27 @@ def _difference(pair: Pair, point: dict[str, tuple[int, int]], digits: int, imag
 def _by_size(pair: Pair) -> Evidence:
     """A value beyond all bounds differs from one that can be computed."""
     for big, small in ((pair.left, pair.right), (pair.right, pair.left)):
-        if _is_huge(big) and (value := number(small)) is not None and abs(value) < 10**1000:
+        if is_huge(big) and (value := number(small)) is not None and abs(value) < 10**1000:
             return Evidence.DIFFERENT
     return Evidence.UNKNOWN
 
 
-def _is_huge(tree: Expr) -> bool:
+def is_huge(tree: Expr) -> bool:
     """Whether the value is certainly larger than 10^1000 in absolute terms."""
     if isinstance(tree, Mul):
-        return any(map(_is_huge, tree.factors)) and all(_is_huge(part) or _at_least(part, 1) for part in tree.factors)
+        return any(map(is_huge, tree.factors)) and all(is_huge(part) or _at_least(part, 1) for part in tree.factors)
     if isinstance(tree, Pow):
-        if _is_huge(tree.exponent):
+        if is_huge(tree.exponent):
             return _at_least(tree.base, 2)
-        return (_is_huge(tree.base) and _at_least(tree.exponent, 1)) or (_at_least(tree.base, 2) and _at_least(tree.exponent, 10**5))
+        return (is_huge(tree.base) and _at_least(tree.exponent, 1)) or (_at_least(tree.base, 2) and _at_least(tree.exponent, 10**5))
     if isinstance(tree, Call):
-        return _is_huge_call(tree)
+        return is_huge_call(tree)
     return False
 
 
-def _is_huge_call(tree: Call) -> bool:
+def is_huge_call(tree: Call) -> bool:
     if tree.name == "factorial":
-        return _is_huge(tree.args[0]) or _at_least(tree.args[0], 10**4)
+        return is_huge(tree.args[0]) or _at_least(tree.args[0], 10**4)
     if tree.name == "binom":
         upper, lower = exact_or_none(tree.args[0]), exact_or_none(tree.args[1])
         return upper is not None and lower is not None and upper >= 10**5 and 2000 <= lower <= upper - 2000

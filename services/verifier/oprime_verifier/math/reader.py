@@ -41,7 +41,8 @@ _PROBABILITY = re.compile(
     r"^\\?(?:P|Pr|E|Var|mathbb\s*\{[PE]\}|operatorname\s*\{(?:P|Pr|E|Var)\})\s*[(\[][^()\[\]]*=?[^()\[\]]*[)\]]\s*=(?!=)(.+)$", re.DOTALL
 )
 _PROSE = re.compile(r"[^\W\d_]+(?:[ ,.'-]+[^\W\d_]+)*[.!?]?")
-_DECIMAL_COMMA = re.compile(r"(-?\d+),(\d+)")
+# Three digits behind a comma are thousands, unless nothing but zeros stands before it.
+_DECIMAL_COMMA = re.compile(r"(-?0+|-?\d+(?=,(?:\d{1,2}|\d{4,})$)),(\d+)")
 _FRENCH = re.compile(r"\]([^\[\]]*)\[")
 
 

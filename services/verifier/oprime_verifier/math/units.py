@@ -62,6 +62,7 @@ _PLAIN: dict[str, tuple[Fraction, dict[str, int]]] = {
 CURRENCY_SIGNS = {"\\$": "dollar", "\u20ac": "euro", "\u00a3": "gbp", "\u00a5": "yen", "\u20b9": "rupee"}
 _SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS = {"squared": 2, "cubed": 3}
+_INCH = "in"
 _FILLERS = frozenset({"of", "the", "a", "an", "in", "total", "long", "old", "away", "each"})
 
 DEGREES: Dimension = (("degree", 1),)
@@ -157,4 +158,5 @@ def words_to_parts(text: str, sign: int = 1) -> tuple[tuple[str, int], ...]:
             parts.append((word, sign))
         elif symbol:
             parts.append(({"%": "percent", "$": "dollar"}.get(symbol, "degree"), sign))
-    return tuple(parts)
+    # "10 in" has inches; "5 in total" and "10 cm in length" have none.
+    return tuple(parts) or (((_INCH, sign),) if text.strip().lower().rstrip(".") == _INCH else ())

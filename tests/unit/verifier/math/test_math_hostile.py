@@ -1,0 +1,55 @@
+"""Answers that are made to cost time, to end the judge, or to be paid for two things at once."""
+
+import pytest
+
+from oprime.core.verification import Verdict, VerificationRequest
+from oprime_verifier.math.verifier import verify_math
+
+
+def judged(answer: str, gold: str, *, bare: bool = True) -> Verdict:
+    return verify_math(VerificationRequest(kind="math", response=answer, golds=(gold,), options={"bare": bare})).verdict
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "x^" * 500 + "x",
+        "x^" * 200 + "2",
+        "\\sum_{i=1}^{300}\\sum_{j=1}^{300}\\sum_{k=1}^{300} ijk",
+        "max((7))",
+        "max([5, 6])",
+        "min([5, 6])",
+        "\\gcd([5, 10])",
+    ],
+)
+def test_what_cannot_be_read_or_computed_is_never_paid(answer: str) -> None:
+    assert judged(answer, "5") is not Verdict.CORRECT
+
+
+@pytest.mark.parametrize(("answer", "gold"), [("max((5))", "5"), ("\\max(5, 6)", "6"), ("\\sum_{i=1}^{10}\\sum_{j=1}^{10} ij", "3025")])
+def test_their_harmless_siblings_are_read(answer: str, gold: str) -> None:
+    assert judged(answer, gold) is Verdict.CORRECT
+
+
+def test_two_powers_beyond_all_bounds_are_left_undecided_without_a_proof() -> None:
+    assert judged("7^{1000000000}", "7^{1000000001}") is Verdict.UNDECIDED
+    assert judged("7^{1000000000}", "12") is Verdict.INCORRECT
+
+
+@pytest.mark.parametrize(("answer", "gold"), [("10\\text{ cm}", "10\\text{ in}"), ("1,000", "1.000"), ("1,234", "1.234")])
+def test_an_inch_is_a_unit_and_a_group_of_three_digits_is_no_fraction(answer: str, gold: str) -> None:
+    assert judged(answer, gold) is Verdict.INCORRECT
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [("5\\text{ ft}", "60\\text{ in}"), ("1\\text{ in}", "2.54\\text{ cm}"), ("5 in total", "5"), ("0,333", "0.333"), ("1,5", "1.5")],
+)
+def test_inches_convert_and_decimal_commas_are_read(answer: str, gold: str) -> None:
+    assert judged(answer, gold) is Verdict.CORRECT
+
+
+def test_of_two_statements_on_one_line_the_last_one_counts() -> None:
+    response = "The answer is 3. No wait, the answer is 5."
+    assert judged(response, "5", bare=False) is Verdict.CORRECT
+    assert judged(response, "3", bare=False) is Verdict.INCORRECT
