@@ -14,6 +14,7 @@ from oprime_verifier.math.polynomial import ONE, Monomial, Polynomial, minus, pl
 from oprime_verifier.math.values import Add, Call, Const, Expr, Mul, Num, Pow, Sym, TooLargeError
 
 MAX_POWER = 40
+MAX_KEY_CHARS = 10_000
 MAX_FACTORED = 10**12
 _TURN: Monomial = (("c:i", Fraction(1)), ("c:pi", Fraction(1)))
 
@@ -25,7 +26,11 @@ class Quotient:
 
     @property
     def key(self) -> str:
-        return f"{written(self.upper)}/{written(self.lower)}"
+        """Raises TooLargeError: each root around a root may double it."""
+        text = f"{written(self.upper)}/{written(self.lower)}"
+        if len(text) > MAX_KEY_CHARS:
+            raise TooLargeError("roots or functions are nested too deeply for a normal form")
+        return text
 
 
 class NoNormalFormError(ValueError):

@@ -16,6 +16,8 @@ def judged(answer: str, gold: str, *, bare: bool = True) -> Verdict:
         "x^" * 500 + "x",
         "x^" * 200 + "2",
         "\\sum_{i=1}^{300}\\sum_{j=1}^{300}\\sum_{k=1}^{300} ijk",
+        "\\sqrt{" * 61 + "x" + "}" * 61,
+        "\\sin(" * 60 + "x" + ")" * 60,
         "max((7))",
         "max([5, 6])",
         "min([5, 6])",
