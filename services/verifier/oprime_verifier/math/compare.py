@@ -179,6 +179,9 @@ class Comparison:
             return None
         if isinstance(gold, SetExpr) or isinstance(answer, SetExpr):
             return None
+        if {type(gold), type(answer)} == {SetOf, NamedSet}:
+            # Braces around nothing are read as the empty set itself, so these hold something, and finitely much of it.
+            return Same.NO
         golds, answers = self._elements(gold), self._elements(answer)
         if isinstance(gold, SetOf) or isinstance(answer, SetOf):
             golds, answers = self._distinct(golds), self._distinct(answers)

@@ -72,9 +72,9 @@ class Functions(Brackets):
     def _arguments(self) -> tuple[Value, ...]:
         if self.peek().text in ("(", "[") or self.is_next("mark", "{"):
             opening = self.take().text
-            inner = self._closed(opening) if opening != "{" else self._inside_braces()
-            if opening == "(" and isinstance(inner, Bracketed) and inner.opening == "[":
+            if opening == "(" and self.peek().text == "[":
                 raise UnreadableError("a list in brackets is no argument of a function")
+            inner = self._closed(opening) if opening != "{" else self._inside_braces()
             if not isinstance(inner, Bracketed):
                 inner = self._extended(inner)
             return inner.items if isinstance(inner, Bracketed) else (inner,)

@@ -20,6 +20,7 @@ def judged(answer: str, gold: str, *, bare: bool = True) -> Verdict:
         "\\sin(" * 60 + "x" + ")" * 60,
         "max((7))",
         "max([5, 6])",
+        "max([5])",
         "min([5, 6])",
         "\\gcd([5, 10])",
     ],
@@ -49,6 +50,11 @@ def test_an_inch_is_a_unit_and_a_group_of_three_digits_is_no_fraction(answer: st
 )
 def test_inches_convert_and_decimal_commas_are_read(answer: str, gold: str) -> None:
     assert judged(answer, gold) is Verdict.CORRECT
+
+
+def test_a_set_that_holds_the_empty_set_is_not_empty() -> None:
+    assert judged("\\{\\emptyset\\}", "\\emptyset") is not Verdict.CORRECT
+    assert judged("\\{\\}", "\\emptyset") is Verdict.CORRECT
 
 
 def test_of_two_statements_on_one_line_the_last_one_counts() -> None:
