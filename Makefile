@@ -10,9 +10,11 @@ MODEL ?= runs/chain-sft
 SUITES := tests/unit tests/test_architecture.py tests/golden tests/contract tests/service tests/simulation tests/e2e
 # Where `make lock` finds the CPU build of torch.
 TORCH_SOURCE ?= --torch-backend cpu
+# Seconds of `make fuzz` for each target.
+FUZZ_S ?= 60
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-all check lock proto docs bench golden clean
+.PHONY: help setup demo test test-all check lock proto docs bench fuzz golden clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +52,11 @@ docs: setup  ## Generate docs/settings.md anew
 
 bench: setup  ## Measure throughput: the loop, synchronous beside asynchronous, and the verifier
 	$(PY) -m bench
+
+fuzz: setup  ## Fuzz what reads hostile text, FUZZ_S seconds each
+	$(PY) -m pip --disable-pip-version-check install -qq atheris==3.0.0
+	$(PY) tests/fuzz/fuzz_verifier_text.py math -max_total_time=$(FUZZ_S) -max_len=300
+	$(PY) tests/fuzz/fuzz_verifier_text.py code -max_total_time=$(FUZZ_S) -max_len=2000
 
 golden: setup  ## Run the slow, obvious reference: PRIME in one file, on the demo's starting model
 	$(PY) tests/golden/prime_in_one_file.py $(MODEL)
