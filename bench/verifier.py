@@ -2,7 +2,7 @@
 
 Mathematics: pairs/s and agreement beside Math-Verify alone, on benchmark golds from `../shared/data` where they are present
 (each gold against itself and against another problem's), else on the conformance suite's cases. Code: tests/s in the sandbox
-beside a cold `python -I -S` per test, and with the locks of the sandbox off. Machines differ and are noisy: compare the
+beside a cold `python`, and a cold `python -I -S`, per test. Machines differ and are noisy: compare the
 figures of one run.
 """
 
@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from oprime.core.verification import Verdict, VerificationRequest
@@ -134,10 +135,13 @@ PROGRAMS = (
 )
 
 
-def run_cold(program: str, stdin: str) -> bytes:
-    return subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program], input=stdin.encode(), capture_output=True, check=True, timeout=10
-    ).stdout
+PLAIN, LEAN = (), ("-I", "-S")
+"""Flags of a cold interpreter: as people start it, and with all left out that can be."""
+
+
+def run_cold(program: str, stdin: str, flags: Sequence[str] = PLAIN) -> bytes:
+    command = [sys.executable, *flags, "-c", program]
+    return subprocess.run(command, input=stdin.encode(), capture_output=True, check=True, timeout=10).stdout
 
 
 def inputs(count: int, chance: random.Random) -> list[tuple[str, str]]:
@@ -168,34 +172,25 @@ def _through(verifier: CodeVerifier, work: Sequence[tuple[str, str, str]]) -> li
 
 
 def code_figures(count: int, processes: int, chance: random.Random) -> list[str]:
-    cold: list[float] = []
-    work: list[tuple[str, str, str]] = []
-    for program, stdin in inputs(count, chance):
-        begun = time.perf_counter()
-        out = run_cold(program, stdin)
-        cold.append(time.perf_counter() - begun)
-        work.append((program, stdin, out.decode()))
+    work = [(program, stdin, run_cold(program, stdin).decode()) for program, stdin in inputs(count, chance)]
     shares = [work[place::processes] for place in range(processes)]
     with ProcessPoolExecutor(processes) as pool:
         list(pool.map(sandboxed, [share[:2] for share in shares]))
         started = time.perf_counter()
-        seconds = [one for part in pool.map(sandboxed, shares) for one in part]
+        warm = Timed(tuple(one for part in pool.map(sandboxed, shares) for one in part))
         wall = time.perf_counter() - started
-        started = time.perf_counter()
-        list(pool.map(_cold_share, shares))
-        cold_wall = time.perf_counter() - started
-    alone, warm = Timed(tuple(cold)), Timed(tuple(seconds))
-    return [
-        f"code: {count} tests, each in a process of its own",
-        alone.line("  cold python -I -S, one at a time"),
-        warm.line("  oprime's sandbox, per test"),
-        f"  {processes} at a time: sandbox {count / wall:.0f} tests/s, cold {count / cold_wall:.0f} tests/s: {cold_wall / wall:.1f}x",
-    ]
+        lines = [warm.line("  oprime's sandbox, per test")]
+        for name, flags in (("python", PLAIN), ("python -I -S", LEAN)):
+            started = time.perf_counter()
+            cold = Timed(tuple(one for part in pool.map(partial(cold_runs, flags=flags), shares) for one in part))
+            cold_wall = time.perf_counter() - started
+            ratio = f"{cold_wall / wall:.1f}x: sandbox {count / wall:.0f} tests/s, cold {count / cold_wall:.0f} tests/s"
+            lines += [cold.line(f"  cold {name}"), f"    {ratio}"]
+    return [f"code: {count} tests, each in a process of its own, {processes} at a time", *lines]
 
 
-def _cold_share(work: Sequence[tuple[str, str, str]]) -> None:
-    for program, stdin, _ in work:
-        run_cold(program, stdin)
+def cold_runs(work: Sequence[tuple[str, str, str]], flags: Sequence[str]) -> list[float]:
+    return [timed(partial(run_cold, program, stdin, flags)) for program, stdin, _ in work]
 
 
 def main() -> None:
