@@ -21,8 +21,7 @@ from dataclasses import dataclass, replace
 from math import fsum
 from typing import Any
 
-from oprime.core.verification import Outcome, Verdict, VerificationRequest, VerifierIdentity, unscored
-from oprime_verifier.external.results import scored
+from oprime.core.verification import Outcome, Verdict, VerificationRequest, VerifierIdentity, scored, unscored
 from oprime_verifier.external.settings import CompositionSection
 from oprime_verifier.ports import Verifier, VerifierDescription
 

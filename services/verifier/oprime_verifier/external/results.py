@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
-from oprime.core.verification import UNSCORED, Outcome, Verdict, correct, incorrect, no_answer, unscored
+from oprime.core.verification import UNSCORED, Outcome, Verdict, no_answer, scored, unscored
 from oprime.runtime.errors import OprimeError
 
 MAX_COMPONENTS = 64
@@ -61,13 +61,6 @@ def outcome_of(result: object, scale: Scale = UNIT) -> Outcome:
 def passing(outcome: Outcome) -> Outcome:
     """`outcome`, not to be remembered where it tells a failure: the next try may do better."""
     return replace(outcome, cacheable=False) if outcome.verdict is Verdict.INFRA_ERROR else outcome
-
-
-def scored(score: float, **details: Any) -> Outcome:
-    """The outcome of a score in [0, 1]."""
-    if score == 1:
-        return correct(**details)
-    return incorrect(**details) if score == 0 else Outcome(verdict=Verdict.PARTIAL, score=score, **details)
 
 
 def number(value: object) -> float:

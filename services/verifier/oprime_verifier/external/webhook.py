@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from oprime.core.verification import Outcome, Verdict, VerificationRequest, unscored
+from oprime.core.verification import Outcome, Verdict, VerificationRequest, scored, unscored
 from oprime.ports import Clock
 from oprime_verifier.external.attempts import Attempts, TryFailedError
 from oprime_verifier.external.circuit import CircuitState
 from oprime_verifier.external.http_calls import JsonPoster
 from oprime_verifier.external.json_mapping import outcomes_from_json, requests_to_json
-from oprime_verifier.external.results import BrokenContractError, Scale, finite_numbers, number, scored
+from oprime_verifier.external.results import BrokenContractError, Scale, finite_numbers, number
 from oprime_verifier.external.sandbox_fusion import judge_with_run_code
 from oprime_verifier.external.settings import WebhookSection
 from oprime_verifier.external.signatures import openrlhf_outcome
