@@ -42,7 +42,7 @@ def test_weights_after_three_steps_agree_to_a_millionth(ranks: int, zero_stage: 
         )
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    policy, prm = train(
+    policy, prm, _ = train(
         str(starting_model),
         Settings(
             steps=STEPS,
