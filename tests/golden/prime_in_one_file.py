@@ -284,10 +284,10 @@ def update(settings: Settings, policy, critic, rollouts: list[Rollout], process_
     """One optimizer step of the policy, and with ppo one of the critic; each comes with its optimizer."""
     if settings.estimator == "ppo":
         advantage, targets = ppo_advantages(settings, critic[0], rollouts, process_rewards)
-        update_critic(settings, *critic, rollouts, targets)
+        update_critic(settings, critic[0], critic[1], rollouts, targets)
     else:
         advantage = advantages(settings, rollouts, process_rewards)
-    update_policy(settings, *policy, rollouts, advantage)
+    update_policy(settings, policy[0], policy[1], rollouts, advantage)
 
 
 def train(model_path: str, settings: Settings) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module]:
