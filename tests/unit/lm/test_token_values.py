@@ -15,8 +15,9 @@ FAMILIES = {"Qwen2": Qwen2Config, "GPT-NeoX": GPTNeoXConfig}
 
 
 def small(family: str, **more: float) -> PreTrainedModel:
-    sizes = {"vocab_size": 54, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return random_causal_lm(FAMILIES[family](**sizes, **more), 0)
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    sizes = {"vocab_size": 54, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    return random_causal_lm(FAMILIES[family](**sizes, **heads, **more), 0)
 
 
 def with_a_head(model: TokenValueModel) -> TokenValueModel:
