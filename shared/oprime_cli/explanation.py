@@ -195,8 +195,9 @@ def _critic_terms(config: RunConfig) -> Iterator[Term]:
     yield Term("token reward", f"e_t = {process}{outcome}", _algorithm(config, "estimator", "process_weight", "outcome_weight"))
     yield Term(
         "value",
-        "V_t of what precedes token t, before the step: layers of the critic below a linear head that starts at 0; V_{T+1} = 0",
-        _chosen(critic, "critic", "path"),
+        f"V_t of what precedes token t, from before the step; layers of {critic.path or config.model.path} below a linear head, which "
+        "starts at 0; V_{T+1} = 0",
+        _chosen(critic, "critic", "path") or _chosen(config.model, "model", "path"),
     )
     yield Term(
         "advantage",
