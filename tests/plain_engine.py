@@ -11,17 +11,19 @@ from torch import Tensor
 
 from oprime.core.token_rows import TokenRows
 from oprime.lm.token_logprobs import TokenLogprobModel
+from oprime.lm.token_values import TokenValueModel
 
 Result = TypeVar("Result")
+Model = TokenLogprobModel | TokenValueModel
 
 
 class PlainEngine:
     """AdamW on the sum of the micro-batches' losses."""
 
-    def __init__(self, model: TokenLogprobModel, *, gradient_clip: float = 1.0, weight_decay: float = 0.0, adam_eps: float = 1e-8) -> None:
+    def __init__(self, model: Model, *, gradient_clip: float = 1.0, weight_decay: float = 0.0, adam_eps: float = 1e-8) -> None:
         self.model = model
         self._clip = gradient_clip
-        self._optimizer = torch.optim.AdamW(model.causal_lm.parameters(), lr=1.0, weight_decay=weight_decay, eps=adam_eps)
+        self._optimizer = torch.optim.AdamW(model.trained.parameters(), lr=1.0, weight_decay=weight_decay, eps=adam_eps)
 
     @property
     def rank(self) -> int:
@@ -37,6 +39,9 @@ class PlainEngine:
             return torch.zeros(rows.is_response.shape)
         return self.model(rows.input_ids, rows.attention_mask, rows.is_response)
 
+    def values(self, rows: TokenRows) -> Tensor:
+        return self.logprobs(rows)
+
     def train_step(self, micro_batches: Sequence[TokenRows], loss: Callable[[int, Tensor], Tensor], *, learning_rate: float) -> float:
         self._optimizer.zero_grad()
         for index, rows in enumerate(micro_batches):
@@ -45,7 +50,7 @@ class PlainEngine:
         self._share_gradients()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        norm = torch.nn.utils.clip_grad_norm_(self.model.causal_lm.parameters(), self._clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.trained.parameters(), self._clip)
         self._optimizer.step()
         return float(norm)
 
@@ -53,7 +58,7 @@ class PlainEngine:
         """One rank has them all."""
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        yield from ((name, parameter.detach().clone()) for name, parameter in self.model.causal_lm.named_parameters())
+        yield from ((name, parameter.detach().clone()) for name, parameter in self.model.trained.named_parameters())
 
     def save(self, directory: Path) -> None:
         torch.save({"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}, directory / "plain.pt")
@@ -96,7 +101,7 @@ class Exchange:
 class RankedEngine(PlainEngine):
     """One of several ranks; each is a thread with a model of its own."""
 
-    def __init__(self, model: TokenLogprobModel, exchange: Exchange, rank: int, **options: float) -> None:
+    def __init__(self, model: Model, exchange: Exchange, rank: int, **options: float) -> None:
         super().__init__(model, **options)
         self._exchange, self._rank = exchange, rank
 
@@ -109,10 +114,10 @@ class RankedEngine(PlainEngine):
         return self._exchange.barrier.parties
 
     def _share_gradients(self) -> None:
-        own = [parameter.grad for parameter in self.model.causal_lm.parameters()]
-        zeros = [torch.zeros_like(parameter) for parameter in self.model.causal_lm.parameters()]
+        own = [parameter.grad for parameter in self.model.trained.parameters()]
+        zeros = [torch.zeros_like(parameter) for parameter in self.model.trained.parameters()]
         every = self._exchange.all(self._rank, [zero if grad is None else grad.clone() for grad, zero in zip(own, zeros, strict=True)])
-        for parameter, gradients in zip(self.model.causal_lm.parameters(), zip(*every, strict=True), strict=True):
+        for parameter, gradients in zip(self.model.trained.parameters(), zip(*every, strict=True), strict=True):
             parameter.grad = torch.stack(gradients).sum(0)
 
     def broadcast(self, payload: bytes | None) -> bytes:
@@ -129,7 +134,7 @@ class RankedEngine(PlainEngine):
         return payloads if self._rank == 0 else None
 
 
-def ranked_engines(models: Sequence[TokenLogprobModel], **options: float) -> list[RankedEngine]:
+def ranked_engines(models: Sequence[Model], **options: float) -> list[RankedEngine]:
     """One rank per model; make the models beforehand, as their seed is the process's."""
     exchange = Exchange(len(models))
     return [RankedEngine(model, exchange, rank, **options) for rank, model in enumerate(models)]

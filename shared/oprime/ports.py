@@ -219,7 +219,7 @@ class Metrics(Protocol):
 
 
 class TrainEngine(Protocol):
-    """A causal language model with its optimizer, spread over the ranks of one process group."""
+    """A language model with its optimizer, policy, PRM or critic, spread over the ranks of one process group."""
 
     @property
     def rank(self) -> int: ...
@@ -231,13 +231,17 @@ class TrainEngine(Protocol):
         """Log-prob of every token given those before it, [rollout, token] float32 on the CPU; 0 outside the response."""
         ...
 
+    def values(self, rows: "TokenRows") -> "torch.Tensor":
+        """V of what precedes every token, laid out as `logprobs`, of an engine that trains a critic."""
+        ...
+
     def train_step(
         self, micro_batches: Sequence["TokenRows"], loss: Callable[[int, "torch.Tensor"], "torch.Tensor"], *, learning_rate: float
     ) -> float:
         """One optimizer step on the sum over micro-batches and ranks of `loss(i, logprobs_i)`; returns the gradient norm.
 
-        `loss` gets the index of the micro-batch and its log-probs with gradient, and returns a scalar: this micro-batch's
-        share of the whole step's loss (already divided by the step's global token or rollout count). All ranks must pass
+        `loss` gets the index of the micro-batch and its log-probs (a critic's values) with gradient, and returns a scalar: this
+        micro-batch's share of the whole step's loss (already divided by the step's global token or rollout count). All ranks must pass
         equally many micro-batches.
         """
         ...

@@ -24,6 +24,7 @@ ESTIMATORS = {
     "reinforce": "REINFORCE without a baseline (paper, Eq. 8)",
     "grpo": "GRPO, standardised within the group (paper, Eq. 7)",
     "prm_value": "the implicit PRM as a value model (paper, section 5.4)",
+    "ppo": "PPO, generalised advantage estimation over a critic",
 }
 PROCESS_TERMS = {
     "rloo paper": "P_t = sum_{s>=t} g^(s-t) (r_s - mean of m_j over the siblings j)",
@@ -83,6 +84,11 @@ def summary(config: RunConfig) -> Iterator[str]:
     yield f"Sample {size} response(s) to each prompt and verify them; {config.coordinator.groups_per_batch} groups make a train step."
     yield f"PRM: {MODES[config.prm.update]}."
     yield f"Advantages: {ESTIMATORS[algorithm.estimator]}, from {' + '.join(sources)}."
+    if algorithm.needs_critic:
+        yield (
+            f"Critic: its values from before the step are the baseline; then {config.critic.updates_per_batch} optimizer step(s) per batch "
+            "towards the returns."
+        )
     yield (
         f"Policy: {config.learner.updates_per_batch} optimizer step(s) per batch, on rollouts that are at most "
         f"{config.staleness.max_staleness} version(s) old."
@@ -156,6 +162,9 @@ def _normalisation(config: RunConfig) -> str:
 
 def _advantage_terms(config: RunConfig) -> Iterator[Term]:
     algorithm = config.algorithm
+    if algorithm.needs_critic:
+        yield from _critic_terms(config)
+        return
     rloo = algorithm.estimator == "rloo"
     if algorithm.process_weight > 0:
         formula = PROCESS_TERMS[f"rloo {algorithm.loo}" if rloo else algorithm.estimator]
@@ -166,9 +175,42 @@ def _advantage_terms(config: RunConfig) -> Iterator[Term]:
         formula = f"{OUTCOME_TERMS[algorithm.estimator]}; g = {algorithm.outcome_discount:g}, T the last token"
         yield Term("outcome part", formula, _algorithm(config, "estimator", "outcome_discount"))
     parts = [f"{weight:g} {name}" for weight, name in ((algorithm.process_weight, "P_t"), (algorithm.outcome_weight, "O_t")) if weight > 0]
-    whitened = ", then (A_t - mean) / sqrt(variance + 1e-8) over all response tokens of the batch" if algorithm.whiten_advantages else ""
     yield Term(
-        "advantage", f"A_t = {' + '.join(parts)}{whitened}", _algorithm(config, "process_weight", "outcome_weight", "whiten_advantages")
+        "advantage",
+        f"A_t = {' + '.join(parts)}{_whitened(config)}",
+        _algorithm(config, "process_weight", "outcome_weight", "whiten_advantages"),
+    )
+
+
+def _whitened(config: RunConfig) -> str:
+    text = ", then (A_t - mean) / sqrt(variance + 1e-8) over all response tokens of the batch"
+    return text if config.algorithm.whiten_advantages else ""
+
+
+def _critic_terms(config: RunConfig) -> Iterator[Term]:
+    """PPO: from both rewards and a critic's values to advantages and the critic's own loss."""
+    algorithm, critic = config.algorithm, config.critic
+    process = f"{algorithm.process_weight:g} r_t" if algorithm.process_weight > 0 else "0"
+    outcome = f", and {algorithm.outcome_weight:g} r_o besides at the last token T" if algorithm.outcome_weight > 0 else ""
+    yield Term("token reward", f"e_t = {process}{outcome}", _algorithm(config, "estimator", "process_weight", "outcome_weight"))
+    yield Term(
+        "value",
+        f"V_t of what precedes token t, from before the step; layers of {critic.path or config.model.path} below a linear head, which "
+        "starts at 0; V_{T+1} = 0",
+        _chosen(critic, "critic", "path") or _chosen(config.model, "model", "path"),
+    )
+    yield Term(
+        "advantage",
+        f"A_t = sum_{{s>=t}} (g l)^(s-t) (e_s + g V_{{s+1}} - V_s); g = {algorithm.outcome_discount:g}, "
+        f"l = {algorithm.trace_decay:g}{_whitened(config)}",
+        _algorithm(config, "process_discount", "outcome_discount", "trace_decay", "whiten_advantages"),
+    )
+    near = f"(V_before + clip(V - V_before, -{critic.value_clip:g}, {critic.value_clip:g}) - R)^2"
+    squares = f"max((V - R)^2, {near})" if critic.value_clip > 0 else "(V - R)^2"
+    yield Term(
+        "critic loss",
+        f"1/2 {squares}, R = A_t before whitening + V_before, weighed per token as the policy loss",
+        _chosen(critic, "critic", "value_clip", "updates_per_batch", "learning_rate"),
     )
 
 

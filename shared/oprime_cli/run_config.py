@@ -20,7 +20,7 @@ from oprime.runtime.settings import (
 from oprime_coordinator.config import CoordinatorSection
 from oprime_gateway.config import GatewaySection
 from oprime_generator.config import GeneratorSection
-from oprime_learner.config import LearnerSection
+from oprime_learner.config import CriticSection, LearnerSection
 from oprime_prm.config import PrmSection
 from oprime_verifier.config import VerifierSection
 
@@ -78,5 +78,6 @@ class RunConfig(ServiceSettings):
     verifier: VerifierSection = VerifierSection()
     prm: PrmSection = PrmSection()
     learner: LearnerSection = LearnerSection()
+    critic: CriticSection = CriticSection()
     gateway: GatewaySection = GatewaySection()
     sft: SftSection | None = None

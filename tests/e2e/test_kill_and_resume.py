@@ -6,12 +6,17 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from e2e.command_line import metric_rows, oprime, processes_of, start_oprime, summary
 from e2e.conftest import small_run, wait_for_step
+from golden.prime_in_one_file import Settings, train
+from oprime.runtime.settings import ChainSection
 
 STEPS = 8
 GROUPS = 4
+ADAM_EPS = 1e-5
+"""Larger than the rounding noise of a gradient that is zero in exact arithmetic."""
 
 
 @pytest.mark.e2e
@@ -43,6 +48,40 @@ def test_a_killed_run_resumes_and_trains_every_step_on_as_many_groups(starting_m
     assert max(row["staleness_max"] for row in metric_rows(run, "step")) <= 1
     checked = oprime("ledger", str(run), timeout_s=60)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(900)
+def test_a_killed_ppo_run_ends_with_the_policy_and_critic_of_the_plain_loop(starting_model: Path, tmp_path: Path) -> None:
+    # Without the critic's weights or its optimizer's moments, the steps after the kill would be others.
+    steps, rates = 5, {"policy_learning_rate": 2e-4, "prm_learning_rate": 3e-4, "critic_learning_rate": 3e-4}
+    arguments = small_run(
+        starting_model,
+        tmp_path,
+        "critic",
+        **{"run.steps": steps, "run.checkpoint_every": 2, "coordinator.groups_per_batch": GROUPS, "staleness.max_staleness": 0},
+        **{"algorithm.estimator": "ppo", "algorithm.trace_decay": 0.95},
+        **{"learner.learning_rate": 2e-4, "prm.learning_rate": 3e-4, "critic.learning_rate": 3e-4},
+        **{f"{model}.adam_eps": ADAM_EPS for model in ("learner", "prm", "critic")},
+    )
+    run = tmp_path / "critic"
+    process = start_oprime(*arguments, log=tmp_path / "first.log")
+    try:
+        wait_for_step(run, 3, timeout_s=240)
+    finally:
+        for victim in [*processes_of(run), process]:
+            os.kill(victim.pid, signal.SIGKILL)
+        process.wait()
+    assert not (run / "checkpoints" / f"step-{steps:06d}").exists()
+    result = oprime("resume", str(run), timeout_s=400)
+    assert result.returncode == 0, result.stdout + result.stderr
+    chain = ChainSection(operations=2, heldout_problems=8)
+    settings = Settings(steps=steps, groups_per_batch=GROUPS, estimator="ppo", trace_decay=0.95, adam_eps=ADAM_EPS, chain=chain, **rates)
+    policy, _, critic = train(str(starting_model), settings)
+    for part, model in (("policy", policy), ("critic", critic)):
+        saved = load_file(run / "checkpoints" / f"step-{steps:06d}" / part / "state-00000.safetensors")
+        apart = {name: float((saved[f"master/{name}"] - weight.detach()).abs().max()) for name, weight in model.named_parameters()}
+        assert max(apart.values()) < 2e-6, f"{part}: {apart}"
 
 
 @pytest.mark.e2e

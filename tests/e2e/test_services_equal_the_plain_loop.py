@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from torch import Tensor
 
 from e2e.command_line import metric_rows, oprime
 from e2e.conftest import small_run
@@ -13,6 +14,7 @@ from oprime.runtime.settings import ChainSection
 STEPS = 3
 GROUPS = 6
 PRM_LEARNING_RATE = 3e-4
+CRITIC_LEARNING_RATE = 3e-4
 ADAM_EPS = 1e-5
 """Larger than the rounding noise of a gradient that is zero in exact arithmetic (the keys' bias), so that Adam does not
 blow that noise up to a full step."""
@@ -21,7 +23,10 @@ blow that noise up to a full step."""
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("ranks", "zero_stage"), [(1, 0), (2, 3)], ids=["1 rank", "2 ranks, ZeRO 3"])
-def test_weights_after_three_steps_agree_to_a_millionth(ranks: int, zero_stage: int, starting_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("estimator", ["rloo", "ppo"])
+def test_weights_after_three_steps_agree_to_a_millionth(
+    estimator: str, ranks: int, zero_stage: int, starting_model: Path, tmp_path: Path
+) -> None:
     # What remains is float32 rounding: the services compute log-probs in chunks and sum gradients in another order.
     result = oprime(
         *small_run(
@@ -33,8 +38,11 @@ def test_weights_after_three_steps_agree_to_a_millionth(ranks: int, zero_stage: 
                 "coordinator.groups_per_batch": GROUPS,
                 "staleness.max_staleness": 0,
                 "store.keep_versions": 10,
+                "algorithm.estimator": estimator,
                 **{f"{service}.ranks": ranks for service in ("learner", "prm")},
-                **{f"{service}.zero_stage": zero_stage for service in ("learner", "prm")},
+                **{f"{model}.zero_stage": zero_stage for model in ("learner", "prm", "critic")},
+                "critic.learning_rate": CRITIC_LEARNING_RATE,
+                "critic.adam_eps": ADAM_EPS,
                 "prm.learning_rate": PRM_LEARNING_RATE,
                 "learner.adam_eps": ADAM_EPS,
                 "prm.adam_eps": ADAM_EPS,
@@ -42,10 +50,12 @@ def test_weights_after_three_steps_agree_to_a_millionth(ranks: int, zero_stage: 
         )
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    policy, prm = train(
+    policy, prm, critic = train(
         str(starting_model),
         Settings(
             steps=STEPS,
+            estimator=estimator,
+            critic_learning_rate=CRITIC_LEARNING_RATE,
             groups_per_batch=GROUPS,
             prm_learning_rate=PRM_LEARNING_RATE,
             adam_eps=ADAM_EPS,
@@ -55,9 +65,19 @@ def test_weights_after_three_steps_agree_to_a_millionth(ranks: int, zero_stage: 
     run = tmp_path / "synchronous"
     assert max(row["staleness_max"] for row in metric_rows(run, "step")) == 0
     start = load_file(starting_model / "model.safetensors")
-    for folder, model in (("weights", policy), ("prm_weights", prm)):
-        trained = load_file(run / folder / f"v{STEPS:08d}" / "model.safetensors")
-        apart = {name: float((trained[name] - parameter.detach()).abs().max()) for name, parameter in model.named_parameters()}
-        assert max(apart.values()) < 1e-6, f"{folder}: {apart}"
-        moved = max(float((trained[name] - start[name]).abs().max()) for name in start)
-        assert moved > 1e-4, f"{folder} did not train"
+    before = start | {key.replace("model.", "backbone."): tensor for key, tensor in start.items()}
+    loops = {"weights": policy, "prm_weights": prm} | ({"critic": critic} if estimator == "ppo" else {})
+    for name, model in loops.items():
+        trained = trained_weights(run, name)
+        apart = {key: float((trained[key] - parameter.detach()).abs().max()) for key, parameter in model.named_parameters()}
+        assert max(apart.values()) < 1e-6, f"{name}: {apart}"
+        moved = max(float((trained[key] - before[key]).abs().max()) for key in trained.keys() & before.keys())
+        assert moved > 1e-4, f"{name} did not train"
+
+
+def trained_weights(run: Path, name: str) -> dict[str, Tensor]:
+    """Weights after the last step: as published, or the critic's from the checkpoint."""
+    if name != "critic":
+        return load_file(run / name / f"v{STEPS:08d}" / "model.safetensors")
+    saved = load_file(run / "checkpoints" / f"step-{STEPS:06d}" / "critic" / "state-00000.safetensors")
+    return {key.removeprefix("master/"): tensor for key, tensor in saved.items() if key.startswith("master/")}

@@ -44,8 +44,12 @@ class Settings:
     importance_cap: float = 2.0
     normalisation_floor: float = 1e-3
     estimator: str = "rloo"
-    """rloo, reinforce, grpo or prm_value."""
+    """rloo, reinforce, grpo, prm_value or ppo."""
     process_weight: float = 1.0
+    trace_decay: float = 1.0
+    """lambda of ppo."""
+    critic_learning_rate: float = 1e-3
+    critic_gradient_clip: float = 1.0
     prm_update: str = "double_forward"
     """double_forward, single_forward, reverse or offline."""
     prm_loss: str = "ce"
@@ -196,13 +200,69 @@ def one_advantage(settings: Settings, i: int, rollouts: list[Rollout], rewards: 
 
 def advantages(settings: Settings, rollouts: list[Rollout], process_rewards: list[Tensor]) -> list[Tensor]:
     """Advantages of both reward sources, summed, and whitened over all tokens of the batch."""
-    largest = max(float(to_the_end(reward).abs().max()) for reward in process_rewards)
-    scale = 1.0 if largest < settings.normalisation_floor else largest + 1e-6
+    scale = scale_of(settings, process_rewards)
     scaled = [reward / scale for reward in process_rewards]
     parts = [one_advantage(settings, i, rollouts, scaled) for i in range(len(rollouts))]
-    totals = [settings.process_weight * process + outcome for process, outcome in parts]
-    every = torch.cat(totals)
-    return [(values - every.mean()) / (every.var() + 1e-8).sqrt() for values in totals]
+    return whitened([settings.process_weight * process + outcome for process, outcome in parts])
+
+
+def scale_of(settings: Settings, process_rewards: list[Tensor]) -> float:
+    """What normalisation divides process rewards by: the largest return of the batch."""
+    largest = max(float(to_the_end(reward).abs().max()) for reward in process_rewards)
+    return 1.0 if largest < settings.normalisation_floor else largest + 1e-6
+
+
+def whitened(rows: list[Tensor]) -> list[Tensor]:
+    every = torch.cat(rows)
+    return [(values - every.mean()) / (every.var() + 1e-8).sqrt() for values in rows]
+
+
+class Critic(torch.nn.Module):
+    """PPO's critic: the starting model's layers below one number per token, 0 at first."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.backbone = copy.deepcopy(model.base_model)
+        self.value_head = torch.nn.Linear(model.config.hidden_size, 1)
+        torch.nn.init.zeros_(self.value_head.weight)
+        torch.nn.init.zeros_(self.value_head.bias)
+
+    def values(self, rollout: Rollout) -> Tensor:
+        """V of what precedes every response token."""
+        ids = torch.tensor([rollout.prompt + rollout.response])
+        hidden = self.backbone(input_ids=ids).last_hidden_state[0, len(rollout.prompt) - 1 : -1]
+        return self.value_head(hidden).squeeze(-1)
+
+
+def ppo_advantages(
+    settings: Settings, critic: Critic, rollouts: list[Rollout], process_rewards: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Advantages by generalised advantage estimation, whitened, and the returns that the critic shall learn."""
+    scale = scale_of(settings, process_rewards)
+    estimates, targets = [], []
+    for rollout, process in zip(rollouts, process_rewards, strict=True):
+        reward = settings.process_weight * process / scale
+        reward[-1] += rollout.outcome
+        with torch.no_grad():
+            value = critic.values(rollout)
+        ahead, estimate = torch.zeros(()), torch.zeros_like(value)
+        for t in reversed(range(len(value))):
+            next_value = value[t + 1] if t + 1 < len(value) else 0.0
+            ahead = reward[t] + next_value - value[t] + settings.trace_decay * ahead
+            estimate[t] = ahead
+        estimates.append(estimate)
+        targets.append(estimate + value)
+    return whitened(estimates), targets
+
+
+def update_critic(settings: Settings, critic: Critic, optimizer, rollouts: list[Rollout], targets: list[Tensor]) -> None:
+    """Half the squared error over all response tokens; with one step per batch the value clip cannot bind."""
+    optimizer.zero_grad()
+    tokens = sum(len(rollout.response) for rollout in rollouts)
+    for rollout, target in zip(rollouts, targets, strict=True):
+        (0.5 * (critic.values(rollout) - target).square().sum() / tokens).backward()
+    torch.nn.utils.clip_grad_norm_(critic.parameters(), settings.critic_gradient_clip)
+    optimizer.step()
 
 
 def update_policy(settings: Settings, policy, optimizer, rollouts: list[Rollout], advantage: list[Tensor]) -> None:
@@ -220,23 +280,34 @@ def update_policy(settings: Settings, policy, optimizer, rollouts: list[Rollout]
     optimizer.step()
 
 
-def train(model_path: str, settings: Settings) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """Run PRIME (paper, Algorithm 1); returns policy and PRM."""
+def update(settings: Settings, policy, critic, rollouts: list[Rollout], process_rewards: list[Tensor]) -> None:
+    """One optimizer step of the policy, and with ppo one of the critic; each comes with its optimizer."""
+    if settings.estimator == "ppo":
+        advantage, targets = ppo_advantages(settings, critic[0], rollouts, process_rewards)
+        update_critic(settings, critic[0], critic[1], rollouts, targets)
+    else:
+        advantage = advantages(settings, rollouts, process_rewards)
+    update_policy(settings, policy[0], policy[1], rollouts, advantage)
+
+
+def train(model_path: str, settings: Settings) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module]:
+    """Run PRIME (paper, Algorithm 1); returns policy, PRM and critic (which only ppo trains)."""
     tokenizer = load_tokenizer(model_path)
     end_ids = end_token_ids(tokenizer, model_path)
     policy = load_causal_lm(model_path)
-    prm, reference = copy.deepcopy(policy), copy.deepcopy(policy).requires_grad_(False)
+    prm, reference, critic = copy.deepcopy(policy), copy.deepcopy(policy).requires_grad_(False), Critic(policy)
     policy_optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.policy_learning_rate, eps=settings.adam_eps, weight_decay=0.0)
     prm_optimizer = torch.optim.AdamW(prm.parameters(), lr=settings.prm_learning_rate, eps=settings.adam_eps, weight_decay=0.0)
+    critic_optimizer = torch.optim.AdamW(critic.parameters(), lr=settings.critic_learning_rate, eps=settings.adam_eps, weight_decay=0.0)
     prompts = Prompts(settings, list(load_tasks(TasksSection(source="chain", chain=settings.chain), "train")))
     for step in range(1, settings.steps + 1):
         batch = sample_batch(settings, prompts, policy, tokenizer, end_ids)
         rollouts = [rollout for group in batch for rollout in group]
         process_rewards = process_rewards_of_batch(settings, prm, prm_optimizer, reference, rollouts)
-        update_policy(settings, policy, policy_optimizer, rollouts, advantages(settings, rollouts, process_rewards))
+        update(settings, (policy, policy_optimizer), (critic, critic_optimizer), rollouts, process_rewards)
         mean = sum(rollout.outcome for rollout in rollouts) / len(rollouts)
         print(f"step {step}: outcome reward {mean:.3f} over {len(rollouts)} rollouts")  # noqa: T201
-    return policy, prm
+    return policy, prm, critic
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ from golden import prime_in_one_file as one_file
 from oprime.core.types import Batch, ScoredBatch, VerifiedGroup, VerifiedRollout
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.token_logprobs import TokenLogprobModel
+from oprime.lm.token_values import TokenValueModel
 from oprime.runtime.settings import AlgorithmSection
-from oprime_learner.config import LearnerSection
+from oprime_learner.config import CriticSection, LearnerSection
+from oprime_learner.critic_trainer import CriticTrainer
 from oprime_learner.policy_trainer import PolicyTrainer
 from oprime_prm.config import PrmSection
 from oprime_prm.implicit_prm import ImplicitPrm
@@ -31,6 +33,7 @@ COMBINATIONS = [
     {"prm_update": "reverse", "prm_loss": "dpo"},
     {"reference": "policy"},
     {"reference": "policy", "prm_update": "offline", "estimator": "grpo"},
+    *({"estimator": "ppo", "process_weight": weight, "trace_decay": decay} for weight in (1.0, 0.0) for decay in (1.0, 0.9)),
 ]
 
 
@@ -69,38 +72,67 @@ def plain_engine(*, gradient_clip: float) -> PlainEngine:
     return PlainEngine(TokenLogprobModel(tiny_model(), chunk_tokens=7), gradient_clip=gradient_clip, adam_eps=ADAM_EPS)
 
 
+class OneFile:
+    """The script's models, without its sampling."""
+
+    def __init__(self, settings: one_file.Settings) -> None:
+        self.settings = settings
+        self.policy = tiny_model()
+        self.prm, self.reference = copy.deepcopy(self.policy), copy.deepcopy(self.policy).requires_grad_(False)
+        self.critic = one_file.Critic(self.policy)
+        self.optimizers = {
+            model: torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, eps=ADAM_EPS, weight_decay=0.0)
+            for model in (self.policy, self.prm, self.critic)
+        }
+
+    def process(self, batch: Batch) -> None:
+        rollouts = [rollout_of(verified) for verified in batch.rollouts]
+        rewards = one_file.process_rewards_of_batch(self.settings, self.prm, self.optimizers[self.prm], self.reference, rollouts)
+        one_file.update(
+            self.settings, (self.policy, self.optimizers[self.policy]), (self.critic, self.optimizers[self.critic]), rollouts, rewards
+        )
+
+
+class Services:
+    """The trainers of PRM and learner."""
+
+    def __init__(self, settings: one_file.Settings) -> None:
+        self.policy, self.prm = plain_engine(gradient_clip=1.0), plain_engine(gradient_clip=10.0)
+        self.critic = PlainEngine(TokenValueModel(tiny_model()), adam_eps=ADAM_EPS)
+        section = PrmSection.model_validate(
+            {"learning_rate": LEARNING_RATE, "beta": settings.beta, "update": settings.prm_update, "loss": settings.prm_loss}
+            | {"reference": settings.reference, "micro_batch_rollouts": 5}
+        )
+        frozen = FrozenModel(tiny_model(), chunk_tokens=7) if settings.reference == "sft" else None
+        self._prm_trainer = ImplicitPrm(self.prm, frozen, section, pad_id=0, total_steps=STEPS)
+        algorithm = AlgorithmSection.model_validate(
+            {"estimator": settings.estimator, "process_weight": settings.process_weight, "trace_decay": settings.trace_decay}
+        )
+        critic_section = CriticSection(learning_rate=LEARNING_RATE, micro_batch_rollouts=3)
+        critic = CriticTrainer(self.critic, algorithm, critic_section, pad_id=0, total_steps=STEPS) if algorithm.needs_critic else None
+        learner = LearnerSection(learning_rate=LEARNING_RATE, micro_batch_rollouts=5)
+        self._learner = PolicyTrainer(self.policy, algorithm, learner, pad_id=0, total_steps=STEPS, critic=critic)
+
+    def process(self, batch: Batch) -> None:
+        scored = self._prm_trainer.process(batch)
+        self._learner.process(ScoredBatch(batch=batch, process_rewards=scored.process_rewards, prm_version=scored.prm_version))
+
+
 @pytest.mark.parametrize("changes", COMBINATIONS, ids=lambda changes: " ".join(map(str, changes.values())))
 def test_weights_after_two_steps_agree(changes: dict[str, object]) -> None:
     settings = one_file.Settings(policy_learning_rate=LEARNING_RATE, prm_learning_rate=LEARNING_RATE, **changes)  # pyright: ignore[reportArgumentType]
-    policy = tiny_model()
-    prm, reference = copy.deepcopy(policy), copy.deepcopy(policy).requires_grad_(False)
-    policy_optimizer, prm_optimizer = (
-        torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, eps=ADAM_EPS, weight_decay=0.0) for model in (policy, prm)
-    )
-
-    learner_engine, prm_engine = plain_engine(gradient_clip=1.0), plain_engine(gradient_clip=10.0)
-    section = PrmSection.model_validate(
-        {"learning_rate": LEARNING_RATE, "beta": settings.beta, "update": settings.prm_update, "loss": settings.prm_loss}
-        | {"reference": settings.reference, "micro_batch_rollouts": 5}
-    )
-    frozen = FrozenModel(tiny_model(), chunk_tokens=7) if settings.reference == "sft" else None
-    service_prm = ImplicitPrm(prm_engine, frozen, section, pad_id=0, total_steps=STEPS)
-    algorithm = AlgorithmSection.model_validate({"estimator": settings.estimator, "process_weight": settings.process_weight})
-    learner = LearnerSection(learning_rate=LEARNING_RATE, micro_batch_rollouts=5)
-    trainer = PolicyTrainer(learner_engine, algorithm, learner, pad_id=0, total_steps=STEPS)
-
+    script, services = OneFile(settings), Services(settings)
     for step in range(1, STEPS + 1):
         batch = batch_from_the_model(step)
-        rollouts = [rollout_of(verified) for verified in batch.rollouts]
-        rewards = one_file.process_rewards_of_batch(settings, prm, prm_optimizer, reference, rollouts)
-        one_file.update_policy(settings, policy, policy_optimizer, rollouts, one_file.advantages(settings, rollouts, rewards))
-        scored = service_prm.process(batch)
-        trainer.process(ScoredBatch(batch=batch, process_rewards=scored.process_rewards, prm_version=scored.prm_version))
+        script.process(batch)
+        services.process(batch)
 
-    start = dict(tiny_model().named_parameters())
-    for engine, model in ((learner_engine, policy), (prm_engine, prm)):
-        ours = dict(engine.weights())
-        apart = {name: float((ours[name] - parameter.detach()).abs().max()) for name, parameter in model.named_parameters()}
-        assert max(apart.values()) < 1e-5, apart
-        moved = max(float((ours[name] - start[name].detach()).abs().max()) for name in start)
-        assert moved > 1e-4 or (model is prm and settings.prm_update == "offline")
+    start = OneFile(settings)
+    trains = {"policy": True, "prm": settings.prm_update != "offline", "critic": settings.estimator == "ppo"}
+    for name, does in trains.items():
+        ours = dict(getattr(services, name).weights())
+        theirs, before = (dict(getattr(loop, name).named_parameters()) for loop in (script, start))
+        apart = {key: float((ours[key] - parameter.detach()).abs().max()) for key, parameter in theirs.items()}
+        assert max(apart.values()) < 1e-5, f"{name}: {apart}"
+        moved = max(float((ours[key] - before[key].detach()).abs().max()) for key in before)
+        assert (moved > 1e-4) == does, name

@@ -10,7 +10,16 @@ from pathlib import Path
 import structlog
 
 from oprime.core.types import Ticket
-from oprime.lm.checkpoints import begin_part, checkpoint_root, complete_part, newest_complete, prune_checkpoints, remove_newer
+from oprime.lm.checkpoints import (
+    CRITIC,
+    PARTS,
+    begin_part,
+    checkpoint_root,
+    complete_part,
+    newest_for_run,
+    prune_checkpoints,
+    remove_newer,
+)
 from oprime.ports import STREAMS, Clock, Metrics, Queue, QueueDepth, WeightStore
 from oprime.runtime.consume import patiently
 from oprime.runtime.errors import NotReadyError, OprimeError
@@ -29,7 +38,6 @@ log = structlog.get_logger()
 LEASE = "coordinator"
 LEASE_S = 10.0
 EVALUATE_AGAIN_S = 2.0
-PARTS = ("policy", "prm", "coordinator")
 
 
 class RunState(StrEnum):
@@ -57,6 +65,7 @@ class Coordinate:
         owner: str,
     ) -> None:
         self._settings = settings
+        self._parts = (*PARTS, CRITIC) if settings.algorithm.needs_critic else PARTS
         self._queue = queue
         self._clock = clock
         self._metrics = metrics
@@ -105,7 +114,7 @@ class Coordinate:
     async def _restore_from_files(self) -> Restored:
         """Go back to the newest checkpoint that is complete, or to the beginning; what came after it never was."""
         root = checkpoint_root(self._settings.run.folder)
-        step, directory = newest_complete(root, PARTS) or (0, None)
+        step, directory = newest_for_run(root, self._parts) or (0, None)
         remove_newer(root, step)
         self._store.prune(keep=set(range(step + 1)), newest=0)
         self._file.forget_after(step)
@@ -212,7 +221,7 @@ class Coordinate:
         ledger = {rollout_id: state async for rollout_id, state in self._queue.ledger_entries()}
         state = self.loop.state
         await asyncio.to_thread(_write_part, root, step, state, ledger)
-        await asyncio.to_thread(prune_checkpoints, root, PARTS, self._settings.run.keep_checkpoints)
+        await asyncio.to_thread(prune_checkpoints, root, self._parts, self._settings.run.keep_checkpoints)
 
     # Watching
 

@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from transformers import PreTrainedTokenizerBase
 
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
 from oprime.adapters.redis_queue import RedisQueue
 from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import CommittedStep
-from oprime.lm.checkpoints import begin_part, checkpoint_root, complete_part, newest_complete, verify_part
+from oprime.lm.checkpoints import CRITIC, begin_part, checkpoint_root, complete_part, newest_for_run, verify_part
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.models import load_causal_lm
 from oprime.lm.token_logprobs import TokenLogprobModel
-from oprime.lm.tokenizers import load_tokenizer, pad_token_id
+from oprime.lm.token_values import TokenValueModel
+from oprime.lm.tokenizers import load_tokenizer, pad_token_id, same_tokenizer
 from oprime.ports import SCORED, STEPS, Delivery, LedgerMove, Output, WeightStore
 from oprime.runtime.consume import patiently
+from oprime.runtime.errors import SettingsError
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.heartbeat import report_heartbeats
 from oprime.runtime.in_order import CheckpointPlan, wait_for_start, work_in_order
@@ -26,6 +29,7 @@ from oprime.runtime.process import Lifecycle
 from oprime.runtime.ranks import Ranks
 from oprime.wire.codec import committed_step_to_proto, scored_batch_from_proto
 from oprime_learner.config import LearnerSettings
+from oprime_learner.critic_trainer import CriticTrainer
 from oprime_learner.policy_trainer import PolicyTrainer
 from oprime_learner.publish import versions_to_keep
 from oprime_learner.servicer import LearnerServicer, Progress
@@ -42,8 +46,15 @@ class Models:
     """What every rank holds."""
 
     engine: DeepSpeedEngine
+    critic_engine: DeepSpeedEngine | None
+    """PPO's."""
     trainer: PolicyTrainer
     store: WeightStore
+
+    @property
+    def parts(self) -> dict[str, DeepSpeedEngine]:
+        """What a checkpoint of this service holds, by name."""
+        return {"policy": self.engine} | ({} if self.critic_engine is None else {CRITIC: self.critic_engine})
 
 
 async def serve(settings: LearnerSettings, lifecycle: Lifecycle) -> None:
@@ -166,22 +177,24 @@ class RankMethods:
 
     def save(self, payload: bytes) -> None:
         """Checkpoint after step `payload`."""
-        own = str(begin_part(self._root, int(payload), "policy")).encode() if self._models.engine.rank == 0 else None
-        part = Path(self._models.engine.broadcast(own).decode())
-        self._models.engine.save(part)
-        if self._models.engine.rank == 0:
-            complete_part(part, int(payload))
+        for name, engine in self._models.parts.items():
+            own = str(begin_part(self._root, int(payload), name)).encode() if engine.rank == 0 else None
+            part = Path(engine.broadcast(own).decode())
+            engine.save(part)
+            if engine.rank == 0:
+                complete_part(part, int(payload))
 
     def load(self, _: bytes) -> int:
         """Load the newest checkpoint and publish its weights if need be; returns its step, 0 without one."""
-        newest = newest_complete(self._root, ("policy",))
+        newest = newest_for_run(self._root, tuple(self._models.parts))
         if newest is None:
             if self._models.engine.rank == 0:
                 self._models.store.publish_directory(0, model_directory(self._settings.model.path))
             return 0
         step, directory = newest
-        verify_part(directory / "policy")
-        self._models.engine.load(directory / "policy")
+        for name, engine in self._models.parts.items():
+            verify_part(directory / name)
+            engine.load(directory / name)
         self.publish(str(step).encode())
         log.info("checkpoint_loaded", step=step)
         return step
@@ -196,17 +209,41 @@ def build_models(settings: LearnerSettings) -> Models:
         trust_remote_code=settings.model.trust_remote_code,
     )
     engine = DeepSpeedEngine(TokenLogprobModel(model, settings.learner.logprob_chunk_tokens), settings.learner, dtype=settings.model.dtype)
+    pad_id, steps = pad_token_id(tokenizer), settings.run.steps
+    critic_engine = _critic_engine(settings, tokenizer) if settings.algorithm.needs_critic else None
     trainer = PolicyTrainer(
         engine,
         settings.algorithm,
         settings.learner,
-        pad_id=pad_token_id(tokenizer),
-        total_steps=settings.run.steps,
+        pad_id=pad_id,
+        total_steps=steps,
         reference=_kl_reference(settings, engine) if settings.algorithm.kl_coefficient > 0 else None,
+        critic=CriticTrainer(critic_engine, settings.algorithm, settings.critic, pad_id=pad_id, total_steps=steps)
+        if critic_engine
+        else None,
     )
     url = settings.store.url or str(settings.run.folder / "weights")
     store = StoreWeights(url, template=model_directory(settings.model.path), dtype=settings.model.dtype)
-    return Models(engine=engine, trainer=trainer, store=store)
+    return Models(engine=engine, critic_engine=critic_engine, trainer=trainer, store=store)
+
+
+def _critic_engine(settings: LearnerSettings, tokenizer: PreTrainedTokenizerBase) -> DeepSpeedEngine:
+    """PPO's critic, in the processes of the policy."""
+    path = settings.critic.path or settings.model.path
+    if settings.critic.path:
+        difference = same_tokenizer(tokenizer, load_tokenizer(path, trust_remote_code=settings.model.trust_remote_code))
+        if difference is not None:
+            raise SettingsError(
+                f"critic.path ({path}) has another tokenizer than model.path ({settings.model.path}): {difference}; the critic reads the "
+                "policy's own tokens, so both must share one"
+            )
+    model = load_causal_lm(
+        path,
+        attention=settings.model.attention,
+        gradient_checkpointing=settings.model.gradient_checkpointing,
+        trust_remote_code=settings.model.trust_remote_code,
+    )
+    return DeepSpeedEngine(TokenValueModel(model), settings.learner.training(settings.critic), dtype=settings.model.dtype)
 
 
 def _kl_reference(settings: LearnerSettings, engine: DeepSpeedEngine) -> FrozenModel:

@@ -1,14 +1,16 @@
 """Advantages of a whole batch, by the estimator that the settings choose. The same on every rank."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from oprime.core.advantage import AdvantageResult, Discounts, Rewards, SourceReturns, advantages, grpo, prm_value, reinforce, rloo
 from oprime.core.batching import chunk_of_each
+from oprime.core.critic import generalised_advantages, ppo_token_rewards
 from oprime.core.implicit_reward import largest_return, normalise_by_largest_return, normalise_each_chunk, sequence_process_rewards
-from oprime.core.masked import last_token
+from oprime.core.masked import last_token, masked_whiten
 from oprime.core.token_rows import ragged, response_matrix, token_rows
 from oprime.core.types import ScoredBatch
 from oprime.runtime.settings import AlgorithmSection
@@ -19,12 +21,25 @@ class BatchAdvantages:
     per_rollout: list[Tensor]
     """One advantage per response token, in the order of `batch.rollouts`."""
     metrics: dict[str, float]
+    value_targets: list[Tensor] = field(default_factory=list[Tensor])
+    """What the critic shall learn, laid out the same (PPO); else empty."""
 
 
-def batch_advantages(scored: ScoredBatch, algorithm: AlgorithmSection, outcome_rewards: Tensor | None = None) -> BatchAdvantages:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Advantages as matrices, and PPO's value targets."""
+
+    result: AdvantageResult
+    value_targets: Tensor | None = None
+
+
+def batch_advantages(
+    scored: ScoredBatch, algorithm: AlgorithmSection, outcome_rewards: Tensor | None = None, values: Sequence[Tensor] = ()
+) -> BatchAdvantages:
     """Advantages of the whole batch at once: baselines, normalisation and whitening mix siblings and groups.
 
-    `outcome_rewards`, one per rollout, stand in for the verifier's where a KL was taken off them. Computed in float64.
+    `outcome_rewards`, one per rollout, stand in for the verifier's where a KL was taken off them. `values` are the critic's, one tensor
+    per rollout (PPO). Computed in float64.
     """
     rollouts = scored.batch.rollouts
     # One prompt token stands for the prompt: advantages look at responses only.
@@ -39,15 +54,46 @@ def batch_advantages(scored: ScoredBatch, algorithm: AlgorithmSection, outcome_r
         is_response=is_response,
         group_ids=torch.tensor([verified.rollout.group_id for verified in rollouts]),
     )
+    estimated = from_values(rewards, values, algorithm) if algorithm.needs_critic else from_rewards(rewards, algorithm)
+    result, targets = estimated.result, estimated.value_targets
+    metrics = _metrics(result, is_response) | {"process_return_largest": float(largest_return(earned, is_response))}
+    return BatchAdvantages(
+        per_rollout=[row.float() for row in ragged(result.advantages, is_response)],
+        metrics=metrics,
+        value_targets=[] if targets is None else [row.float() for row in ragged(targets, is_response)],
+    )
+
+
+def from_values(rewards: Rewards, values: Sequence[Tensor], algorithm: AlgorithmSection) -> Estimate:
+    """PPO: generalised advantage estimation on the sum of both rewards. Raises ValueError without values."""
+    if not values:
+        raise ValueError('algorithm.estimator = "ppo" needs the critic\'s values of the batch: pass one tensor per rollout')
+    is_response, discount, decay = rewards.is_response, algorithm.outcome_discount, algorithm.trace_decay
+    token_rewards = ppo_token_rewards(
+        rewards.process.where(rewards.rewarded, 0.0),
+        rewards.outcome,
+        is_response,
+        process_weight=algorithm.process_weight,
+        outcome_weight=algorithm.outcome_weight,
+    )
+    value = response_matrix(values, is_response, dtype=torch.float64)
+    estimated = generalised_advantages(token_rewards, value, is_response, discount=discount, trace_decay=decay)
+    whitened = masked_whiten(estimated.advantages, is_response) if algorithm.whiten_advantages else estimated.advantages
+    # The estimate is linear in the rewards, and each source's part of it is its return, discounted by gamma lambda.
+    sources = reinforce(rewards, Discounts(process=discount * decay, outcome=discount * decay))
+    return Estimate(result=AdvantageResult(advantages=whitened, sources=sources), value_targets=estimated.value_targets)
+
+
+def from_rewards(rewards: Rewards, algorithm: AlgorithmSection) -> Estimate:
+    """Every estimator without a critic."""
     result = advantages(
         estimate(rewards, algorithm),
-        is_response,
+        rewards.is_response,
         process_weight=algorithm.process_weight,
         outcome_weight=algorithm.outcome_weight,
         whiten=algorithm.whiten_advantages,
     )
-    metrics = _metrics(result, is_response) | {"process_return_largest": float(largest_return(earned, is_response))}
-    return BatchAdvantages(per_rollout=[row.float() for row in ragged(result.advantages, is_response)], metrics=metrics)
+    return Estimate(result=result)
 
 
 def estimate(rewards: Rewards, algorithm: AlgorithmSection) -> SourceReturns:
@@ -61,6 +107,8 @@ def estimate(rewards: Rewards, algorithm: AlgorithmSection) -> SourceReturns:
             return grpo(rewards, discounts)
         case "prm_value":
             return prm_value(rewards, discounts)
+        case "ppo":
+            raise ValueError("PPO estimates from values: see from_values")
 
 
 def normalised(process_rewards: Tensor, is_response: Tensor, algorithm: AlgorithmSection) -> Tensor:

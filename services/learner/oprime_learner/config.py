@@ -13,12 +13,25 @@ from oprime.runtime.settings import (
     StalenessSection,
     StoreSection,
 )
-from oprime.runtime.training_settings import TrainerSection
+from oprime.runtime.training_settings import OptimizerSection, TrainerSection
 
 
 class LearnerSection(TrainerSection):
     learning_rate: float = Field(default=5e-7, gt=0)
     """Peak learning rate of AdamW (paper, section 4.1)."""
+
+
+class CriticSection(OptimizerSection):
+    """The critic V of `algorithm.estimator = "ppo"`; other estimators have none. It lives in the learner's processes."""
+
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """Peak learning rate of AdamW. Above the policy's: the head starts from 0."""
+    path: str = ""
+    """Model whose layers the critic starts from, below a new head that gives 0; empty means model.path. It must have the policy's
+    tokenizer."""
+    value_clip: float = Field(default=0.2, ge=0)
+    """c of the value loss 1/2 max((V - R)^2, (clip(V, V_before - c, V_before + c) - R)^2), with R the advantage before whitening plus
+    V_before. Acts from the second optimizer step of a batch on. 0 means off: half the squared error."""
 
 
 class LearnerSettings(ServiceSettings):
@@ -31,3 +44,4 @@ class LearnerSettings(ServiceSettings):
     queue: QueueSection = QueueSection()
     store: StoreSection = StoreSection()
     learner: LearnerSection = LearnerSection()
+    critic: CriticSection = CriticSection()

@@ -1,4 +1,4 @@
-"""The learner's share of a train step, the same on every rank: advantages, policy loss, optimizer steps."""
+"""The learner's share of a train step, the same on every rank: values, advantages, policy loss, optimizer steps."""
 
 from dataclasses import dataclass
 
@@ -6,33 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oprime.core.aggregation import StepCounts, token_shares
-from oprime.core.batching import split_groups
 from oprime.core.kl import outcome_rewards_less_kl, token_kl
 from oprime.core.policy_loss import PolicyLossOptions, PolicyLossSums, loss_sums, policy_loss
 from oprime.core.schedule import learning_rate
 from oprime.core.token_rows import response_matrix
-from oprime.core.types import ScoredBatch, VerifiedGroup, VerifiedRollout
-from oprime.lm.batches import MicroBatch, gather_responses, micro_batches
+from oprime.core.types import ScoredBatch
+from oprime.lm.batches import gather_responses
 from oprime.lm.frozen import FrozenModel
 from oprime.ports import TrainEngine
 from oprime.runtime.settings import AlgorithmSection
 from oprime_learner.batch_advantages import batch_advantages, verifier_rewards
 from oprime_learner.config import LearnerSection
+from oprime_learner.critic_trainer import CriticTrainer
 from oprime_learner.metrics import batch_metrics, loss_metrics, mismatch_metrics
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """The rollouts of one optimizer step, dealt to this rank's micro-batches."""
-
-    rollouts: list[VerifiedRollout]
-    first: int
-    """Place of its first rollout in the batch; the rest follow."""
-    batches: list[MicroBatch]
-    counts: StepCounts
-    group_tokens: list[int]
-    """Response tokens of each rollout's group."""
+from oprime_learner.parts import Part, parts_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +43,22 @@ class PolicyTrainer:
         pad_id: int,
         total_steps: int,
         reference: FrozenModel | None = None,
+        critic: CriticTrainer | None = None,
     ) -> None:
-        """`reference` is what the KL is measured against; it is needed when algorithm.kl_coefficient is above 0."""
+        """`reference` is what the KL is measured against; it is needed when algorithm.kl_coefficient is above 0. PPO needs `critic`."""
         if algorithm.kl_coefficient > 0 and reference is None:
             raise ValueError(f"algorithm.kl_coefficient ({algorithm.kl_coefficient}) needs a reference model: pass one, or set it to 0")
+        if algorithm.needs_critic != (critic is not None):
+            raise ValueError(
+                f'algorithm.estimator = "{algorithm.estimator}" with critic {critic}: "ppo" needs one, and nothing else has one'
+            )
         self._engine = engine
         self._algorithm = algorithm
         self._settings = settings
         self._pad_id = pad_id
         self._total_steps = total_steps
         self._reference = reference
+        self._critic = critic
         self._options = loss_options(algorithm)
         self.trained_tokens = 0
 
@@ -74,7 +67,8 @@ class PolicyTrainer:
         parts = self._parts(scored)
         given = [self._given(part, len(parts)) for part in parts]
         outcomes, kl_metrics = self._outcome_rewards(scored, parts, given)
-        advantages = batch_advantages(scored, self._algorithm, outcomes)
+        values = [] if self._critic is None else self._critic.values(scored)
+        advantages = batch_advantages(scored, self._algorithm, outcomes, values)
         rate = learning_rate(
             scored.batch.step,
             peak=self._settings.learning_rate,
@@ -84,35 +78,13 @@ class PolicyTrainer:
             min_ratio=self._settings.min_learning_rate_ratio,
         )
         metrics = self._update(parts, given, advantages.per_rollout, rate)
+        if self._critic is not None:
+            metrics |= self._critic.update(scored, values, advantages.value_targets)
         self.trained_tokens += sum(part.counts.tokens for part in parts)
         return metrics | advantages.metrics | kl_metrics | batch_metrics(scored) | {"learning_rate": rate}
 
     def _parts(self, scored: ScoredBatch) -> list[Part]:
-        parts: list[Part] = []
-        first = 0
-        for groups in split_groups(scored.batch.groups, self._settings.updates_per_batch):
-            part = self._part(groups, first)
-            parts.append(part)
-            first += len(part.rollouts)
-        return parts
-
-    def _part(self, groups: list[VerifiedGroup], first: int) -> Part:
-        rollouts = [verified for group in groups for verified in group.rollouts]
-        tokens = [sum(len(verified.rollout.response_ids) for verified in group.rollouts) for group in groups]
-        batches = micro_batches(
-            rollouts,
-            rank=self._engine.rank,
-            ranks=self._engine.world_size,
-            micro_batch_rollouts=self._settings.micro_batch_rollouts,
-            pad_id=self._pad_id,
-        )
-        return Part(
-            rollouts=rollouts,
-            first=first,
-            batches=batches,
-            counts=StepCounts(tokens=sum(tokens), rollouts=len(rollouts), groups=len(groups)),
-            group_tokens=[total for group, total in zip(groups, tokens, strict=True) for _ in group.rollouts],
-        )
+        return parts_of(scored, self._engine, self._settings, pad_id=self._pad_id)
 
     def _given(self, part: Part, parts: int) -> Given:
         # With one optimizer step the proximal policy is the policy itself, and its forward pass is the training pass.
@@ -136,7 +108,7 @@ class PolicyTrainer:
         nats = torch.zeros(1, dtype=torch.float64)
         for part, known in zip(parts, given, strict=True):
             for batch, policy, reference in zip(part.batches, known.proximal or [], known.reference or [], strict=True):
-                places = torch.tensor(batch.positions, dtype=torch.int64) + part.first
+                places = torch.tensor(part.places(batch), dtype=torch.int64)
                 is_response = batch.rows.is_response
                 kl = token_kl(policy.double(), reference.double(), is_response, estimator=self._algorithm.kl_estimator)
                 kept[places] = outcome_rewards_less_kl(rewards[places], kl, is_response, coefficient=self._algorithm.kl_coefficient)
@@ -170,15 +142,13 @@ class PolicyTrainer:
             seen[index] = logprobs.detach().cpu()
             is_response = batch.rows.is_response
             behaviour = [part.rollouts[place].rollout.behaviour_logprobs for place in batch.positions]
-            group_tokens = torch.tensor([part.group_tokens[place] for place in batch.positions], dtype=torch.int64)
-            shares = token_shares(is_response, group_tokens, part.counts, aggregation=self._algorithm.aggregation)
             result = policy_loss(
                 logprobs,
                 (seen[index] if given.proximal is None else given.proximal[index]).to(device),
                 response_matrix(behaviour, is_response).to(device),
                 response_matrix([advantages[place] for place in batch.positions], is_response).to(device),
                 is_response.to(device),
-                shares.to(device),
+                part.shares(batch, self._algorithm.aggregation).to(device),
                 self._options,
                 reference_logprobs=None if given.reference is None else given.reference[index].to(device),
             )

@@ -28,23 +28,26 @@ MASTER = "master"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class LogprobModel(Protocol):
-    """What the engine trains: `oprime.lm.token_logprobs.TokenLogprobModel`."""
+class TokenModel(Protocol):
+    """What the engine trains, a number per response token: `oprime.lm.token_logprobs.TokenLogprobModel`, or `TokenValueModel`."""
 
-    causal_lm: Any
+    @property
+    def trained(self) -> nn.Module:
+        """The part that is trained, saved and published, under the names that it gives its weights."""
+        ...
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, is_response: Tensor) -> Tensor: ...
 
 
 class DeepSpeedEngine:
-    """A causal language model with AdamW, spread over the ranks of one process group. Implements `oprime.ports.TrainEngine`.
+    """A language model with AdamW, spread over the ranks of one process group. Implements `oprime.ports.TrainEngine`.
 
     `model` comes with float32 weights, which become the master weights. With dtype bfloat16 the model computes in bfloat16
     while gradients are summed, and weights updated, in float32. Ranks come from RANK, WORLD_SIZE, MASTER_ADDR and
     MASTER_PORT (as torchrun sets them); without these there is one rank.
     """
 
-    def __init__(self, model: LogprobModel, settings: TrainerSection, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
+    def __init__(self, model: TokenModel, settings: TrainerSection, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
         self._settings = settings
         self._bfloat16 = dtype == "bfloat16"
         self._on_gpu = _choose_accelerator(settings)
@@ -55,12 +58,12 @@ class DeepSpeedEngine:
             raise SettingsError(
                 f"ranks is {settings.ranks}, but {self.world_size} processes were started: start one per rank, with RANK and WORLD_SIZE set"
             )
-        self._causal_lm = model.causal_lm
+        self._network = model.trained
         self._stage = _zero_stage(settings, bfloat16=self._bfloat16)
         self._engine: Any = self._initialize(model)
         self._base_optimizer: torch.optim.Optimizer = self._engine.basic_optimizer
 
-    def _initialize(self, model: LogprobModel) -> Any:
+    def _initialize(self, model: TokenModel) -> Any:
         # DeepSpeed 0.19 calls torch functions that have newer names: no concern of ours.
         warnings.filterwarnings("ignore", message=r".*torch\.distributed\.\w+. is deprecated", category=FutureWarning)
         config = _deepspeed_config(self._settings, stage=self._stage, bfloat16=self._bfloat16, on_gpu=self._on_gpu)
@@ -93,6 +96,10 @@ class DeepSpeedEngine:
         """See `TrainEngine.logprobs`. With ZeRO 3 all ranks must call it equally often; rows may be empty."""
         self._engine.eval()
         return self._forward(rows).float().cpu()
+
+    def values(self, rows: TokenRows) -> Tensor:
+        """See `TrainEngine.values`. Collective as `logprobs` is."""
+        return self.logprobs(rows)
 
     def train_step(self, micro_batches: Sequence[TokenRows], loss: Callable[[int, Tensor], Tensor], *, learning_rate: float) -> float:
         """See `TrainEngine.train_step`. Returns the global norm before clipping.
@@ -146,12 +153,12 @@ class DeepSpeedEngine:
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """See `TrainEngine.weights`: float32, or bfloat16 if that is what the model computes in. Tied weights come once."""
-        for name, parameter in self._causal_lm.named_parameters():
+        for name, parameter in self._network.named_parameters():
             with self._whole(parameter):
                 tensor = parameter.detach().to("cpu", copy=True)
             yield name, tensor.contiguous()
-        stored = set(self._causal_lm.state_dict())
-        for name, buffer in self._causal_lm.named_buffers():
+        stored = set(self._network.state_dict())
+        for name, buffer in self._network.named_buffers():
             if name in stored:
                 yield name, buffer.detach().to("cpu", copy=True).contiguous()
 
@@ -197,7 +204,7 @@ class DeepSpeedEngine:
         self._barrier()
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((name, parameter) for name, parameter in self._causal_lm.named_parameters() if parameter.requires_grad)
+        return ((name, parameter) for name, parameter in self._network.named_parameters() if parameter.requires_grad)
 
     def _adam_steps(self) -> int:
         """AdamW's own count of steps, for its bias correction; 0 before the first."""

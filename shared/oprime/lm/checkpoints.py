@@ -1,7 +1,8 @@
 """Checkpoints that are there completely or not at all, whatever is killed and whenever the disk fills up.
 
-RUN/checkpoints/step-000010/{policy,prm,coordinator}/ : each part is written by its service into `.NAME.partial`, gets a
-marker `checkpoint.json` that lists its files, and takes its name by a rename. A part without a marker does not exist.
+RUN/checkpoints/step-000010/{policy,critic,prm,coordinator}/ (critic: PPO only): each part is written by its service into
+`.NAME.partial`, gets a marker `checkpoint.json` that lists its files, and takes its name by a rename. A part without a marker
+does not exist.
 """
 
 import json
@@ -20,7 +21,9 @@ from oprime.runtime.errors import CheckpointError
 
 log = structlog.get_logger()
 
+CRITIC = "critic"
 PARTS = ("policy", "prm", "coordinator")
+"""What every run's checkpoints hold; those of PPO hold a critic besides."""
 MARKER = "checkpoint.json"
 FORMAT = 1
 _STEP = re.compile(r"step-(\d{6,})")
@@ -122,6 +125,22 @@ def verify_part(directory: Path) -> Marker:
 def newest_complete(root: Path, parts: Sequence[str] = PARTS) -> tuple[int, Path] | None:
     """Step and directory of the newest checkpoint of which all `parts` are complete."""
     return next(reversed(_complete(root, parts)), None)
+
+
+def newest_for_run(root: Path, parts: Sequence[str]) -> tuple[int, Path] | None:
+    """`newest_complete` for a run that goes on from it; None if there are no checkpoints.
+
+    Raises CheckpointError if there are some, but none with a critic that `parts` asks for: the run had another estimator.
+    """
+    newest = newest_complete(root, parts)
+    if newest is None and CRITIC in parts:
+        without = newest_complete(root, [part for part in parts if part != CRITIC])
+        if without is not None:
+            raise CheckpointError(
+                f'{without[1]} holds no critic, which algorithm.estimator = "ppo" needs: go on with the estimator that the run began with, '
+                "or start a new run (run.name) whose model.path is the policy of this one"
+            )
+    return newest
 
 
 def prune_checkpoints(root: Path, parts: Sequence[str] = PARTS, keep: int = 2) -> list[int]:

@@ -74,6 +74,11 @@ class TokenLogprobModel(nn.Module):
         self.head = TokenLogprobHead(_linear_head(causal_lm), transform, chunk_tokens)
         _require_plain_head(causal_lm, self.head)
 
+    @property
+    def trained(self) -> "PreTrainedModel":
+        """The causal language model, whose weights have their Hugging Face names."""
+        return self.causal_lm
+
     def forward(
         self,
         input_ids: Int[Tensor, "rollout token"],

@@ -14,7 +14,7 @@ from oprime.runtime.errors import SettingsError
 
 SECTIONS = (
     "run", "model", "tasks", "sampling", "algorithm", "staleness", "endpoints", "queue", "store",
-    "coordinator", "generator", "verifier", "prm", "learner", "gateway", "sft",
+    "coordinator", "generator", "verifier", "prm", "learner", "critic", "gateway", "sft",
 )  # fmt: skip
 
 
@@ -100,10 +100,10 @@ class SamplingSection(Section):
 class AlgorithmSection(Section):
     """The RL algorithm; see docs/algorithm.md for each equation."""
 
-    estimator: Literal["rloo", "reinforce", "grpo", "prm_value"] = "rloo"
+    estimator: Literal["rloo", "reinforce", "grpo", "prm_value", "ppo"] = "rloo"
     """Advantage estimator. `rloo`: leave-one-out baselines (paper, Eq. 5). `grpo`: standardised within the group (Eq. 7; unbiased
     deviation, floored at 1e-4 for process rewards). `reinforce`: no baseline (Eq. 8). `prm_value`: the implicit PRM as a value
-    model, r_o - v(y_<t) (section 5.4)."""
+    model, r_o - v(y_<t) (section 5.4). `ppo`: generalised advantage estimation over the values of a critic (section [critic])."""
     loo: Literal["paper", "released"] = "paper"
     """Leave-one-out on process rewards (`rloo`): Eq. 5 of the paper, or its released code (scaled by K/(K-1))."""
     process_weight: float = Field(default=1.0, ge=0)
@@ -114,6 +114,9 @@ class AlgorithmSection(Section):
     """Discount gamma of process rewards."""
     outcome_discount: float = Field(default=1.0, ge=0, le=1)
     """Discount gamma of the outcome reward."""
+    trace_decay: float = Field(default=1.0, ge=0, le=1)
+    """lambda of generalised advantage estimation (`ppo`): A_t = sum_{s>=t} (gamma lambda)^(s-t) (r_s + gamma V_{s+1} - V_s). At 1 the
+    advantage is the return less the value, at 0 the error of one token's value."""
     granularity: Literal["token", "sequence"] = "token"
     """`token` rewards every response token (Eq. 3); `sequence` puts their sum on the last token."""
     process_normalisation: Literal["batch_norm", "per_rank", "none"] = "batch_norm"
@@ -159,6 +162,11 @@ class AlgorithmSection(Section):
         """Whether rollouts are compared with the other rollouts of their group."""
         return self.estimator in ("rloo", "grpo")
 
+    @property
+    def needs_critic(self) -> bool:
+        """Whether a learned value is the baseline."""
+        return self.estimator == "ppo"
+
     @model_validator(mode="after")
     def settings_fit_together(self) -> Self:
         problem = next((text for applies, text in self._contradictions() if applies), None)
@@ -190,6 +198,16 @@ class AlgorithmSection(Section):
                 value and self.process_discount != 1,
                 f'algorithm.estimator = "prm_value" takes values, not returns: algorithm.process_discount ({self.process_discount:g}) '
                 "would do nothing; set algorithm.process_discount=1",
+            ),
+            (
+                self.needs_critic and self.process_discount != self.outcome_discount,
+                f'algorithm.estimator = "ppo" adds both rewards before it discounts them, but algorithm.process_discount '
+                f"({self.process_discount:g}) and algorithm.outcome_discount ({self.outcome_discount:g}) differ: make them equal",
+            ),
+            (
+                self.trace_decay != 1 and not self.needs_critic,
+                f'algorithm.trace_decay ({self.trace_decay:g}) does nothing with algorithm.estimator = "{self.estimator}": only "ppo" has '
+                "values to mix; set algorithm.trace_decay=1",
             ),
         )
 

@@ -1,13 +1,15 @@
-"""Settings that the PRM and the learner share: how a model is trained on DeepSpeed."""
+"""Settings that the PRM, the policy and its critic share: how a model is trained on DeepSpeed."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
 from oprime.runtime.settings import Section
 
 
-class TrainerSection(Section):
+class OptimizerSection(Section):
+    """How one model is trained, whichever processes hold it."""
+
     learning_rate: float = Field(gt=0)
     """Peak learning rate of AdamW."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -30,15 +32,22 @@ class TrainerSection(Section):
     """Optimizer steps per batch; groups are split evenly, in order."""
     micro_batch_rollouts: int = Field(default=8, ge=1)
     """Rollouts per forward pass and rank. Changes memory and speed, not the result."""
-    logprob_chunk_tokens: int = Field(default=1024, ge=1)
-    """Tokens whose vocabulary row exists at once; the rest is recomputed in the backward pass."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage."""
     offload_optimizer: bool = False
     """Keep optimizer state in CPU memory (ZeRO 1 to 3)."""
+
+
+class TrainerSection(OptimizerSection):
+    logprob_chunk_tokens: int = Field(default=1024, ge=1)
+    """Tokens whose vocabulary row exists at once; the rest is recomputed in the backward pass."""
     ranks: int = Field(default=1, ge=1)
     """Processes of the data-parallel group."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; `auto` takes a GPU when there is one."""
     threads: int = Field(default=0, ge=0)
     """CPU threads per rank; 0 leaves the choice to torch."""
+
+    def training(self, other: OptimizerSection) -> Self:
+        """The same processes with the optimizer of another model."""
+        return self.model_copy(update={name: getattr(other, name) for name in OptimizerSection.model_fields})

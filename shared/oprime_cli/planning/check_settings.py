@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from oprime.runtime.errors import SettingsError
+from oprime.runtime.training_settings import OptimizerSection, TrainerSection
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.launch import split_address
 from oprime_cli.running.services import SERVICES
@@ -72,7 +73,7 @@ def _single_rollouts_pass_the_filter(config: RunConfig) -> Problems:
 
 def _updates_divide_batch(config: RunConfig) -> Problems:
     groups = config.coordinator.groups_per_batch
-    updates = {"learner": config.learner.updates_per_batch, "prm": config.prm.updates_per_batch}
+    updates = {name: model.updates_per_batch for name, model, _ in _trained(config)}
     return [
         f"coordinator.groups_per_batch = {groups} is not a multiple of {name}.updates_per_batch = {count}: every optimizer step takes "
         f"equally many groups; set coordinator.groups_per_batch={-(-groups // count) * count} or {name}.updates_per_batch=1"
@@ -81,13 +82,20 @@ def _updates_divide_batch(config: RunConfig) -> Problems:
     ]
 
 
+def _trained(config: RunConfig) -> list[tuple[str, OptimizerSection, TrainerSection]]:
+    """Section, optimizer and processes of every model that the run trains."""
+    critic = [("critic", config.critic, config.learner)] if config.algorithm.needs_critic else []
+    return [("learner", config.learner, config.learner), ("prm", config.prm, config.prm), *critic]
+
+
 def _ranks_get_rollouts(config: RunConfig) -> Problems:
     rollouts = config.coordinator.groups_per_batch * config.sampling.group_size
     return [
-        f"{name}.ranks = {trainer.ranks} is more than the {rollouts // trainer.updates_per_batch} rollouts of one optimizer step "
-        f"(coordinator.groups_per_batch * sampling.group_size / {name}.updates_per_batch): a rank would have nothing to do; use fewer ranks"
-        for name, trainer in (("learner", config.learner), ("prm", config.prm))
-        if trainer.ranks > rollouts // trainer.updates_per_batch
+        f"{'learner' if name == 'critic' else name}.ranks = {processes.ranks} is more than the {rollouts // model.updates_per_batch} "
+        f"rollouts of one optimizer step (coordinator.groups_per_batch * sampling.group_size / {name}.updates_per_batch): a rank would "
+        "have nothing to do; use fewer ranks"
+        for name, model, processes in _trained(config)
+        if processes.ranks > rollouts // model.updates_per_batch
     ]
 
 
@@ -156,8 +164,8 @@ def _batch_fits_live_groups(config: RunConfig) -> Problems:
 def _offload_needs_zero(config: RunConfig) -> Problems:
     return [
         f"{name}.offload_optimizer = true with {name}.zero_stage = 0: only ZeRO 1 to 3 can offload; set {name}.zero_stage=1"
-        for name, trainer in (("learner", config.learner), ("prm", config.prm))
-        if trainer.offload_optimizer and trainer.zero_stage == 0
+        for name, model, _ in _trained(config)
+        if model.offload_optimizer and model.zero_stage == 0
     ]
 
 

@@ -1,6 +1,6 @@
 """Rough sizes of a run before it starts: memory per process and disk space."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from oprime.runtime.training_settings import TrainerSection
 from oprime_cli.planning.model_files import ModelFacts
@@ -29,6 +29,9 @@ class Memory:
     @property
     def total(self) -> int:
         return self.weights + self.gradients + self.optimizer + self.activations + self.cache
+
+    def __add__(self, other: "Memory") -> "Memory":
+        return Memory(**{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)})
 
 
 def trainer_memory(config: RunConfig, trainer: TrainerSection, model: ModelFacts, *, reference: bool) -> Memory:
@@ -83,8 +86,13 @@ def sequence_tokens(config: RunConfig) -> int:
     return config.sampling.max_prompt_tokens + config.sampling.max_response_tokens
 
 
-def disk_bytes(config: RunConfig, policy: ModelFacts, prm: ModelFacts) -> int:
+def critic_memory(config: RunConfig, critic: ModelFacts) -> Memory:
+    """PPO's critic in one rank of the learner. It has no vocabulary head, which is little less than is counted here."""
+    return trainer_memory(config, config.learner.training(config.critic), critic, reference=False)
+
+
+def disk_bytes(config: RunConfig, policy: ModelFacts, prm: ModelFacts, critic: ModelFacts | None = None) -> int:
     """Checkpoints (one more while it is written), weight versions (those kept, one per checkpoint, one being written)."""
-    checkpoints = (config.run.keep_checkpoints + 1) * CHECKPOINT_BYTES * (policy.parameters + prm.parameters)
+    checkpoints = (config.run.keep_checkpoints + 1) * CHECKPOINT_BYTES * sum(model.parameters for model in (policy, prm, critic) if model)
     versions = (config.store.keep_versions + config.run.keep_checkpoints + 1) * PUBLISHED_BYTES * policy.parameters
     return checkpoints + versions

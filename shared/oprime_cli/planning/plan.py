@@ -34,6 +34,8 @@ class Plan:
     policy: ModelFacts | None = None
     """None while the model is missing."""
     prm: ModelFacts | None = None
+    critic: ModelFacts | None = None
+    """PPO's."""
     needs_sft: bool = False
     """Whether the supervised warm-up has to make the model first."""
     disk_bytes: int = 0
@@ -81,17 +83,20 @@ def _check_models(plan: Plan) -> None:
         plan.prm = _other_model(plan, "prm.initial_model", plan.config.prm.initial_model)
     if plan.config.prm.reference_model:
         _other_model(plan, "prm.reference_model", plan.config.prm.reference_model)
+    if plan.config.algorithm.needs_critic:
+        path = plan.config.critic.path
+        plan.critic = _other_model(plan, "critic.path", path) if path else policy
     if policy is not None:
         plan.problems += check_machine.generator_problems(plan.config, policy, plan.devices)
 
 
 def _other_model(plan: Plan, setting: str, name: str) -> ModelFacts | None:
-    """A model that scores the policy's tokens."""
+    """A model that reads the policy's tokens."""
     model, problems = _model(setting, name)
     plan.problems += problems
     if plan.policy is not None and model is not None and not same_tokenizer(locate(plan.config.model.path), locate(name)):
         plan.problems.append(
-            f"{setting} = {name} has another tokenizer than model.path = {plan.config.model.path}: the PRM judges the "
+            f"{setting} = {name} has another tokenizer than model.path = {plan.config.model.path}: it reads the "
             "policy's tokens, so both must have the same one"
         )
     return model
@@ -118,7 +123,7 @@ def _model(setting: str, name: str) -> tuple[ModelFacts | None, list[str]]:
 
 
 def _check_sizes(plan: Plan, policy: ModelFacts, prm: ModelFacts) -> None:
-    plan.disk_bytes = estimate.disk_bytes(plan.config, policy, prm)
+    plan.disk_bytes = estimate.disk_bytes(plan.config, policy, prm, plan.critic)
     plan.problems += check_machine.disk_problems(plan.config, plan.disk_bytes)
     for gpu, names, wanted in gpu_loads(plan, policy, prm):
         if gpu.memory_bytes and wanted > gpu.memory_bytes:
@@ -131,10 +136,11 @@ def _check_sizes(plan: Plan, policy: ModelFacts, prm: ModelFacts) -> None:
 def memory_of(plan: Plan, policy: ModelFacts, prm: ModelFacts) -> dict[str, estimate.Memory]:
     """Estimated memory of one process of each service that holds a model."""
     gpu_bytes = plan.devices.generator[0].memory_bytes if plan.devices.generator else 0
+    learner = estimate.trainer_memory(plan.config, plan.config.learner, policy, reference=plan.config.algorithm.kl_coefficient > 0)
     return {
         "generator": estimate.generator_memory(plan.config, policy, gpu_bytes=gpu_bytes),
         "prm": estimate.trainer_memory(plan.config, plan.config.prm, prm, reference=True),
-        "learner": estimate.trainer_memory(plan.config, plan.config.learner, policy, reference=plan.config.algorithm.kl_coefficient > 0),
+        "learner": learner if plan.critic is None else learner + estimate.critic_memory(plan.config, plan.critic),
     }
 
 

@@ -29,7 +29,8 @@ def plan_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     config = plan.config
     yield "algorithm", algorithm_line(config)
     yield "batch", batch_line(config)
-    for name, trainer in (("learner", config.learner), ("prm", config.prm)):
+    critic = [("critic", config.learner.training(config.critic))] if config.algorithm.needs_critic else []
+    for name, trainer in (("learner", config.learner), *critic, ("prm", config.prm)):
         rollouts = config.coordinator.groups_per_batch * config.sampling.group_size // trainer.updates_per_batch
         micro = -(-rollouts // (trainer.ranks * trainer.micro_batch_rollouts))
         yield (

@@ -55,6 +55,20 @@ def test_a_kl_stands_where_it_acts(make_config: MakeConfig, kl_in: str) -> None:
     assert "0.01" in formulas[f"KL in the {kl_in}"]
 
 
+def test_ppo_is_explained_with_its_critic(make_config: MakeConfig) -> None:
+    config = make_config("algorithm.estimator=ppo", "algorithm.trace_decay=0.95", "critic.value_clip=0.3", "critic.path=./v")
+    formulas = explained(config)
+    assert formulas["token reward"] == "e_t = 1 r_t, and 1 r_o besides at the last token T"
+    assert formulas["advantage"].startswith("A_t = sum_{s>=t} (g l)^(s-t) (e_s + g V_{s+1} - V_s); g = 1, l = 0.95, then (A_t - mean)")
+    assert "layers of ./v below a linear head" in formulas["value"]
+    assert "clip(V - V_before, -0.3, 0.3)" in formulas["critic loss"]
+    assert any("Critic: its values from before the step are the baseline" in line for line in summary(config))
+    plain = explained(make_config("algorithm.estimator=ppo", "algorithm.process_weight=0", "critic.value_clip=0"))
+    assert plain["token reward"] == "e_t = 0, and 1 r_o besides at the last token T"
+    assert plain["critic loss"].startswith("1/2 (V - R)^2, R = A_t before whitening + V_before")
+    assert "critic loss" not in explained(make_config())
+
+
 NAMES = (
     "estimator", "loo", "granularity", "process_normalisation", "policy_loss", "correction", "aggregation", "loss", "update", "reference",
 )  # fmt: skip

@@ -15,7 +15,7 @@ from oprime_cli.planning import check_machine
 from oprime_cli.planning.check_settings import settings_problems
 from oprime_cli.planning.estimate import trainer_memory
 from oprime_cli.planning.model_files import count_parameters, estimate_parameters, facts
-from oprime_cli.planning.plan import Plan, make_plan, needs_sft
+from oprime_cli.planning.plan import Plan, make_plan, memory_of, needs_sft
 from oprime_cli.planning.plan_view import plan_lines, show_plan
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.devices import Devices, Gpu, assign, parse_gpus, threads
@@ -126,6 +126,10 @@ def test_settings_that_need_each_other_are_checked_together(make_config: MakeCon
         ("sampling.group_size=1", "algorithm.estimator=reinforce", "coordinator.filter.enabled=false"),
         ("algorithm.estimator=prm_value", "algorithm.policy_loss=cispo", "algorithm.correction=band", "algorithm.aggregation=groups"),
         ("algorithm.kl_coefficient=0.01", "algorithm.kl_in=reward", "algorithm.dual_clip=3"),
+        ("algorithm.estimator=ppo", "sampling.group_size=1", "coordinator.filter.enabled=false", "critic.updates_per_batch=4"),
+        ("algorithm.estimator=ppo", "algorithm.process_discount=0.9", "algorithm.outcome_discount=0.9", "algorithm.trace_decay=0.95"),
+        # Nothing reads it without a critic.
+        ("critic.updates_per_batch=3",),
     ],
 )
 def test_combinations_that_fit_are_accepted(make_config: MakeConfig, overrides: tuple[str, ...]) -> None:
@@ -140,9 +144,10 @@ def test_combinations_that_fit_are_accepted(make_config: MakeConfig, overrides: 
         (("algorithm.dual_clip=0.5",), r"dual_clip \(0.5\) must be above 1"),
         (("algorithm.dual_clip=3", "algorithm.policy_loss=cispo"), "set algorithm.dual_clip=0"),
         (("algorithm.process_weight=0", "algorithm.outcome_weight=0"), "nothing to learn from"),
-        # They need a critic or a greedy rollout, which no service offers.
-        (("algorithm.estimator=ppo",), "'rloo', 'reinforce', 'grpo' or 'prm_value'"),
-        (("algorithm.estimator=remax",), "'rloo', 'reinforce', 'grpo' or 'prm_value'"),
+        # It needs a greedy rollout, which no service offers.
+        (("algorithm.estimator=remax",), "'rloo', 'reinforce', 'grpo', 'prm_value' or 'ppo'"),
+        (("algorithm.estimator=ppo", "algorithm.process_discount=0.9"), r"process_discount \(0.9\) .*outcome_discount \(1\) differ"),
+        (("algorithm.trace_decay=0.9",), "set algorithm.trace_decay=1"),
     ],
 )
 def test_an_algorithm_that_contradicts_itself_is_refused_at_once(make_config: MakeConfig, overrides: tuple[str, ...], said: str) -> None:
@@ -313,6 +318,29 @@ def test_memory_of_the_learner_is_16_bytes_per_parameter_before_zero(make_config
     spread = make_config("learner.ranks=4", "model.dtype=bfloat16", "learner.zero_stage=3").learner
     memory = trainer_memory(config, spread, policy, reference=False)
     assert memory.weights + memory.gradients + memory.optimizer == 4 * policy.parameters
+
+
+def test_a_critic_is_planned_for_in_the_learner(make_config: MakeConfig) -> None:
+    without, with_critic = (make_config(f"algorithm.estimator={estimator}", "learner.ranks=4") for estimator in ("rloo", "ppo"))
+    plans = [plan_of(config) for config in (without, with_critic)]
+    loads = [memory_of(plan, plan.policy, plan.prm)["learner"] for plan in plans if plan.policy and plan.prm]
+    assert loads[1].optimizer == 2 * loads[0].optimizer
+    assert plans[1].disk_bytes - plans[0].disk_bytes == 3 * 16 * facts(Path(without.model.path)).parameters
+    assert ["critic" in dict(plan_lines(plan)) for plan in plans] == [False, True]
+
+
+def test_settings_of_a_critic_are_checked_only_where_there_is_one(make_config: MakeConfig) -> None:
+    wrong = ("critic.updates_per_batch=3", "critic.offload_optimizer=true")
+    assert settings_problems(make_config(*wrong)) == []
+    problems = settings_problems(make_config("algorithm.estimator=ppo", *wrong))
+    assert [problem.partition("critic.")[2].partition(" ")[0] for problem in problems] == ["updates_per_batch", "offload_optimizer"]
+
+
+def test_a_critic_of_another_tokenizer_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    other = write_model(tmp_path / "other", tokenizer={"model": {"type": "WordLevel", "vocab": {"<pad>": 0, "b": 1}}, "added_tokens": []})
+    problems = plan_of(make_config("algorithm.estimator=ppo", f"critic.path={other}")).problems
+    assert any(problem.startswith(f"critic.path = {other} has another tokenizer than model.path") for problem in problems)
+    assert plan_of(make_config(f"critic.path={other}")).problems == []
 
 
 GPUS = tuple(Gpu(str(index), 80 * GIB) for index in range(6))

@@ -17,6 +17,7 @@ from oprime.lm.checkpoints import (
     complete_part,
     is_complete,
     newest_complete,
+    newest_for_run,
     prune_checkpoints,
     remove_newer,
     step_directory,
@@ -63,6 +64,17 @@ def test_the_newest_checkpoint_with_all_parts_counts(tmp_path: Path) -> None:
     write_part(tmp_path, 15, "policy")
     assert newest_complete(tmp_path, PARTS) == (10, step_directory(tmp_path, 10))
     assert newest_complete(tmp_path, ("policy",)) == (15, step_directory(tmp_path, 15))
+
+
+def test_a_run_with_a_critic_goes_on_from_the_newest_checkpoint_that_has_one(tmp_path: Path) -> None:
+    assert newest_for_run(tmp_path, ("policy", "critic")) is None
+    for step in (5, 10):
+        write_part(tmp_path, step, "policy")
+    assert newest_for_run(tmp_path, ("policy",)) == (10, step_directory(tmp_path, 10))
+    with pytest.raises(CheckpointError, match=r"step-000010 holds no critic, which algorithm.estimator = \"ppo\" needs: go on with"):
+        newest_for_run(tmp_path, ("policy", "critic"))
+    write_part(tmp_path, 5, "critic")
+    assert newest_for_run(tmp_path, ("policy", "critic")) == (5, step_directory(tmp_path, 5))
 
 
 def test_steps_sort_as_numbers_beyond_six_digits(tmp_path: Path) -> None:
