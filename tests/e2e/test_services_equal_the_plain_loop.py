@@ -1,5 +1,6 @@
 """With staleness bound 0, six services over gRPC and Redis compute what one readable loop computes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,14 @@ blow that noise up to a full step."""
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("ranks", "zero_stage"), [(1, 0), (2, 3)], ids=["1 rank", "2 ranks, ZeRO 3"])
-def test_weights_after_three_steps_agree_to_a_millionth(ranks: int, zero_stage: int, starting_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("estimator", "ranks", "zero_stage"),
+    [("rloo", 1, 0), ("rloo", 2, 3), ("remax", 1, 0)],
+    ids=["1 rank", "2 ranks, ZeRO 3", "ReMax"],
+)
+def test_weights_after_three_steps_agree_to_a_millionth(
+    estimator: str, ranks: int, zero_stage: int, starting_model: Path, tmp_path: Path
+) -> None:
     # What remains is float32 rounding: the services compute log-probs in chunks and sum gradients in another order.
     result = oprime(
         *small_run(
@@ -30,6 +37,7 @@ def test_weights_after_three_steps_agree_to_a_millionth(ranks: int, zero_stage: 
             "synchronous",
             **{
                 "run.steps": STEPS,
+                "algorithm.estimator": estimator,
                 "coordinator.groups_per_batch": GROUPS,
                 "staleness.max_staleness": 0,
                 "store.keep_versions": 10,
@@ -46,6 +54,7 @@ def test_weights_after_three_steps_agree_to_a_millionth(ranks: int, zero_stage: 
         str(starting_model),
         Settings(
             steps=STEPS,
+            estimator=estimator,
             groups_per_batch=GROUPS,
             prm_learning_rate=PRM_LEARNING_RATE,
             adam_eps=ADAM_EPS,
@@ -54,6 +63,9 @@ def test_weights_after_three_steps_agree_to_a_millionth(ranks: int, zero_stage: 
     )
     run = tmp_path / "synchronous"
     assert max(row["staleness_max"] for row in metric_rows(run, "step")) == 0
+    ledger = json.loads((run / "summary.json").read_text())["ledger_states"]
+    assert ledger.get("baseline", 0) == (STEPS * GROUPS if estimator == "remax" else 0)
+    assert json.loads((run / "summary.json").read_text())["ledger_closed"]
     start = load_file(starting_model / "model.safetensors")
     for folder, model in (("weights", policy), ("prm_weights", prm)):
         trained = load_file(run / folder / f"v{STEPS:08d}" / "model.safetensors")
