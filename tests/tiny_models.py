@@ -41,9 +41,11 @@ def verified_rollout(group: int, index: int, score: float, response: list[int], 
     return VerifiedRollout(rollout=rollout, outcome=scored(float(score)))
 
 
-def batch_of(step: int, groups: int = 3, *, seed: int = 0, version: int = 0) -> Batch:
-    """Groups of four rollouts of uneven length; the first two of each group are right."""
+def batch_of(step: int, groups: int = 3, *, seed: int = 0, version: int = 0, baselines: bool = False) -> Batch:
+    """Groups of four rollouts of uneven length; the first two of each group are right, and every other greedy baseline."""
     dice = np.random.default_rng([seed, step])
+    # Of its own, so that the rollouts are the same with and without baselines.
+    greedy = np.random.default_rng([seed, step, 1])
     return Batch(
         step=step,
         groups=tuple(
@@ -59,6 +61,11 @@ def batch_of(step: int, groups: int = 3, *, seed: int = 0, version: int = 0) -> 
                     )
                     for index in range(4)
                 ),
+                baseline=verified_rollout(
+                    10 * step + group, 4, float(group % 2 == 0), greedy.integers(6, VOCABULARY, size=3 + group).tolist(), version=version
+                )
+                if baselines
+                else None,
             )
             for group in range(groups)
         ),

@@ -75,3 +75,10 @@ def full_logprobs(directory: Path, prompt_ids: tuple[int, ...], response_ids: tu
     logprobs = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
     first = len(prompt_ids) - 1
     return [float(logprobs[first + position, token]) for position, token in enumerate(response_ids)]
+
+
+def greedy_tokens(directory: Path, prompt_ids: tuple[int, ...], response_ids: tuple[int, ...]) -> tuple[int, ...]:
+    """The most probable token at each place of a response, by one full forward pass."""
+    with torch.no_grad():
+        logits = _loaded(directory)(input_ids=torch.tensor([[*prompt_ids, *response_ids]])).logits[0]
+    return tuple(logits[len(prompt_ids) - 1 : -1].argmax(-1).tolist())

@@ -23,8 +23,8 @@ STREAMS = (TICKETS, ROLLOUTS, VERDICTS, BATCHES, SCORED, STEPS)
 """The queues, in the order in which one prompt travels. Each has exactly one consuming service."""
 
 LIVE = "live"
-"""Ledger state of a rollout that is under way. Terminal states are `trained:STEP`, `filtered:REASON`,
-`dropped:REASON` and `dead:STREAM`."""
+"""Ledger state of a rollout that is under way. Terminal states are `trained:STEP`, `baseline:STEP` (what the others
+of its group were compared with at that step), `filtered:REASON`, `dropped:REASON` and `dead:STREAM`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ class Queue(Protocol):
     async def depth(self, stream: str) -> QueueDepth: ...
 
     async def ledger_counts(self) -> dict[str, int]:
-        """`issued` and, by state without the detail of `trained`, the number of rollouts in each state."""
+        """`issued` and, by state without the step of `trained` and `baseline`, the number of rollouts in each state."""
         ...
 
     def ledger_entries(self) -> AsyncIterator[tuple[str, str]]:

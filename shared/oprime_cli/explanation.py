@@ -23,6 +23,7 @@ ESTIMATORS = {
     "rloo": "leave-one-out baselines (paper, Eq. 5)",
     "reinforce": "REINFORCE without a baseline (paper, Eq. 8)",
     "grpo": "GRPO, standardised within the group (paper, Eq. 7)",
+    "remax": "ReMax, the policy's own greedy response as the baseline (arXiv 2310.10505)",
     "prm_value": "the implicit PRM as a value model (paper, section 5.4)",
     "ppo": "PPO, generalised advantage estimation over a critic",
 }
@@ -31,12 +32,14 @@ PROCESS_TERMS = {
     "rloo released": "P_t = sum_{s>=t} g^(s-t) (K/(K-1) r_s - sum of m_j over the group / (K-1))",
     "reinforce": "P_t = sum_{s>=t} g^(s-t) r_s",
     "grpo": "P_t = sum_{s>=t} g^(s-t) (r_s - mean of m_j) / max(std of m_j, 1e-4), over the group, std over K-1",
+    "remax": "P_t = sum_{s>=t} g^(s-t) (r_s - m of the greedy response)",
     "prm_value": "P_t = -v(y_<t), with v(y_<t) = sum_{s<t} r_s",
 }
 OUTCOME_TERMS = {
     "rloo": "O_t = g^(T-t) (r_o - mean of r_o over the siblings)",
     "reinforce": "O_t = g^(T-t) r_o",
     "grpo": "O_t = g^(T-t) (r_o - mean of r_o) / max(std of r_o, 1e-6), over the group, std over K-1",
+    "remax": "O_t = g^(T-t) (r_o - r_o of the greedy response)",
     "prm_value": "O_t = g^(T-t) r_o",
 }
 MODES = {
@@ -82,6 +85,8 @@ def summary(config: RunConfig) -> Iterator[str]:
         if weight > 0
     ]
     yield f"Sample {size} response(s) to each prompt and verify them; {config.coordinator.groups_per_batch} groups make a train step."
+    if algorithm.needs_greedy_baseline:
+        yield "Besides, take the greedy response to each prompt (temperature 0): verified and scored as a baseline, never trained on."
     yield f"PRM: {MODES[config.prm.update]}."
     yield f"Advantages: {ESTIMATORS[algorithm.estimator]}, from {' + '.join(sources)}."
     if algorithm.needs_critic:

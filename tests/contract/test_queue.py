@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -155,7 +156,7 @@ async def assert_ledger_adds_up(queue: Queue) -> None:
     counts = await queue.ledger_counts()
     states = await ledger(queue)
     assert counts["issued"] == sum(number for state, number in counts.items() if state != "issued")
-    recount = Counter("trained" if state.startswith("trained:") else state for state in states.values())
+    recount = Counter(re.sub("^(trained|baseline):.*", r"\1", state) for state in states.values())
     assert counts == {"issued": len(states), LIVE: 0, **recount}
 
 
@@ -635,12 +636,14 @@ async def test_a_new_ledger_is_all_zero(queue: Queue) -> None:
 
 
 async def test_the_ledger_counts_each_kind_of_end(queue: Queue) -> None:
-    await queue.commit("issue", moves=to(LIVE, "1:0", "1:1", "2:0", "2:1", "3:0", "4:0"))
-    await queue.commit("train:1", moves=to("trained:1", "1:0"))
-    await queue.commit("train:2", moves=to("trained:2", "1:1"))
+    await queue.commit("issue", moves=to(LIVE, "1:0", "1:1", "2:0", "2:1", "3:0", "4:0", "5:0", "5:1"))
+    await queue.commit("train:1", moves=[*to("trained:1", "1:0"), *to("baseline:1", "5:0")])
+    await queue.commit("train:2", moves=[*to("trained:2", "1:1"), *to("baseline:2", "5:1")])
     await queue.commit("filter:2", moves=to("filtered:solved", "2:0", "2:1"))
     await queue.commit("drop:3", moves=to("dropped:stale", "3:0"))
-    assert await queue.ledger_counts() == {"issued": 6, LIVE: 1, "trained": 2, "filtered:solved": 2, "dropped:stale": 1}
+    assert await queue.ledger_counts() == {
+        "issued": 8, LIVE: 1, "trained": 2, "baseline": 2, "filtered:solved": 2, "dropped:stale": 1,
+    }  # fmt: skip
     assert (await ledger(queue))["1:1"] == "trained:2"
 
 
@@ -666,10 +669,10 @@ async def test_a_rollout_may_be_issued_and_end_in_one_commit(queue: Queue) -> No
 
 async def test_a_ledger_can_be_restored(queue: Queue) -> None:
     await queue.commit("issue", moves=to(LIVE, "9:9"))
-    saved = {"1:0": LIVE, "1:1": "trained:3", "2:0": "trained:4", "2:1": "filtered:solved"}
+    saved = {"1:0": LIVE, "1:1": "trained:3", "2:0": "trained:4", "2:1": "filtered:solved", "2:2": "baseline:4"}
     await queue.restore_ledger(saved)
     assert await ledger(queue) == saved
-    assert await queue.ledger_counts() == {"issued": 4, LIVE: 1, "trained": 2, "filtered:solved": 1}
+    assert await queue.ledger_counts() == {"issued": 5, LIVE: 1, "trained": 2, "baseline": 1, "filtered:solved": 1}
     await queue.commit("train:5", moves=to("trained:5", "1:0"))
     await assert_ledger_adds_up(queue)
     await queue.restore_ledger({})
@@ -704,7 +707,7 @@ class RandomWorker:
         self.names = [f"{group}:{index}" for group in range(6) for index in range(2)]
 
     async def commit(self) -> None:
-        states = [LIVE, LIVE, LIVE, "trained:1", "trained:2", "filtered:solved", "dropped:stale", "dead:batches"]
+        states = [LIVE, LIVE, LIVE, "trained:1", "trained:2", "baseline:2", "filtered:solved", "dropped:stale", "dead:batches"]
         await self.queue.commit(
             f"stage:{self.chance.randrange(60)}",
             outputs=[task_entry(self.chance.choice(self.names))],

@@ -16,7 +16,7 @@ from oprime_generator.config import GeneratorSection
 from oprime_generator.sampler import SampleAbortedError, SampledResponse, Sampler, SamplerDiedError, SampleRequest, TokenDelta
 from oprime_generator.transformers_sampler import TransformersSampler
 from oprime_generator.vllm_sampler import VllmSampler
-from tiny_policies import END, POSITIONS, full_logprobs, with_other_head, write_policy
+from tiny_policies import END, POSITIONS, full_logprobs, greedy_tokens, with_other_head, write_policy
 
 PROMPT = (5, 6, 7, 8)
 RESPONSE_LIMIT = 100
@@ -125,6 +125,7 @@ async def test_temperature_0_takes_the_most_probable_token_whatever_the_seed(ben
     assert first.response_ids == second.response_ids
     expected = full_logprobs(bench.directory, PROMPT, first.response_ids, 0.0)
     assert first.behaviour_logprobs == pytest.approx(expected, abs=2e-3)
+    assert first.response_ids == greedy_tokens(bench.directory, PROMPT, first.response_ids)
     for position, token in enumerate(first.response_ids):
         others = [
             full_logprobs(bench.directory, PROMPT, (*first.response_ids[:position], other), 0.0)[-1]

@@ -1,5 +1,6 @@
 """With staleness bound 0, six services over gRPC and Redis compute what one readable loop computes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,11 @@ blow that noise up to a full step."""
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("ranks", "zero_stage"), [(1, 0), (2, 3)], ids=["1 rank", "2 ranks, ZeRO 3"])
-@pytest.mark.parametrize("estimator", ["rloo", "ppo"])
+@pytest.mark.parametrize(
+    ("estimator", "ranks", "zero_stage"),
+    [("rloo", 1, 0), ("rloo", 2, 3), ("ppo", 1, 0), ("ppo", 2, 3), ("remax", 1, 0)],
+    ids=["1 rank", "2 ranks, ZeRO 3", "PPO", "PPO, 2 ranks, ZeRO 3", "ReMax"],
+)
 def test_weights_after_three_steps_agree_to_a_millionth(
     estimator: str, ranks: int, zero_stage: int, starting_model: Path, tmp_path: Path
 ) -> None:
@@ -35,10 +39,10 @@ def test_weights_after_three_steps_agree_to_a_millionth(
             "synchronous",
             **{
                 "run.steps": STEPS,
+                "algorithm.estimator": estimator,
                 "coordinator.groups_per_batch": GROUPS,
                 "staleness.max_staleness": 0,
                 "store.keep_versions": 10,
-                "algorithm.estimator": estimator,
                 **{f"{service}.ranks": ranks for service in ("learner", "prm")},
                 **{f"{model}.zero_stage": zero_stage for model in ("learner", "prm", "critic")},
                 "critic.learning_rate": CRITIC_LEARNING_RATE,
@@ -64,6 +68,9 @@ def test_weights_after_three_steps_agree_to_a_millionth(
     )
     run = tmp_path / "synchronous"
     assert max(row["staleness_max"] for row in metric_rows(run, "step")) == 0
+    ledger = json.loads((run / "summary.json").read_text())["ledger_states"]
+    assert ledger.get("baseline", 0) == (STEPS * GROUPS if estimator == "remax" else 0)
+    assert json.loads((run / "summary.json").read_text())["ledger_closed"]
     start = load_file(starting_model / "model.safetensors")
     before = start | {key.replace("model.", "backbone."): tensor for key, tensor in start.items()}
     loops = {"weights": policy, "prm_weights": prm} | ({"critic": critic} if estimator == "ppo" else {})

@@ -10,7 +10,7 @@ the same rollouts. Paper: arXiv 2502.01456, Algorithm 1.
 import argparse
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class Settings:
     importance_cap: float = 2.0
     normalisation_floor: float = 1e-3
     estimator: str = "rloo"
-    """rloo, reinforce, grpo, prm_value or ppo."""
+    """rloo, reinforce, grpo, remax, prm_value or ppo."""
     process_weight: float = 1.0
     trace_decay: float = 1.0
     """lambda of ppo."""
@@ -67,6 +67,8 @@ class Rollout:
     behaviour_logprobs: Tensor
     outcome: float
     truncated: bool
+    greedy: "Rollout | None" = None
+    """The policy's greedy response to the same prompt, with which ReMax compares this one; nothing is trained on it."""
 
 
 def token_logprobs(model: torch.nn.Module, rollout: Rollout) -> Tensor:
@@ -100,27 +102,35 @@ class Prompts:
         self.accepted, self.decided = self.accepted * keep + accepted, self.decided * keep + 1
 
 
+def respond(
+    settings: Settings, policy: PreTrainedModel, tokenizer, end_ids, group: int, task: Task, *, index: int = 0, greedy: bool = False
+) -> Rollout:
+    """One response to a task, sampled at temperature 1 or greedily, and its outcome."""
+    prompt = render_prompt(tokenizer, task.messages)
+    sampled = sample_response(
+        policy,
+        prompt,
+        temperature=0.0 if greedy else 1.0,
+        max_tokens=settings.max_response_tokens,
+        seed=rollout_seed(settings.seed, group, index),
+        end_ids=end_ids,
+    )
+    response = [int(token) for token in sampled.response_ids]
+    text = tokenizer.decode(response, skip_special_tokens=True)
+    outcome, truncated = is_right(text, task.ground_truth), response[-1] not in end_ids
+    return Rollout(group, prompt, response, torch.as_tensor(sampled.behaviour_logprobs), outcome, truncated)
+
+
 def sample_batch(settings: Settings, prompts: Prompts, policy: PreTrainedModel, tokenizer, end_ids) -> list[list[Rollout]]:
     """Sample waves of prompts until enough groups pass the online prompt filter (paper, section 4.1)."""
     batch: list[list[Rollout]] = []
     while len(batch) < settings.groups_per_batch:
         for group, task in prompts.wave(settings.groups_per_batch - len(batch)):
-            rollouts = []
-            for index in range(settings.group_size):
-                prompt = render_prompt(tokenizer, task.messages)
-                sampled = sample_response(
-                    policy,
-                    prompt,
-                    temperature=1.0,
-                    max_tokens=settings.max_response_tokens,
-                    seed=rollout_seed(settings.seed, group, index),
-                    end_ids=end_ids,
-                )
-                response = [int(token) for token in sampled.response_ids]
-                text = tokenizer.decode(response, skip_special_tokens=True)
-                outcome, truncated = is_right(text, task.ground_truth), response[-1] not in end_ids
-                logprobs = torch.as_tensor(sampled.behaviour_logprobs)
-                rollouts.append(Rollout(group, prompt, response, logprobs, outcome, truncated))
+            greedy = respond(settings, policy, tokenizer, end_ids, group, task, greedy=True) if settings.estimator == "remax" else None
+            rollouts = [
+                replace(respond(settings, policy, tokenizer, end_ids, group, task, index=index), greedy=greedy)
+                for index in range(settings.group_size)
+            ]
             mean = sum(rollout.outcome for rollout in rollouts) / len(rollouts)
             accepted = settings.low <= mean <= settings.high and not any(rollout.truncated for rollout in rollouts)
             prompts.note(accepted=accepted)
@@ -161,19 +171,23 @@ def update_prm(settings: Settings, prm, optimizer, reference_logprobs: list[Tens
 
 
 def process_rewards_of_batch(settings: Settings, prm, optimizer, reference, rollouts: list[Rollout]) -> list[Tensor]:
-    """Update the PRM and score the batch with it, in the order that its mode says (paper, Algorithm 1, lines 7 and 8)."""
+    """Update the PRM and score the batch with it, in the order that its mode says (paper, Algorithm 1, lines 7 and 8).
+
+    The rewards of the rollouts come first, then those of their greedy responses, one per rollout. The update never sees the latter.
+    """
+    scored = rollouts + [rollout.greedy for rollout in rollouts if rollout.greedy is not None]
     with torch.no_grad():
         from_policy = settings.reference == "policy"
-        reference_logprobs = [rollout.behaviour_logprobs if from_policy else token_logprobs(reference, rollout) for rollout in rollouts]
+        reference_logprobs = [rollout.behaviour_logprobs if from_policy else token_logprobs(reference, rollout) for rollout in scored]
 
     def score() -> list[Tensor]:
         with torch.no_grad():
-            pairs = zip(rollouts, reference_logprobs, strict=True)
+            pairs = zip(scored, reference_logprobs, strict=True)
             return [settings.beta * (token_logprobs(prm, rollout) - log_reference) for rollout, log_reference in pairs]
 
     rewards = score()
     if settings.prm_update != "offline":
-        update_prm(settings, prm, optimizer, reference_logprobs, rollouts)
+        update_prm(settings, prm, optimizer, reference_logprobs[: len(rollouts)], rollouts)
     return score() if settings.prm_update == "double_forward" else rewards
 
 
@@ -185,6 +199,8 @@ def to_the_end(rewards: Tensor) -> Tensor:
 def one_advantage(settings: Settings, i: int, rollouts: list[Rollout], rewards: list[Tensor]) -> tuple[Tensor, float]:
     """Process and outcome part of one rollout's advantages, by the estimator."""
     outcome, group = rollouts[i].outcome, [j for j, other in enumerate(rollouts) if other.group == rollouts[i].group]
+    if settings.estimator == "remax":  # arXiv 2310.10505
+        return to_the_end(rewards[i] - rewards[len(rollouts) + i].mean()), outcome - rollouts[i].greedy.outcome
     if settings.estimator == "reinforce":  # Eq. 8
         return to_the_end(rewards[i]), outcome
     if settings.estimator == "prm_value":  # section 5.4
@@ -200,7 +216,7 @@ def one_advantage(settings: Settings, i: int, rollouts: list[Rollout], rewards: 
 
 def advantages(settings: Settings, rollouts: list[Rollout], process_rewards: list[Tensor]) -> list[Tensor]:
     """Advantages of both reward sources, summed, and whitened over all tokens of the batch."""
-    scale = scale_of(settings, process_rewards)
+    scale = scale_of(settings, process_rewards[: len(rollouts)])
     scaled = [reward / scale for reward in process_rewards]
     parts = [one_advantage(settings, i, rollouts, scaled) for i in range(len(rollouts))]
     return whitened([settings.process_weight * process + outcome for process, outcome in parts])

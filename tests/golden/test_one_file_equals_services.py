@@ -26,7 +26,7 @@ LEARNING_RATE = 1e-3
 ADAM_EPS = 1e-5
 """Larger than the rounding noise of a gradient that is zero in exact arithmetic."""
 
-ESTIMATORS = ("rloo", "reinforce", "grpo", "prm_value")
+ESTIMATORS = ("rloo", "reinforce", "grpo", "remax", "prm_value")
 COMBINATIONS = [
     *({"estimator": estimator, "process_weight": weight} for estimator in ESTIMATORS for weight in (1.0, 0.0)),
     *({"prm_update": mode} for mode in ("single_forward", "reverse")),
@@ -34,10 +34,16 @@ COMBINATIONS = [
     {"reference": "policy"},
     {"reference": "policy", "prm_update": "offline", "estimator": "grpo"},
     *({"estimator": "ppo", "process_weight": weight, "trace_decay": decay} for weight in (1.0, 0.0) for decay in (1.0, 0.9)),
+    {"estimator": "remax", "reference": "policy", "prm_update": "single_forward"},
+    {"estimator": "remax", "prm_update": "reverse", "prm_loss": "dpo"},
 ]
 
 
-def rollout_of(verified: VerifiedRollout) -> one_file.Rollout:
+def rollouts_of(batch: Batch) -> list[one_file.Rollout]:
+    return [rollout_of(verified, group.baseline) for group in batch.groups for verified in group.rollouts]
+
+
+def rollout_of(verified: VerifiedRollout, baseline: VerifiedRollout | None = None) -> one_file.Rollout:
     rollout = verified.rollout
     return one_file.Rollout(
         group=rollout.group_id,
@@ -46,10 +52,11 @@ def rollout_of(verified: VerifiedRollout) -> one_file.Rollout:
         behaviour_logprobs=torch.from_numpy(rollout.behaviour_logprobs),
         outcome=verified.outcome_reward,
         truncated=False,
+        greedy=None if baseline is None else rollout_of(baseline),
     )
 
 
-def batch_from_the_model(step: int) -> Batch:
+def batch_from_the_model(step: int, *, baselines: bool) -> Batch:
     """A batch whose behaviour log-probs are near those of the model, so that ratios are near 1."""
     model, dice = tiny_model(), np.random.default_rng(step)
 
@@ -62,8 +69,12 @@ def batch_from_the_model(step: int) -> Batch:
     return Batch(
         step=step,
         groups=tuple(
-            VerifiedGroup(group_id=group.group_id, rollouts=tuple(sampled(one) for one in group.rollouts))
-            for group in batch_of(step).groups
+            VerifiedGroup(
+                group_id=group.group_id,
+                rollouts=tuple(sampled(one) for one in group.rollouts),
+                baseline=group.baseline and sampled(group.baseline),
+            )
+            for group in batch_of(step, baselines=baselines).groups
         ),
     )
 
@@ -86,7 +97,7 @@ class OneFile:
         }
 
     def process(self, batch: Batch) -> None:
-        rollouts = [rollout_of(verified) for verified in batch.rollouts]
+        rollouts = rollouts_of(batch)
         rewards = one_file.process_rewards_of_batch(self.settings, self.prm, self.optimizers[self.prm], self.reference, rollouts)
         one_file.update(
             self.settings, (self.policy, self.optimizers[self.policy]), (self.critic, self.optimizers[self.critic]), rollouts, rewards
@@ -115,7 +126,14 @@ class Services:
 
     def process(self, batch: Batch) -> None:
         scored = self._prm_trainer.process(batch)
-        self._learner.process(ScoredBatch(batch=batch, process_rewards=scored.process_rewards, prm_version=scored.prm_version))
+        self._learner.process(
+            ScoredBatch(
+                batch=batch,
+                process_rewards=scored.process_rewards,
+                prm_version=scored.prm_version,
+                baseline_process_rewards=scored.baseline_process_rewards,
+            )
+        )
 
 
 @pytest.mark.parametrize("changes", COMBINATIONS, ids=lambda changes: " ".join(map(str, changes.values())))
@@ -123,7 +141,7 @@ def test_weights_after_two_steps_agree(changes: dict[str, object]) -> None:
     settings = one_file.Settings(policy_learning_rate=LEARNING_RATE, prm_learning_rate=LEARNING_RATE, **changes)  # pyright: ignore[reportArgumentType]
     script, services = OneFile(settings), Services(settings)
     for step in range(1, STEPS + 1):
-        batch = batch_from_the_model(step)
+        batch = batch_from_the_model(step, baselines=settings.estimator == "remax")
         script.process(batch)
         services.process(batch)
 

@@ -40,16 +40,20 @@ from oprime_generator.servicer import GeneratorServicer
 from oprime_generator.transformers_sampler import TransformersSampler
 from oprime_proto.v1 import common_pb2, generator_pb2
 from oprime_proto.v1.generator_pb2_grpc import GeneratorServiceStub, add_GeneratorServiceServicer_to_server
-from tiny_policies import POSITIONS, full_logprobs, with_other_head, write_policy
+from tiny_policies import END, POSITIONS, full_logprobs, with_other_head, write_policy
 
 SAMPLING = SamplingSettings(temperature=1.0, max_prompt_tokens=8, max_response_tokens=24)
 MESSAGES = (ChatMessage(role="user", content="w5 w6 w7"),)
 PROMPT = (5, 6, 7)
 
 
-def a_ticket(group_id: int, *, seeds: tuple[int, ...] = (1, 2, 3), min_weight_version: int = 0, content: str = "w5 w6 w7") -> Ticket:
+def a_ticket(
+    group_id: int, *, seeds: tuple[int, ...] = (1, 2, 3), min_weight_version: int = 0, content: str = "w5 w6 w7", greedy: bool = False
+) -> Ticket:
     task = Task(messages=(ChatMessage(role="user", content=content),), verifier="exact", ground_truth="7", data_source="test")
-    return Ticket(group_id=group_id, task=task, sampling=SAMPLING, seeds=seeds, min_weight_version=min_weight_version)
+    return Ticket(
+        group_id=group_id, task=task, sampling=SAMPLING, seeds=seeds, min_weight_version=min_weight_version, greedy_baseline=greedy
+    )
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +221,25 @@ async def test_a_ticket_that_comes_twice_counts_once(service: Service) -> None:
     depth = await service.queue.depth(ROLLOUTS)
     assert depth.waiting == 3
     assert await service.queue.ledger_counts() == {"issued": 3, LIVE: 3}
+
+
+async def test_a_greedy_baseline_comes_after_the_rollouts_and_depends_on_no_seed(service: Service, policies: list[Path]) -> None:
+    await service.issue(a_ticket(4, greedy=True))
+    await service.issue(a_ticket(5, seeds=(9,), greedy=True))
+    await service.issue(a_ticket(6))
+    tasks = await service.take_rollouts(4 + 2 + 3)
+    rollouts = {task.rollout.rollout_id: task.rollout for task in tasks}
+    assert sorted(rollouts) == ["4:0", "4:1", "4:2", "4:3", "5:0", "5:1", "6:0", "6:1", "6:2"]
+    greedy = rollouts["4:3"]
+    assert greedy.response_ids.tolist() == rollouts["5:1"].response_ids.tolist()
+    expected = sample_response(
+        load_causal_lm(policies[0]), PROMPT, temperature=0.0, max_tokens=SAMPLING.max_response_tokens, seed=77, end_ids=(END,)
+    )
+    assert tuple(greedy.response_ids.tolist()) == expected.response_ids
+    # At temperature 0 the log-probs are those at temperature 1, which a PRM with the policy as its reference may read.
+    assert greedy.behaviour_logprobs.tolist() == pytest.approx(full_logprobs(policies[0], PROMPT, expected.response_ids, 1.0), abs=1e-4)
+    for index in range(3):
+        assert rollouts[f"4:{index}"].response_ids.tolist() == rollouts[f"6:{index}"].response_ids.tolist()
 
 
 async def test_a_ticket_waits_for_weights_that_are_new_enough(service: Service) -> None:
@@ -399,6 +422,24 @@ async def test_a_group_that_became_too_old_is_given_up_and_the_ledger_says_so(tm
         assert await service.queue.ledger_counts() == {"issued": 3, LIVE: 0, "dropped:stale": 3}
         assert (await service.queue.depth(ROLLOUTS)).waiting == 0
         assert len(sampler.cancelled) == 2
+        await service.is_idle()
+
+
+async def test_a_group_is_as_old_as_its_greedy_baseline_and_is_given_up_with_it(tmp_path: Path, policies: list[Path]) -> None:
+    sampler = PatientSampler()
+    async with Service(tmp_path, policies, sampler, max_staleness=1).running() as service:
+        await service.issue(a_ticket(4, greedy=True))
+        await has_begun(sampler, 4)
+        for name, ending in list(sampler.endings.items()):
+            if "greedy" not in name:
+                ending.set_result(None)
+        service.publish(1)
+        await service.version_is(1)
+        service.publish(2)
+        events = [event_from_proto(common_pb2.RolloutEvent.FromString(payload)) for payload in await service.take(VERDICTS, 4)]
+        assert events == [DroppedRollout(group_id=4, index=index, reason="stale") for index in range(4)]
+        assert await service.queue.ledger_counts() == {"issued": 4, LIVE: 0, "dropped:stale": 4}
+        assert len(sampler.cancelled) == 1
         await service.is_idle()
 
 

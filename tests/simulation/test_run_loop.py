@@ -1,7 +1,9 @@
 """The run loop under seeded faults. A failure prints its seed in the test's name."""
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -25,6 +27,7 @@ async def check_that_the_ledger_knows_what_was_trained(world: World) -> None:
     states = {rollout_id: state async for rollout_id, state in world.queue.ledger_entries()}
     trained = {rollout_id for rollout_id, state in states.items() if state.startswith("trained:")}
     assert trained == set(world.trained)
+    assert {rollout_id for rollout_id, state in states.items() if state.startswith("baseline:")} == set(world.compared_with)
 
 
 @pytest.mark.parametrize("max_staleness", [0, 1, 2, 4])
@@ -88,6 +91,33 @@ async def test_rollouts_that_cannot_be_verified_shrink_their_group_and_are_dead_
     assert set(world.trained.values()) == {1}
 
 
+@pytest.mark.parametrize("max_staleness", [0, 1, 4])
+@pytest.mark.parametrize("seed", range(4))
+async def test_with_remax_every_trained_group_has_its_greedy_baseline_and_the_ledger_closes(seed: int, max_staleness: int) -> None:
+    storm = {"crash_share": 0.08, "error_share": 0.05, "unscored_share": 0.05}
+    world = await finished(World(seed=seed, max_staleness=max_staleness, steps=10, estimator="remax", **storm))
+    groups = {group for members in world.groups_by_step.values() for group in members}
+    assert len(groups) == 10 * 4
+    assert world.compared_with == Counter(f"{group}:{GROUP_SIZE}" for group in groups)
+    assert set(world.trained.values()) == {1}
+    assert not any(rollout_id.endswith(f":{GROUP_SIZE}") for rollout_id in world.trained)
+    assert max(world.staleness) <= max_staleness
+    lost = {state async for _, state in world.queue.ledger_entries()}
+    assert {"dropped:baseline_lost", "dropped:undecided", "dead:rollouts"} <= lost
+    await world.loop.close_ledger()
+    counts = await world.queue.ledger_counts()
+    assert counts.get(LIVE, 0) == 0
+    assert counts["baseline"] == 10 * 4
+    await world.check_ledger()
+
+
+async def test_remax_trains_on_the_groups_that_its_filter_would_keep_without_baselines() -> None:
+    # Baselines are wrong or right by dice of their own: whether a group passes does not depend on them.
+    with_baselines = await finished(World(seed=6, max_staleness=0, steps=6, estimator="remax"))
+    without = await finished(World(seed=6, max_staleness=0, steps=6))
+    assert with_baselines.groups_by_step == without.groups_by_step
+
+
 async def test_a_run_whose_groups_are_all_refused_stops_and_says_why() -> None:
     with pytest.raises(OprimeError, match="200 groups in turn were refused \\(200 filtered:accuracy_low\\)"):
         await finished(World(seed=1, max_staleness=1, steps=2, right_share=0.0))
@@ -106,8 +136,9 @@ async def test_step_rows_are_written_once_per_step_without_crashes() -> None:
     assert world.step_rows == [1, 2, 3, 4, 5, 6]
 
 
-async def test_a_run_that_lost_its_queue_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
-    world = World(seed=4, max_staleness=1, steps=8)
+@pytest.mark.parametrize("estimator", ["rloo", "remax"])
+async def test_a_run_that_lost_its_queue_goes_on_from_a_checkpoint(tmp_path: Path, estimator: Literal["rloo", "remax"]) -> None:
+    world = World(seed=4, max_staleness=1, steps=8, estimator=estimator)
     await world.begin()
     while world.loop.state.committed_step < 4:
         await world.turn()
@@ -116,7 +147,7 @@ async def test_a_run_that_lost_its_queue_goes_on_from_a_checkpoint(tmp_path: Pat
     (tmp_path / "ledger.json").write_text(json.dumps(ledger))
     trained_before = dict(world.groups_by_step)
 
-    again = World(seed=4, max_staleness=1, steps=8)
+    again = World(seed=4, max_staleness=1, steps=8, estimator=estimator)
     again.version = 4
 
     def ticket_again(group_id: int) -> Ticket:
@@ -133,3 +164,4 @@ async def test_a_run_that_lost_its_queue_goes_on_from_a_checkpoint(tmp_path: Pat
     later = [group for groups in again.groups_by_step.values() for group in groups]
     assert not earlier & set(later)
     assert len(later) == len(set(later))
+    assert set(again.compared_with) == ({f"{group}:{GROUP_SIZE}" for group in later} if estimator == "remax" else set())

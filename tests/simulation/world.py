@@ -8,6 +8,7 @@ import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from oprime.core.types import (
     Batch,
     ChatMessage,
     CommittedStep,
+    DroppedRollout,
     FinishReason,
     Rollout,
     Task,
@@ -27,7 +29,7 @@ from oprime.core.types import (
 )
 from oprime.core.verification import scored
 from oprime.ports import BATCHES, LIVE, ROLLOUTS, SCORED, STEPS, TICKETS, VERDICTS, Delivery, LedgerMove, Output
-from oprime.runtime.settings import ModelSection, RunSection, SamplingSection, StalenessSection, TasksSection
+from oprime.runtime.settings import AlgorithmSection, ModelSection, RunSection, SamplingSection, StalenessSection, TasksSection
 from oprime.wire.codec import (
     batch_from_proto,
     committed_step_to_proto,
@@ -40,6 +42,7 @@ from oprime_coordinator.config import CoordinatorSection, CoordinatorSettings, F
 from oprime_coordinator.restore import Restored, restore_from_queue
 from oprime_coordinator.run_loop import RunLoop
 from oprime_coordinator.state import CoordinatorState
+from oprime_learner.ledger import ledger_moves
 from oprime_proto.v1 import common_pb2 as pb
 
 LEASE_S = 5.0
@@ -93,6 +96,9 @@ class World:
     """Chance that a rollout is right."""
     error_share: float = 0.0
     """Chance that a verification fails for good."""
+    unscored_share: float = 0.0
+    """Chance that a verdict has no score."""
+    estimator: Literal["rloo", "remax"] = "rloo"
     folder: Path = Path("unused")
     clock: AutoClock = field(default_factory=AutoClock)
 
@@ -104,6 +110,7 @@ class World:
             model=ModelSection(path="none"),
             tasks=TasksSection(),
             sampling=SamplingSection(group_size=GROUP_SIZE),
+            algorithm=AlgorithmSection(estimator=self.estimator),
             staleness=StalenessSection(max_staleness=self.max_staleness),
             coordinator=CoordinatorSection(groups_per_batch=self.groups_per_batch, filter=FilterSection()),
         )
@@ -114,6 +121,8 @@ class World:
         self.held_scored: list[Delivery] = []
         self.groups_by_step: dict[int, list[int]] = {}
         self.trained: Counter[str] = Counter()
+        self.compared_with: Counter[str] = Counter()
+        """Greedy baselines of trained groups."""
         self.staleness: list[int] = []
         self.step_rows: list[int] = []
 
@@ -187,7 +196,7 @@ class World:
                 ),
                 request=ticket.task.verification("=1"),
             )
-            for index, seed in enumerate(ticket.seeds)
+            for index, seed in enumerate((*ticket.seeds, ticket.group_id) if ticket.greedy_baseline else ticket.seeds)
         ]
         outputs = [
             Output(stream=ROLLOUTS, key=task.rollout.rollout_id, payload=verification_task_to_proto(task).SerializeToString())
@@ -202,12 +211,16 @@ class World:
             task = verification_task_from_proto(pb.VerificationTask.FromString(delivery.payload))
             # A rollout's outcome depends on its seed alone, so repeated work gives the same answer.
             right = random.Random(task.rollout.seed).random() < self.right_share
-            event = VerifiedRollout(rollout=task.rollout, outcome=scored(float(right)))
+            event: VerifiedRollout | DroppedRollout = VerifiedRollout(rollout=task.rollout, outcome=scored(float(right)))
             if random.Random(task.rollout.seed + 1).random() < self.error_share:
                 await self.queue.dead_letter(delivery, reason="dice", rollout_ids=[task.rollout.rollout_id])
                 continue
+            moves: list[LedgerMove] = []
+            if random.Random(task.rollout.seed + 2).random() < self.unscored_share:
+                event = DroppedRollout(group_id=task.rollout.group_id, index=task.rollout.index, reason="undecided")
+                moves = [LedgerMove(rollout_id=task.rollout.rollout_id, state="dropped:undecided")]
             output = Output(stream=VERDICTS, key=task.rollout.rollout_id, payload=event_to_proto(event).SerializeToString())
-            await self.queue.commit(f"verify:{task.rollout.rollout_id}", outputs=[output], consumed=[delivery])
+            await self.queue.commit(f"verify:{task.rollout.rollout_id}", outputs=[output], moves=moves, consumed=[delivery])
 
     async def prm_turn(self) -> None:
         if self.dies():
@@ -236,13 +249,12 @@ class World:
 
     async def train(self, delivery: Delivery) -> None:
         batch = batch_from_proto(pb.Batch.FromString(delivery.payload))
-        moves = [LedgerMove(rollout_id=one.rollout.rollout_id, state=f"trained:{batch.step}") for one in batch.rollouts]
         output = Output(
             stream=STEPS,
             key=str(batch.step),
             payload=committed_step_to_proto(CommittedStep(step=batch.step, weight_version=batch.step)).SerializeToString(),
         )
-        if await self.queue.commit(f"train:{batch.step}", outputs=[output], moves=moves):
+        if await self.queue.commit(f"train:{batch.step}", outputs=[output], moves=ledger_moves(batch)):
             self.note_trained(batch)
 
     def note_trained(self, batch: Batch) -> None:
@@ -250,12 +262,13 @@ class World:
         self.version = batch.step
         self.groups_by_step[batch.step] = [group.group_id for group in batch.groups]
         self.trained.update(one.rollout.rollout_id for one in batch.rollouts)
+        self.compared_with.update(one.rollout.rollout_id for one in batch.baselines)
         self.staleness += [
-            group_staleness(batch.step, [one.rollout.oldest_weight_version for one in group.rollouts]) for group in batch.groups
+            group_staleness(batch.step, [one.rollout.oldest_weight_version for one in group.issued]) for group in batch.groups
         ]
 
     async def check_ledger(self) -> None:
-        """issued = trained + filtered + dropped + dead + live, in the counts and in the entries alike."""
+        """issued = trained + baseline + filtered + dropped + dead + live, in the counts and in the entries alike."""
         counts = await self.queue.ledger_counts()
         states = [state async for _, state in self.queue.ledger_entries()]
         assert counts.get("issued", 0) == len(states)

@@ -27,6 +27,8 @@ def batch() -> pb.Batch:
 def test_a_ticket_carries_a_rollout_per_seed() -> None:
     ticket = pb.Ticket(group_id=12, seeds=[5, 5, 8])
     assert rollout_ids(TICKETS, ticket.SerializeToString()) == ("12:0", "12:1", "12:2")
+    ticket.greedy_baseline = True
+    assert rollout_ids(TICKETS, ticket.SerializeToString()) == ("12:0", "12:1", "12:2", "12:3")
 
 
 def test_a_verification_task_carries_its_rollout() -> None:
@@ -49,6 +51,13 @@ def test_a_batch_carries_all_its_rollouts_in_order_scored_or_not() -> None:
     assert rollout_ids(BATCHES, batch().SerializeToString()) == ("9:1", "9:0", "4:0")
     scored = pb.ScoredBatch(batch=batch(), process_rewards=[b"", b"", b""], prm_version=2)
     assert rollout_ids(SCORED, scored.SerializeToString()) == ("9:1", "9:0", "4:0")
+
+
+def test_a_batch_carries_its_greedy_baselines_too() -> None:
+    message = batch()
+    message.groups[0].baseline.CopyFrom(verified(9, 2))
+    assert rollout_ids(BATCHES, message.SerializeToString()) == ("9:1", "9:0", "9:2", "4:0")
+    assert rollout_ids(SCORED, pb.ScoredBatch(batch=message).SerializeToString()) == ("9:1", "9:0", "9:2", "4:0")
 
 
 def test_a_committed_step_carries_none() -> None:

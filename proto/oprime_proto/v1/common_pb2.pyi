@@ -37,7 +37,7 @@ class SamplingSettings(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., max_prompt_tokens: _Optional[int] = ..., max_response_tokens: _Optional[int] = ...) -> None: ...
 
 class Ticket(_message.Message):
-    __slots__ = ("group_id", "messages", "verifier", "ground_truth", "data_source", "sampling", "seeds", "min_weight_version", "verifier_options")
+    __slots__ = ("group_id", "messages", "verifier", "ground_truth", "data_source", "sampling", "seeds", "min_weight_version", "verifier_options", "greedy_baseline")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     VERIFIER_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,7 @@ class Ticket(_message.Message):
     SEEDS_FIELD_NUMBER: _ClassVar[int]
     MIN_WEIGHT_VERSION_FIELD_NUMBER: _ClassVar[int]
     VERIFIER_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    GREEDY_BASELINE_FIELD_NUMBER: _ClassVar[int]
     group_id: int
     messages: _containers.RepeatedCompositeFieldContainer[ChatMessage]
     verifier: str
@@ -56,7 +57,8 @@ class Ticket(_message.Message):
     seeds: _containers.RepeatedScalarFieldContainer[int]
     min_weight_version: int
     verifier_options: _struct_pb2.Struct
-    def __init__(self, group_id: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., verifier: _Optional[str] = ..., ground_truth: _Optional[str] = ..., data_source: _Optional[str] = ..., sampling: _Optional[_Union[SamplingSettings, _Mapping]] = ..., seeds: _Optional[_Iterable[int]] = ..., min_weight_version: _Optional[int] = ..., verifier_options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    greedy_baseline: bool
+    def __init__(self, group_id: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., verifier: _Optional[str] = ..., ground_truth: _Optional[str] = ..., data_source: _Optional[str] = ..., sampling: _Optional[_Union[SamplingSettings, _Mapping]] = ..., seeds: _Optional[_Iterable[int]] = ..., min_weight_version: _Optional[int] = ..., verifier_options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., greedy_baseline: _Optional[bool] = ...) -> None: ...
 
 class WeightVersionSpan(_message.Message):
     __slots__ = ("start", "end", "version")
@@ -125,12 +127,14 @@ class DroppedRollout(_message.Message):
     def __init__(self, group_id: _Optional[int] = ..., index: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class VerifiedGroup(_message.Message):
-    __slots__ = ("group_id", "rollouts")
+    __slots__ = ("group_id", "rollouts", "baseline")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
     group_id: int
     rollouts: _containers.RepeatedCompositeFieldContainer[VerifiedRollout]
-    def __init__(self, group_id: _Optional[int] = ..., rollouts: _Optional[_Iterable[_Union[VerifiedRollout, _Mapping]]] = ...) -> None: ...
+    baseline: VerifiedRollout
+    def __init__(self, group_id: _Optional[int] = ..., rollouts: _Optional[_Iterable[_Union[VerifiedRollout, _Mapping]]] = ..., baseline: _Optional[_Union[VerifiedRollout, _Mapping]] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("step", "groups")
@@ -141,7 +145,7 @@ class Batch(_message.Message):
     def __init__(self, step: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[VerifiedGroup, _Mapping]]] = ...) -> None: ...
 
 class ScoredBatch(_message.Message):
-    __slots__ = ("batch", "process_rewards", "prm_version", "metrics")
+    __slots__ = ("batch", "process_rewards", "prm_version", "metrics", "baseline_process_rewards")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -153,11 +157,13 @@ class ScoredBatch(_message.Message):
     PROCESS_REWARDS_FIELD_NUMBER: _ClassVar[int]
     PRM_VERSION_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_PROCESS_REWARDS_FIELD_NUMBER: _ClassVar[int]
     batch: Batch
     process_rewards: _containers.RepeatedScalarFieldContainer[bytes]
     prm_version: int
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., process_rewards: _Optional[_Iterable[bytes]] = ..., prm_version: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    baseline_process_rewards: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., process_rewards: _Optional[_Iterable[bytes]] = ..., prm_version: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., baseline_process_rewards: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class CommittedStep(_message.Message):
     __slots__ = ("step", "weight_version", "metrics")

@@ -9,6 +9,8 @@ from oprime_coordinator.config import FilterSection
 
 SIBLINGS_LOST = "siblings_lost"
 """Why the rest of a group is dropped when too few of its rollouts could be verified."""
+BASELINE_LOST = "baseline_lost"
+"""Why a group is dropped when the greedy response that its rollouts are compared with could not be verified."""
 
 
 @dataclass(slots=True)
@@ -17,6 +19,9 @@ class OpenGroup:
 
     group_id: int
     size: int
+    """Rollouts that were issued, the greedy baseline included."""
+    has_baseline: bool = False
+    """Whether the last of them is the greedy baseline."""
     verified: dict[int, VerifiedRollout] = field(default_factory=dict[int, VerifiedRollout])
     lost: set[int] = field(default_factory=set[int])
     """Indices that were dropped or became dead letters."""
@@ -33,8 +38,15 @@ class OpenGroup:
         else:
             self.lost.add(event.index)
 
+    def is_baseline(self, index: int) -> bool:
+        return self.has_baseline and index == self.size - 1
+
     def group(self) -> VerifiedGroup:
-        return VerifiedGroup(group_id=self.group_id, rollouts=tuple(self.verified[index] for index in sorted(self.verified)))
+        return VerifiedGroup(
+            group_id=self.group_id,
+            rollouts=tuple(self.verified[index] for index in sorted(self.verified) if not self.is_baseline(index)),
+            baseline=self.verified.get(self.size - 1) if self.has_baseline else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +62,15 @@ class ReadyGroup:
         return self.group.oldest_weight_version, self.group.group_id
 
 
-def refusal(group: VerifiedGroup, settings: FilterSection, *, needs_siblings: bool) -> str | None:
-    """Why a complete group is not trained on: a ledger state, or None if it is. A baseline from siblings needs at least two rollouts."""
+def refusal(group: VerifiedGroup, settings: FilterSection, *, needs_siblings: bool, needs_baseline: bool = False) -> str | None:
+    """Why a complete group is not trained on: a ledger state, or None if it is. A baseline from siblings needs at least two rollouts.
+
+    The filter looks at what would be trained on: at the rollouts, not at their greedy baseline.
+    """
     if len(group.rollouts) < (2 if needs_siblings else 1):
         return f"dropped:{SIBLINGS_LOST}"
+    if needs_baseline and group.baseline is None:
+        return f"dropped:{BASELINE_LOST}"
     if not settings.enabled:
         return None
     reason = filter_reason(

@@ -62,9 +62,9 @@ async def restore_from_checkpoint(queue: Queue, directory: Path, step: int, tick
 
 
 def as_of(state: str, step: int) -> str:
-    """A ledger state as it was when `step` was committed: what was trained later is live again."""
-    kind, _, trained_step = state.partition(":")
-    return LIVE if kind == "trained" and int(trained_step) > step else state
+    """A ledger state as it was when `step` was committed: what was trained later, or compared with, is live again."""
+    kind, _, used_at = state.partition(":")
+    return LIVE if kind in ("trained", "baseline") and int(used_at) > step else state
 
 
 def open_groups_of(ledger: Mapping[str, str], *, without: set[int]) -> dict[int, OpenGroup]:

@@ -74,6 +74,9 @@ class RunLoop:
         """Take over `restored`, and the entries that an earlier coordinator held."""
         self.state = restored.state
         self.open = dict(restored.open_groups)
+        for group in self.open.values():
+            # The ledger knows how many rollouts a group has; the run's settings know what the last one is for.
+            group.has_baseline = self._settings.algorithm.needs_greedy_baseline
         for delivery in await self._queue.receive_again(VERDICTS, CONSUMER):
             await self._add(delivery)
         for delivery in await self._queue.receive_again(STEPS, CONSUMER):
@@ -124,7 +127,9 @@ class RunLoop:
             await self._queue.commit(f"late:{delivery.entry}", moves=_moves([delivery.key], "dropped:late"), consumed=[delivery])
             return
         group.add(event, delivery)
-        if verified:
+        if verified and group.is_baseline(verified.rollout.index):
+            self.statistics.add_baseline(verified)
+        elif verified:
             self.statistics.add(verified)
 
     async def _note_dead_letters(self) -> None:
@@ -147,7 +152,13 @@ class RunLoop:
 
     async def _decide(self, group: OpenGroup) -> None:
         verified = group.group()
-        refused = refusal(verified, self._settings.coordinator.filter, needs_siblings=self._settings.algorithm.needs_siblings)
+        algorithm = self._settings.algorithm
+        refused = refusal(
+            verified,
+            self._settings.coordinator.filter,
+            needs_siblings=algorithm.needs_siblings,
+            needs_baseline=algorithm.needs_greedy_baseline,
+        )
         state = self.state.after_decision(accepted=refused is None)
         if refused is None:
             self.ready[group.group_id] = ReadyGroup(group=verified, deliveries=tuple(group.deliveries))
@@ -173,9 +184,9 @@ class RunLoop:
             )
 
     async def _refuse(self, mark: str, group: VerifiedGroup, refused: str, deliveries: Iterable[Delivery], state: CoordinatorState) -> None:
-        counted = state.after_rollouts(group.rollouts)
+        counted = state.after_rollouts(group.issued)
         await self._queue.commit(
-            mark, moves=_moves(verified_ids(group.rollouts), refused), values={STATE: counted.to_bytes()}, consumed=tuple(deliveries)
+            mark, moves=_moves(verified_ids(group.issued), refused), values={STATE: counted.to_bytes()}, consumed=tuple(deliveries)
         )
         self.state = counted
         kind, _, reason = refused.partition(":")
@@ -200,7 +211,7 @@ class RunLoop:
         chosen = sorted(self.ready.values(), key=lambda ready: ready.order)[:size]
         step = self.state.next_step
         batch = Batch(step=step, groups=tuple(ready.group for ready in chosen))
-        state = replace(self.state, next_step=step + 1).after_rollouts(batch.rollouts)
+        state = replace(self.state, next_step=step + 1).after_rollouts(batch.rollouts + batch.baselines)
         await self._queue.commit(
             f"cut:{step}",
             outputs=[Output(stream=BATCHES, key=str(step), payload=batch_to_proto(batch).SerializeToString())],
@@ -248,7 +259,7 @@ class RunLoop:
         )
         self.state = state
         for ticket in tickets:
-            self.open[ticket.group_id] = OpenGroup(ticket.group_id, ticket.group_size)
+            self.open[ticket.group_id] = OpenGroup(ticket.group_id, len(ticket.rollout_ids), ticket.greedy_baseline)
 
     def _next_tickets(self, count: int) -> tuple[list[Ticket], int]:
         tickets: list[Ticket] = []
@@ -285,6 +296,7 @@ class RunLoop:
             ),
             seeds=tuple(rollout_seed(settings.run.seed, group_id, index) for index in range(settings.sampling.group_size)),
             min_weight_version=min(min_weight_version(step, settings.staleness.max_staleness), self.state.committed_step),
+            greedy_baseline=settings.algorithm.needs_greedy_baseline,
         )
 
 

@@ -23,12 +23,18 @@ WAITS = ("prm", "learner")
 
 @dataclass(slots=True)
 class StepStatistics:
-    """Sums over the rollouts that were verified since the last committed step, before the filter."""
+    """Sums over the rollouts that were verified since the last committed step, before the filter.
+
+    Means are of what was sampled; the greedy baselines have a mean of their own, and count for the pace.
+    """
 
     started_s: float
     rewards: float = 0.0
     rollouts: int = 0
     tokens: int = 0
+    baseline_rewards: float = 0.0
+    baselines: int = 0
+    baseline_tokens: int = 0
     statuses: Counter[str] = field(default_factory=Counter[str])
     decisions: Counter[str] = field(default_factory=Counter[str])
     """Groups by what was decided: `accepted`, `filtered:...`, `dropped:...`."""
@@ -40,15 +46,21 @@ class StepStatistics:
         self.rollouts += 1
         self.tokens += len(verified.rollout.response_ids)
 
+    def add_baseline(self, verified: VerifiedRollout) -> None:
+        self.baseline_rewards += verified.outcome_reward
+        self.baselines += 1
+        self.baseline_tokens += len(verified.rollout.response_ids)
+
     def row(self, now_s: float) -> dict[str, float]:
         seconds = max(now_s - self.started_s, 1e-9)
         return {
             "outcome_reward_mean": self.rewards / self.rollouts if self.rollouts else float("nan"),
             "response_tokens_mean": self.tokens / self.rollouts if self.rollouts else float("nan"),
             "invalid_share": self.statuses[OutcomeStatus.INVALID] / self.rollouts if self.rollouts else float("nan"),
-            "tokens_per_second": self.tokens / seconds,
-            "rollouts_per_second": self.rollouts / seconds,
+            "tokens_per_second": (self.tokens + self.baseline_tokens) / seconds,
+            "rollouts_per_second": (self.rollouts + self.baselines) / seconds,
             "seconds": seconds,
+            **({"baseline_outcome_reward_mean": self.baseline_rewards / self.baselines} if self.baselines else {}),
             **{f"groups_{name.replace(':', '_')}": float(count) for name, count in sorted(self.decisions.items())},
         }
 

@@ -394,7 +394,7 @@ class RunStatus(ApiModel):
     bottleneck: str
     """The service that the others wait for."""
     ledger: dict[str, int]
-    """Rollouts by state; issued = trained + filtered + dropped + dead + live."""
+    """Rollouts by state; issued = trained + baseline + filtered + dropped + dead + live."""
     queues: list[QueueStatus]
     """The queues, in the order of the pipeline."""
     metrics: dict[str, float | None]

@@ -1,8 +1,9 @@
-"""From a ticket to the K rollouts of its group, counted once."""
+"""From a ticket to the rollouts of its group, counted once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 STALE = "dropped:stale"
+GREEDY_SEED = 0
+"""Recorded with a greedy response, which depends on no seed."""
 
 
 class Progress:
@@ -141,6 +144,15 @@ def sample_requests(tag: str, prompt_ids: tuple[int, ...], sampling: SamplingSet
     ]
 
 
+def group_requests(tag: str, prompt_ids: tuple[int, ...], ticket: Ticket) -> list[SampleRequest]:
+    """One request per rollout of the ticket, in the order of their indices: the seeds', then the greedy baseline's."""
+    requests = sample_requests(tag, prompt_ids, ticket.sampling, ticket.seeds)
+    if ticket.greedy_baseline:
+        (greedy,) = sample_requests(f"{tag}/greedy", prompt_ids, replace(ticket.sampling, temperature=0.0), [GREEDY_SEED])
+        requests.append(greedy)
+    return requests
+
+
 class VersionGate(Protocol):
     async def wait_for(self, version: int) -> None: ...
 
@@ -163,7 +175,7 @@ class GenerateGroup:
         ticket = _ticket_of(delivery)
         prompt_ids = self._rollouts.prompt_ids(ticket.task.messages, ticket.sampling)
         await gate.wait_for(ticket.min_weight_version)
-        requests = sample_requests(f"{ticket.group_id}/{delivery.entry}/{delivery.attempt}", prompt_ids, ticket.sampling, ticket.seeds)
+        requests = group_requests(f"{ticket.group_id}/{delivery.entry}/{delivery.attempt}", prompt_ids, ticket)
         group = _Group([request.request_id for request in requests])
         self._running.add(group)
         try:
@@ -241,5 +253,5 @@ def _verification(ticket: Ticket, rollout: Rollout) -> VerificationTask:
 
 
 def _drops(ticket: Ticket) -> list[Output]:
-    drops = [DroppedRollout(group_id=ticket.group_id, index=index, reason="stale") for index in range(ticket.group_size)]
+    drops = [DroppedRollout(group_id=ticket.group_id, index=index, reason="stale") for index in range(len(ticket.rollout_ids))]
     return [Output(stream=VERDICTS, key=drop.rollout_id, payload=event_to_proto(drop).SerializeToString()) for drop in drops]

@@ -19,7 +19,7 @@ from oprime.lm.models import load_causal_lm
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.token_values import TokenValueModel
 from oprime.lm.tokenizers import load_tokenizer, pad_token_id, same_tokenizer
-from oprime.ports import SCORED, STEPS, Delivery, LedgerMove, Output, WeightStore
+from oprime.ports import SCORED, STEPS, Delivery, Output, WeightStore
 from oprime.runtime.consume import patiently
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.grpc_server import GrpcServer
@@ -30,6 +30,7 @@ from oprime.runtime.ranks import Ranks
 from oprime.wire.codec import committed_step_to_proto, scored_batch_from_proto
 from oprime_learner.config import LearnerSettings
 from oprime_learner.critic_trainer import CriticTrainer
+from oprime_learner.ledger import ledger_moves
 from oprime_learner.policy_trainer import PolicyTrainer
 from oprime_learner.publish import versions_to_keep
 from oprime_learner.servicer import LearnerServicer, Progress
@@ -120,8 +121,7 @@ async def train(
         }
         committed = CommittedStep(step=step, weight_version=step, metrics=metrics)
         output = Output(stream=STEPS, key=str(step), payload=committed_step_to_proto(committed).SerializeToString())
-        moves = [LedgerMove(rollout_id=verified.rollout.rollout_id, state=f"trained:{step}") for verified in scored.batch.rollouts]
-        await patiently(lambda: queue.commit(f"train:{step}", outputs=[output], moves=moves), clock)
+        await patiently(lambda: queue.commit(f"train:{step}", outputs=[output], moves=ledger_moves(scored.batch)), clock)
         progress.step = step
         progress.trained_tokens += int(metrics["trained_tokens"])
         log.info("train_step", step=step, seconds=round(clock.now() - began, 3), loss=metrics["policy_loss"])

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from oprime.core.advantage import AdvantageResult, Discounts, Rewards, SourceReturns, advantages, grpo, prm_value, reinforce, rloo
+from oprime.core.advantage import AdvantageResult, Discounts, Rewards, SourceReturns, advantages, grpo, prm_value, reinforce, remax, rloo
 from oprime.core.batching import chunk_of_each
 from oprime.core.critic import generalised_advantages, ppo_token_rewards
-from oprime.core.implicit_reward import largest_return, normalise_by_largest_return, normalise_each_chunk, sequence_process_rewards
+from oprime.core.implicit_reward import chunk_scales, largest_return, normalisation_scale, sequence_process_rewards
 from oprime.core.masked import last_token, masked_whiten
 from oprime.core.token_rows import ragged, response_matrix, token_rows
 from oprime.core.types import ScoredBatch
@@ -33,6 +34,15 @@ class Estimate:
     value_targets: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GreedyRewards:
+    """What the greedy response to each rollout's prompt earned; one number per rollout."""
+
+    outcome: Tensor
+    process_mean: Tensor
+    """Mean process reward (its sum, where the reward is of the sequence), on the scale of the rollout's own."""
+
+
 def batch_advantages(
     scored: ScoredBatch, algorithm: AlgorithmSection, outcome_rewards: Tensor | None = None, values: Sequence[Tensor] = ()
 ) -> BatchAdvantages:
@@ -54,7 +64,11 @@ def batch_advantages(
         is_response=is_response,
         group_ids=torch.tensor([verified.rollout.group_id for verified in rollouts]),
     )
-    estimated = from_values(rewards, values, algorithm) if algorithm.needs_critic else from_rewards(rewards, algorithm)
+    if algorithm.needs_critic:
+        estimated = from_values(rewards, values, algorithm)
+    else:
+        greedy = greedy_rewards(scored, algorithm, normalisation_scales(earned, is_response, algorithm)) if scored.batch.baselines else None
+        estimated = from_rewards(rewards, algorithm, greedy)
     result, targets = estimated.result, estimated.value_targets
     metrics = _metrics(result, is_response) | {"process_return_largest": float(largest_return(earned, is_response))}
     return BatchAdvantages(
@@ -84,10 +98,10 @@ def from_values(rewards: Rewards, values: Sequence[Tensor], algorithm: Algorithm
     return Estimate(result=AdvantageResult(advantages=whitened, sources=sources), value_targets=estimated.value_targets)
 
 
-def from_rewards(rewards: Rewards, algorithm: AlgorithmSection) -> Estimate:
+def from_rewards(rewards: Rewards, algorithm: AlgorithmSection, greedy: GreedyRewards | None = None) -> Estimate:
     """Every estimator without a critic."""
     result = advantages(
-        estimate(rewards, algorithm),
+        estimate(rewards, algorithm, greedy),
         rewards.is_response,
         process_weight=algorithm.process_weight,
         outcome_weight=algorithm.outcome_weight,
@@ -96,7 +110,7 @@ def from_rewards(rewards: Rewards, algorithm: AlgorithmSection) -> Estimate:
     return Estimate(result=result)
 
 
-def estimate(rewards: Rewards, algorithm: AlgorithmSection) -> SourceReturns:
+def estimate(rewards: Rewards, algorithm: AlgorithmSection, greedy: GreedyRewards | None = None) -> SourceReturns:
     discounts = Discounts(process=algorithm.process_discount, outcome=algorithm.outcome_discount)
     match algorithm.estimator:
         case "rloo":
@@ -105,24 +119,52 @@ def estimate(rewards: Rewards, algorithm: AlgorithmSection) -> SourceReturns:
             return reinforce(rewards, discounts)
         case "grpo":
             return grpo(rewards, discounts)
+        case "remax":
+            if greedy is None:
+                raise ValueError('algorithm.estimator = "remax" needs a greedy baseline per group, but the batch has none: issue one')
+            return remax(rewards, discounts, greedy_outcome=greedy.outcome, greedy_process_mean=greedy.process_mean)
         case "prm_value":
             return prm_value(rewards, discounts)
         case "ppo":
             raise ValueError("PPO estimates from values: see from_values")
 
 
+def greedy_rewards(scored: ScoredBatch, algorithm: AlgorithmSection, scales: Tensor) -> GreedyRewards:
+    """Each rollout's greedy baseline, its process rewards divided by the rollout's own scale.
+
+    No KL is taken off its outcome: a baseline may be any number that the sampled tokens do not change. Raises ValueError for a
+    group without one.
+    """
+    outcomes: dict[int, float] = {}
+    means: dict[int, float] = {}
+    for verified, rewards in zip(scored.batch.baselines, scored.baseline_process_rewards, strict=True):
+        values = rewards.astype(np.float64)
+        outcomes[verified.rollout.group_id] = verified.outcome_reward
+        means[verified.rollout.group_id] = float(values.sum() if algorithm.granularity == "sequence" else values.mean())
+    ids = [verified.rollout.group_id for verified in scored.batch.rollouts]
+    if missing := sorted(set(ids) - outcomes.keys()):
+        raise ValueError(f"group {missing[0]} has no greedy baseline, but others of its batch have one: drop it before batching")
+    return GreedyRewards(
+        outcome=torch.tensor([outcomes[name] for name in ids], dtype=torch.float64),
+        process_mean=torch.tensor([means[name] for name in ids], dtype=torch.float64) / scales,
+    )
+
+
 def normalised(process_rewards: Tensor, is_response: Tensor, algorithm: AlgorithmSection) -> Tensor:
-    floor = algorithm.normalisation_floor
+    return process_rewards / normalisation_scales(process_rewards, is_response, algorithm)[:, None]
+
+
+def normalisation_scales(process_rewards: Tensor, is_response: Tensor, algorithm: AlgorithmSection) -> Tensor:
+    """What each rollout's process rewards are divided by."""
+    floor, count = algorithm.normalisation_floor, len(process_rewards)
     match algorithm.process_normalisation:
         case "batch_norm":
-            return normalise_by_largest_return(process_rewards, is_response, floor=floor)
+            return normalisation_scale(process_rewards, is_response, floor=floor).expand(count)
         case "per_rank":
-            chunks = min(algorithm.normalisation_chunks, len(process_rewards))
-            return normalise_each_chunk(
-                process_rewards, is_response, torch.tensor(chunk_of_each(len(process_rewards), chunks)), floor=floor
-            )
+            chunks = torch.tensor(chunk_of_each(count, min(algorithm.normalisation_chunks, count)))
+            return chunk_scales(process_rewards, is_response, chunks, floor=floor)
         case "none":
-            return process_rewards
+            return process_rewards.new_ones(count)
 
 
 def verifier_rewards(scored: ScoredBatch) -> Tensor:

@@ -114,7 +114,13 @@ async def train(
             scored: Scored = await ranks.call("process", delivery.payload)
         batch = batch_from_proto(pb.Batch.FromString(delivery.payload))
         metrics = {**scored.metrics, "seconds_prm": clock.now() - began, "wait_s_prm": began - waiting_since}
-        result = ScoredBatch(batch=batch, process_rewards=scored.process_rewards, prm_version=scored.prm_version, metrics=metrics)
+        result = ScoredBatch(
+            batch=batch,
+            process_rewards=scored.process_rewards,
+            prm_version=scored.prm_version,
+            baseline_process_rewards=scored.baseline_process_rewards,
+            metrics=metrics,
+        )
         output = Output(stream=SCORED, key=str(step), payload=scored_batch_to_proto(result).SerializeToString())
         await patiently(lambda: queue.commit(f"score:{step}", outputs=[output]), clock)
         log.info("batch_scored", step=step, prm_version=scored.prm_version, seconds=metrics["seconds_prm"])

@@ -28,6 +28,8 @@ class Scored:
     """beta * log-ratio of every response token, per rollout."""
     prm_version: int
     metrics: dict[str, float]
+    baseline_process_rewards: tuple[np.ndarray, ...] = ()
+    """The same for the greedy baselines."""
 
 
 class ImplicitPrm:
@@ -46,9 +48,10 @@ class ImplicitPrm:
     def process(self, batch: Batch) -> Scored:
         """Update on the batch's outcomes and score it, all with one PRM version (paper, Algorithm 1, lines 7 and 8).
 
-        Rewards and metrics are complete on rank 0 and empty elsewhere.
+        Greedy baselines are scored in the same passes; losses and metrics never see them. Rewards and metrics are complete on rank 0
+        and empty elsewhere.
         """
-        rollouts = batch.rollouts
+        rollouts, trained = batch.rollouts + batch.baselines, len(batch.rollouts)
         parts = self._deal(rollouts)
         reference = [self._reference_logprobs(part, rollouts) for part in parts]
         before = [self._engine.logprobs(part.rows) for part in parts] if self._settings.update != "double_forward" else []
@@ -65,8 +68,13 @@ class ImplicitPrm:
         version = self.version - 1 if self._settings.update in ("single_forward", "reverse") else self.version
         if gathered is None:
             return Scored(process_rewards=(), prm_version=version, metrics={})
-        own = _score_metrics(gathered, rollouts)
-        return Scored(process_rewards=tuple(gathered), prm_version=version, metrics=own | metrics)
+        own = _score_metrics(gathered[:trained], batch.rollouts)
+        return Scored(
+            process_rewards=tuple(gathered[:trained]),
+            prm_version=version,
+            metrics=own | metrics,
+            baseline_process_rewards=tuple(gathered[trained:]),
+        )
 
     def _deal(self, rollouts: tuple[VerifiedRollout, ...]) -> list[MicroBatch]:
         return micro_batches(
@@ -88,13 +96,13 @@ class ImplicitPrm:
         """What a pair loss needs of the scores before the update, for all rollouts of the batch; None for the cross-entropy."""
         if self._settings.loss == "ce":
             return None
-        scores = torch.zeros(len(batch.rollouts), dtype=torch.float64)
+        scores = torch.zeros(len(batch.rollouts) + len(batch.baselines), dtype=torch.float64)
         for part, prm, reference in zip(parts, prm_logprobs, reference_logprobs, strict=True):
             rewards = token_process_rewards(prm, reference, part.rows.is_response, self._settings.beta)
             scores[torch.tensor(part.positions, dtype=torch.int64)] = sequence_scores(rewards.double(), part.rows.is_response)
         outcomes = torch.tensor([verified.outcome_reward for verified in batch.rollouts], dtype=torch.float64)
         group_ids = torch.tensor([verified.rollout.group_id for verified in batch.rollouts])
-        return pair_statistics(self._settings.loss, self._engine.all_sum(scores), outcomes, group_ids)
+        return pair_statistics(self._settings.loss, self._engine.all_sum(scores)[: len(outcomes)], outcomes, group_ids)
 
     def _update(self, batch: Batch, statistics: PairStatistics | None) -> dict[str, float]:
         rate = learning_rate(

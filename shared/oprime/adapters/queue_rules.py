@@ -16,7 +16,8 @@ PAYLOAD_LIMIT = 64 * MIB
 BATCH_PAYLOAD_LIMIT = 500 * MIB
 """Below Redis's own limit of 512 MiB for one string."""
 
-_TERMINAL_KINDS = ("trained", "filtered", "dropped", "dead")
+_TERMINAL_KINDS = ("trained", "baseline", "filtered", "dropped", "dead")
+_COUNTED_WITHOUT_STEP = ("trained", "baseline")
 
 
 def check_stream(stream: str) -> None:
@@ -44,7 +45,9 @@ def check_outputs(outputs: Sequence[Output]) -> None:
 def check_state(state: str) -> None:
     kind, colon, detail = state.partition(":")
     if state != LIVE and not (kind in _TERMINAL_KINDS and colon and detail):
-        raise ValueError(f"unknown ledger state {state!r}: use live, trained:STEP, filtered:REASON, dropped:REASON or dead:STREAM")
+        raise ValueError(
+            f"unknown ledger state {state!r}: use live, trained:STEP, baseline:STEP, filtered:REASON, dropped:REASON or dead:STREAM"
+        )
 
 
 def check_moves(moves: Iterable[LedgerMove]) -> None:
@@ -53,8 +56,9 @@ def check_moves(moves: Iterable[LedgerMove]) -> None:
 
 
 def count_key(state: str) -> str:
-    """Name under which the ledger counts a state: `trained` for every step, else the state itself."""
-    return "trained" if state.startswith("trained:") else state
+    """Name under which the ledger counts a state: `trained` and `baseline` for every step, else the state itself."""
+    kind = state.partition(":")[0]
+    return kind if kind in _COUNTED_WITHOUT_STEP else state
 
 
 def dead_state(stream: str) -> str:

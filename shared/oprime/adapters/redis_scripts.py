@@ -18,7 +18,8 @@ local function apply_counts(counts)
 end
 
 local function class_of(state)
-  if string.sub(state, 1, 8) == 'trained:' then return 'trained' end
+  local kind = string.match(state, '^(%l+):')
+  if kind == 'trained' or kind == 'baseline' then return kind end
   return state
 end
 

@@ -69,8 +69,19 @@ def normalise_each_chunk(
     floor: float,
 ) -> Float[Tensor, "rollout token"]:
     """Divide each chunk of rollouts by its own largest return (per_rank), as the released code does on every rank for itself."""
-    result = torch.zeros_like(rewards)
+    return rewards.where(is_response, 0.0) / chunk_scales(rewards, is_response, chunk_ids, floor=floor)[:, None]
+
+
+def chunk_scales(
+    rewards: Float[Tensor, "rollout token"],
+    is_response: Bool[Tensor, "rollout token"],
+    chunk_ids: Int[Tensor, " rollout"],
+    *,
+    floor: float,
+) -> Float[Tensor, " rollout"]:
+    """`normalisation_scale` of each rollout's chunk."""
+    scales = rewards.new_ones(len(rewards))
     for chunk in cast("Tensor", torch.unique(chunk_ids)):  # pyright: ignore
         rows = chunk_ids == chunk
-        result[rows] = normalise_by_largest_return(rewards[rows], is_response[rows], floor=floor)
-    return result
+        scales[rows] = normalisation_scale(rewards[rows], is_response[rows], floor=floor)
+    return scales

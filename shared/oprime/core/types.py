@@ -67,24 +67,28 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """Permission to sample one group of K rollouts."""
+    """Permission to sample one group: K rollouts, and the greedy response that ReMax compares them with."""
 
     group_id: int
     """Only grows; also the place in the seeded order of prompts, counted over epochs."""
     task: Task
     sampling: SamplingSettings
     seeds: tuple[int, ...]
-    """One seed per rollout."""
+    """One seed per sampled rollout; their count is K."""
     min_weight_version: int
     """Sampling may not begin with older weights."""
+    greedy_baseline: bool = False
+    """Besides the K rollouts, take the most probable token each time: rollout K, which is never trained on."""
 
     @property
     def group_size(self) -> int:
+        """K, without the greedy baseline."""
         return len(self.seeds)
 
     @property
     def rollout_ids(self) -> tuple[str, ...]:
-        return tuple(rollout_id(self.group_id, index) for index in range(self.group_size))
+        """Ledger names of all rollouts, the greedy baseline last."""
+        return tuple(rollout_id(self.group_id, index) for index in range(self.group_size + self.greedy_baseline))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +166,14 @@ class VerifiedGroup:
 
     group_id: int
     rollouts: tuple[VerifiedRollout, ...]
+    """What was sampled, and is trained on."""
+    baseline: VerifiedRollout | None = None
+    """The greedy response, with which ReMax compares the rollouts. Never trained on."""
+
+    @property
+    def issued(self) -> tuple[VerifiedRollout, ...]:
+        """Every rollout that the ledger knows of, the baseline last."""
+        return self.rollouts if self.baseline is None else (*self.rollouts, self.baseline)
 
     @property
     def outcome_rewards(self) -> tuple[float, ...]:
@@ -169,7 +181,8 @@ class VerifiedGroup:
 
     @property
     def oldest_weight_version(self) -> int:
-        return min(verified.rollout.oldest_weight_version for verified in self.rollouts)
+        """Of any token, the baseline's included: a group is compared within one policy, and is too old as a whole."""
+        return min(verified.rollout.oldest_weight_version for verified in self.issued)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -181,7 +194,13 @@ class Batch:
 
     @property
     def rollouts(self) -> tuple[VerifiedRollout, ...]:
+        """What is trained on: groups first, then their rollouts."""
         return tuple(verified for group in self.groups for verified in group.rollouts)
+
+    @property
+    def baselines(self) -> tuple[VerifiedRollout, ...]:
+        """The greedy baselines in the order of their groups; empty unless the estimator is ReMax."""
+        return tuple(group.baseline for group in self.groups if group.baseline is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -192,6 +211,8 @@ class ScoredBatch:
     process_rewards: tuple[TokenFloats, ...]
     """One array per rollout, in the order of `batch.rollouts`."""
     prm_version: int
+    baseline_process_rewards: tuple[TokenFloats, ...] = ()
+    """One array per greedy baseline, in the order of `batch.baselines`."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
 

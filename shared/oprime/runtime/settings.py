@@ -100,10 +100,12 @@ class SamplingSection(Section):
 class AlgorithmSection(Section):
     """The RL algorithm; see docs/algorithm.md for each equation."""
 
-    estimator: Literal["rloo", "reinforce", "grpo", "prm_value", "ppo"] = "rloo"
+    estimator: Literal["rloo", "reinforce", "grpo", "remax", "prm_value", "ppo"] = "rloo"
     """Advantage estimator. `rloo`: leave-one-out baselines (paper, Eq. 5). `grpo`: standardised within the group (Eq. 7; unbiased
-    deviation, floored at 1e-4 for process rewards). `reinforce`: no baseline (Eq. 8). `prm_value`: the implicit PRM as a value
-    model, r_o - v(y_<t) (section 5.4). `ppo`: generalised advantage estimation over the values of a critic (section [critic])."""
+    deviation, floored at 1e-4 for process rewards). `reinforce`: no baseline (Eq. 8). `remax`: the policy's own greedy response is the
+    baseline (ReMax, arXiv 2310.10505); it is one more response per prompt, verified and scored but never trained on. `prm_value`: the
+    implicit PRM as a value model, r_o - v(y_<t) (section 5.4). `ppo`: generalised advantage estimation over the values of a critic
+    (section [critic])."""
     loo: Literal["paper", "released"] = "paper"
     """Leave-one-out on process rewards (`rloo`): Eq. 5 of the paper, or its released code (scaled by K/(K-1))."""
     process_weight: float = Field(default=1.0, ge=0)
@@ -166,6 +168,11 @@ class AlgorithmSection(Section):
     def needs_critic(self) -> bool:
         """Whether a learned value is the baseline."""
         return self.estimator == "ppo"
+
+    @property
+    def needs_greedy_baseline(self) -> bool:
+        """Whether rollouts are compared with the policy's greedy response to their prompt."""
+        return self.estimator == "remax"
 
     @model_validator(mode="after")
     def settings_fit_together(self) -> Self:

@@ -91,6 +91,7 @@ def ticket_to_proto(ticket: Ticket) -> pb.Ticket:
         seeds=ticket.seeds,
         min_weight_version=ticket.min_weight_version,
         verifier_options=struct_of(ticket.task.verifier_options),
+        greedy_baseline=ticket.greedy_baseline,
     )
 
 
@@ -107,6 +108,7 @@ def ticket_from_proto(message: pb.Ticket) -> Ticket:
         sampling=sampling_from_proto(message.sampling),
         seeds=tuple(message.seeds),
         min_weight_version=message.min_weight_version,
+        greedy_baseline=message.greedy_baseline,
     )
 
 
@@ -167,24 +169,28 @@ def event_from_proto(message: pb.RolloutEvent) -> VerifiedRollout | DroppedRollo
     return DroppedRollout(group_id=message.dropped.group_id, index=message.dropped.index, reason=message.dropped.reason)
 
 
-def batch_to_proto(batch: Batch) -> pb.Batch:
-    return pb.Batch(
-        step=batch.step,
-        groups=[
-            pb.VerifiedGroup(group_id=group.group_id, rollouts=[verified_rollout_to_proto(verified) for verified in group.rollouts])
-            for group in batch.groups
-        ],
+def group_to_proto(group: VerifiedGroup) -> pb.VerifiedGroup:
+    return pb.VerifiedGroup(
+        group_id=group.group_id,
+        rollouts=[verified_rollout_to_proto(verified) for verified in group.rollouts],
+        baseline=None if group.baseline is None else verified_rollout_to_proto(group.baseline),
     )
+
+
+def group_from_proto(message: pb.VerifiedGroup) -> VerifiedGroup:
+    return VerifiedGroup(
+        group_id=message.group_id,
+        rollouts=tuple(verified_rollout_from_proto(verified) for verified in message.rollouts),
+        baseline=verified_rollout_from_proto(message.baseline) if message.HasField("baseline") else None,
+    )
+
+
+def batch_to_proto(batch: Batch) -> pb.Batch:
+    return pb.Batch(step=batch.step, groups=[group_to_proto(group) for group in batch.groups])
 
 
 def batch_from_proto(message: pb.Batch) -> Batch:
-    return Batch(
-        step=message.step,
-        groups=tuple(
-            VerifiedGroup(group_id=group.group_id, rollouts=tuple(verified_rollout_from_proto(verified) for verified in group.rollouts))
-            for group in message.groups
-        ),
-    )
+    return Batch(step=message.step, groups=tuple(group_from_proto(group) for group in message.groups))
 
 
 def scored_batch_to_proto(scored: ScoredBatch) -> pb.ScoredBatch:
@@ -193,6 +199,7 @@ def scored_batch_to_proto(scored: ScoredBatch) -> pb.ScoredBatch:
         process_rewards=[floats_to_bytes(rewards) for rewards in scored.process_rewards],
         prm_version=scored.prm_version,
         metrics=dict(scored.metrics),
+        baseline_process_rewards=[floats_to_bytes(rewards) for rewards in scored.baseline_process_rewards],
     )
 
 
@@ -202,6 +209,7 @@ def scored_batch_from_proto(message: pb.ScoredBatch) -> ScoredBatch:
         process_rewards=tuple(floats_from_bytes(rewards) for rewards in message.process_rewards),
         prm_version=message.prm_version,
         metrics=dict(message.metrics),
+        baseline_process_rewards=tuple(floats_from_bytes(rewards) for rewards in message.baseline_process_rewards),
     )
 
 

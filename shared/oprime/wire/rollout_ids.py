@@ -22,7 +22,7 @@ def rollout_ids(stream: str, payload: bytes) -> tuple[str, ...]:
 
 def _of_ticket(payload: bytes) -> tuple[str, ...]:
     ticket = pb.Ticket.FromString(payload)
-    return tuple(rollout_id(ticket.group_id, index) for index in range(len(ticket.seeds)))
+    return tuple(rollout_id(ticket.group_id, index) for index in range(len(ticket.seeds) + ticket.greedy_baseline))
 
 
 def _of_verification_task(payload: bytes) -> tuple[str, ...]:
@@ -50,7 +50,11 @@ def _of_scored_batch(payload: bytes) -> tuple[str, ...]:
 
 
 def _of_groups(groups: Iterable[pb.VerifiedGroup]) -> tuple[str, ...]:
-    return _of_verified(verified for group in groups for verified in group.rollouts)
+    return _of_verified(verified for group in groups for verified in _issued(group))
+
+
+def _issued(group: pb.VerifiedGroup) -> list[pb.VerifiedRollout]:
+    return [*group.rollouts, group.baseline] if group.HasField("baseline") else list(group.rollouts)
 
 
 def _of_verified(rollouts: Iterable[pb.VerifiedRollout]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = command_parser(
         subparsers,
         "ledger",
-        description="Account for every rollout of a run: issued = trained + filtered + dropped + dead + live. "
+        description="Account for every rollout of a run: issued = trained + baseline + filtered + dropped + dead + live. "
         "Exit code 1 if that is violated.",
         example="oprime ledger runs/demo",
     )
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         table.add_row(state, count(found.counts.get(state, 0)), count(found.recount.get(state, 0)))
     show(table)
     if found.closed:
-        say("invariant OK: issued = trained + filtered + dropped + dead + live")
+        say("invariant OK: issued = trained + baseline + filtered + dropped + dead + live")
         return 0
     say("invariant VIOLATED: the counts above do not add up or differ from the entries")
     return 1

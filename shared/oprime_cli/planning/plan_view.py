@@ -68,7 +68,8 @@ def batch_line(config: RunConfig) -> str:
     groups, size_of_group = config.coordinator.groups_per_batch, config.sampling.group_size
     kept = config.coordinator.filter
     chosen = f"mean outcome in [{kept.low:g}, {kept.high:g}]" if kept.enabled else "no prompt filter"
-    return f"{groups} groups x K={size_of_group} = {groups * size_of_group} rollouts per step, {chosen}"
+    greedy = f" + {groups} greedy baselines" if config.algorithm.needs_greedy_baseline else ""
+    return f"{groups} groups x K={size_of_group} = {groups * size_of_group} rollouts{greedy} per step, {chosen}"
 
 
 def tasks_line(config: RunConfig) -> str:

@@ -157,7 +157,7 @@ def _ledger(summary: Row | None) -> dict[str, int]:
 
 
 def _ledger_tile(summary: Row | None) -> Tile:
-    """issued = trained + filtered + dropped + dead + live."""
+    """issued = trained + baseline + filtered + dropped + dead + live."""
     ledger = _ledger(summary)
     if "issued" not in ledger:
         return Tile(label="Ledger of rollouts", value=UNKNOWN, note="counted when the run has ended")

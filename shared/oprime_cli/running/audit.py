@@ -7,7 +7,7 @@ from oprime_cli.run_config import RunConfig
 from oprime_cli.running.redis_server import open_queue
 
 ISSUED = "issued"
-KINDS = ("trained", "filtered", "dropped", "dead", LIVE)
+KINDS = ("trained", "baseline", "filtered", "dropped", "dead", LIVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Audit:
 
     @property
     def closed(self) -> bool:
-        """issued = trained + filtered + dropped + dead + live, and the entries say the same.
+        """issued = trained + baseline + filtered + dropped + dead + live, and the entries say the same.
 
         While the run works, terminal states only grow, so the recount must lie between the counts before and after it.
         """
@@ -37,20 +37,21 @@ def is_closed(counts: dict[str, int]) -> bool:
 
 
 def by_kind(counts: dict[str, int]) -> dict[str, int]:
-    """Counts without their reasons: issued, trained, filtered, dropped, dead, live."""
+    """Counts without their reasons: issued, trained, filtered, dropped, dead, live, and baseline where there is one (ReMax)."""
     totals = {ISSUED: counts.get(ISSUED, 0), **dict.fromkeys(KINDS, 0)}
     for state, number in counts.items():
         kind = state.partition(":")[0]
         if kind in KINDS:
             totals[kind] += number
-    return totals
+    return {kind: number for kind, number in totals.items() if number or kind != "baseline"}
 
 
 def recounted(states: dict[str, str]) -> dict[str, int]:
     """Counts of (rollout id -> state)."""
     counts = {ISSUED: len(states), LIVE: 0}
     for state in states.values():
-        name = "trained" if state.startswith("trained:") else state
+        kind = state.partition(":")[0]
+        name = kind if kind in ("trained", "baseline") else state
         counts[name] = counts.get(name, 0) + 1
     return counts
 

@@ -130,6 +130,7 @@ def test_settings_that_need_each_other_are_checked_together(make_config: MakeCon
         ("algorithm.estimator=ppo", "algorithm.process_discount=0.9", "algorithm.outcome_discount=0.9", "algorithm.trace_decay=0.95"),
         # Nothing reads it without a critic.
         ("critic.updates_per_batch=3",),
+        ("sampling.group_size=1", "algorithm.estimator=remax", "coordinator.filter.enabled=false"),
     ],
 )
 def test_combinations_that_fit_are_accepted(make_config: MakeConfig, overrides: tuple[str, ...]) -> None:
@@ -144,8 +145,6 @@ def test_combinations_that_fit_are_accepted(make_config: MakeConfig, overrides: 
         (("algorithm.dual_clip=0.5",), r"dual_clip \(0.5\) must be above 1"),
         (("algorithm.dual_clip=3", "algorithm.policy_loss=cispo"), "set algorithm.dual_clip=0"),
         (("algorithm.process_weight=0", "algorithm.outcome_weight=0"), "nothing to learn from"),
-        # It needs a greedy rollout, which no service offers.
-        (("algorithm.estimator=remax",), "'rloo', 'reinforce', 'grpo', 'prm_value' or 'ppo'"),
         (("algorithm.estimator=ppo", "algorithm.process_discount=0.9"), r"process_discount \(0.9\) .*outcome_discount \(1\) differ"),
         (("algorithm.trace_decay=0.9",), "set algorithm.trace_decay=1"),
     ],

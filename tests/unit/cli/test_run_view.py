@@ -91,6 +91,13 @@ def test_entries_that_move_while_they_are_counted_are_no_violation() -> None:
 
 def test_the_recount_does_not_tell_steps_apart() -> None:
     assert recounted({"1/0": "trained:1", "1/1": "trained:2", "2/0": "live"}) == {"issued": 3, "live": 1, "trained": 2}
+    assert recounted({"1/0": "baseline:1", "1/1": "baseline:2"}) == {"issued": 2, "live": 0, "baseline": 2}
+
+
+def test_greedy_baselines_have_a_kind_of_their_own_where_there_are_any() -> None:
+    counts = {"issued": 5, "trained": 4, "baseline": 1}
+    assert Audit(counts=counts, recount=counts, before=counts).closed
+    assert by_kind(counts) == {"issued": 5, "trained": 4, "baseline": 1, "filtered": 0, "dropped": 0, "dead": 0, "live": 0}
 
 
 @pytest.mark.parametrize(

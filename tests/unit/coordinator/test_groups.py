@@ -1,6 +1,10 @@
 """Completing groups and deciding what becomes of them."""
 
-from oprime.core.types import DroppedRollout, VerifiedGroup
+from dataclasses import replace
+
+import pytest
+
+from oprime.core.types import DroppedRollout, FinishReason, VerifiedGroup
 from oprime.ports import Delivery
 from oprime_coordinator.config import FilterSection
 from oprime_coordinator.groups import OpenGroup, refusal
@@ -59,3 +63,54 @@ def test_a_rollout_that_lost_its_siblings_has_nothing_to_be_compared_with() -> N
 def test_without_a_baseline_from_siblings_a_single_rollout_is_enough() -> None:
     assert refusal(group_of(1), FilterSection(enabled=False), needs_siblings=False) is None
     assert refusal(group_of(), FilterSection(enabled=False), needs_siblings=False) == "dropped:siblings_lost"
+
+
+def compared_group(*scores: float, baseline: float | None) -> VerifiedGroup:
+    """A group of these outcomes beside a greedy baseline; its response is long, and was cut."""
+    greedy = None if baseline is None else verified_rollout(7, len(scores), baseline, [9] * 50)
+    cut = greedy and replace(greedy, rollout=replace(greedy.rollout, finish_reason=FinishReason.LENGTH))
+    return replace(group_of(*scores), baseline=cut)
+
+
+def test_the_last_rollout_of_a_group_that_has_one_is_its_greedy_baseline() -> None:
+    group = OpenGroup(7, 3, has_baseline=True)
+    for index in (2, 0):
+        group.add(verified_rollout(7, index, 1.0, [9]), DELIVERY)
+    assert not group.complete
+    group.add(verified_rollout(7, 1, 1.0, [9]), DELIVERY)
+    assert group.complete
+    completed = group.group()
+    assert [one.rollout.index for one in completed.rollouts] == [0, 1]
+    assert completed.baseline is not None
+    assert completed.baseline.rollout.index == 2
+    assert [one.rollout.index for one in completed.issued] == [0, 1, 2]
+
+
+def test_a_group_whose_baseline_has_no_score_is_dropped_for_that() -> None:
+    group = OpenGroup(7, 3, has_baseline=True)
+    for index in (0, 1):
+        group.add(verified_rollout(7, index, float(index), [9]), DELIVERY)
+    group.add(DroppedRollout(group_id=7, index=2, reason="undecided"), DELIVERY)
+    assert group.complete
+    assert refusal(group.group(), FilterSection(), needs_siblings=False, needs_baseline=True) == "dropped:baseline_lost"
+
+
+def test_a_group_of_which_only_the_baseline_is_left_has_nothing_to_train_on() -> None:
+    group = OpenGroup(7, 2, has_baseline=True)
+    group.add(DroppedRollout(group_id=7, index=0, reason="undecided"), DELIVERY)
+    group.add(verified_rollout(7, 1, 1.0, [9]), DELIVERY)
+    assert refusal(group.group(), FilterSection(), needs_siblings=False, needs_baseline=True) == "dropped:siblings_lost"
+
+
+@pytest.mark.parametrize("scores", [(1, 0, 0, 0), (1, 1, 1, 0), (0.5, 0.5, 0.5, 0.5), (1, 1, 1, 1), (0, 0, 0, 0)])
+@pytest.mark.parametrize("baseline", [0.0, 1.0])
+def test_the_filter_does_not_see_the_baseline(scores: tuple[float, ...], baseline: float) -> None:
+    settings = FilterSection(low=0.25, high=0.75, drop_zero_variance=True, longest_response_tokens=10)
+    with_baseline = compared_group(*scores, baseline=baseline)
+    assert refusal(with_baseline, settings, needs_siblings=False, needs_baseline=True) == refused(group_of(*scores), settings)
+
+
+def test_a_group_is_as_old_as_its_oldest_token_the_baselines_included() -> None:
+    rollouts = tuple(verified_rollout(7, index, 1.0, [9], version=4) for index in range(2))
+    group = VerifiedGroup(group_id=7, rollouts=rollouts, baseline=verified_rollout(7, 2, 1.0, [9], version=3))
+    assert group.oldest_weight_version == 3

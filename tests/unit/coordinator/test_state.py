@@ -55,6 +55,8 @@ def test_live_groups_of_a_cut_batch_are_not_open_any_more() -> None:
 def test_what_was_trained_after_the_checkpoint_is_live_again() -> None:
     assert as_of("trained:5", 4) == "live"
     assert as_of("trained:4", 4) == "trained:4"
+    assert as_of("baseline:5", 4) == "live"
+    assert as_of("baseline:4", 4) == "baseline:4"
     assert as_of("filtered:accuracy_low", 4) == "filtered:accuracy_low"
 
 

@@ -46,3 +46,13 @@ def test_statistics_are_means_over_what_was_verified_before_the_filter() -> None
     statistics.add(verified_rollout(1, 1, 0.0, [9, 9, 9, 9]))
     row = statistics.row(12.0)
     assert (row["outcome_reward_mean"], row["response_tokens_mean"], row["tokens_per_second"]) == (0.5, 3.0, 3.0)
+    assert "baseline_outcome_reward_mean" not in row
+
+
+def test_greedy_baselines_count_for_the_pace_and_have_a_mean_of_their_own() -> None:
+    statistics = StepStatistics(started_s=10.0)
+    statistics.add(verified_rollout(1, 0, 0.0, [9, 9]))
+    statistics.add_baseline(verified_rollout(1, 1, 1.0, [9, 9, 9, 9]))
+    row = statistics.row(12.0)
+    assert (row["outcome_reward_mean"], row["response_tokens_mean"], row["baseline_outcome_reward_mean"]) == (0.0, 2.0, 1.0)
+    assert (row["tokens_per_second"], row["rollouts_per_second"]) == (3.0, 1.0)

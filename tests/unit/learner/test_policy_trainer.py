@@ -30,9 +30,16 @@ def trainer(
 
 
 def scored(batch: Batch) -> ScoredBatch:
-    """Right rollouts get +0.1 per token, wrong ones -0.1."""
-    rewards = tuple(np.full(len(one.rollout.response_ids), 0.2 * one.outcome_reward - 0.1, dtype=np.float32) for one in batch.rollouts)
-    return ScoredBatch(batch=batch, process_rewards=rewards, prm_version=1)
+    """Right responses get +0.1 per token, wrong ones -0.1, greedy baselines too."""
+    rollouts, baselines = (
+        tuple(np.full(len(one.rollout.response_ids), 0.2 * one.outcome_reward - 0.1, dtype=np.float32) for one in verified)
+        for verified in (batch.rollouts, batch.baselines)
+    )
+    return ScoredBatch(batch=batch, process_rewards=rollouts, prm_version=1, baseline_process_rewards=baselines)
+
+
+def batch_for(algorithm: AlgorithmSection) -> ScoredBatch:
+    return scored(batch_of(1, baselines=algorithm.needs_greedy_baseline))
 
 
 def logprob_sums(engine: PlainEngine, batch: Batch) -> torch.Tensor:
@@ -86,6 +93,9 @@ ALGORITHMS = [
     {"estimator": "reinforce"},
     {"estimator": "grpo"},
     {"estimator": "prm_value"},
+    {"estimator": "remax"},
+    {"estimator": "remax", "process_weight": 0.0},
+    {"estimator": "remax", "granularity": "sequence", "process_normalisation": "per_rank", "normalisation_chunks": 5},
     {"process_weight": 0.0},
     {"estimator": "grpo", "process_weight": 0.0},
     {"granularity": "sequence"},
@@ -107,7 +117,7 @@ ALGORITHMS = [
 @pytest.mark.parametrize("updates_per_batch", [1, 3])
 def test_with_every_algorithm_micro_batches_change_nothing(options: dict[str, object], updates_per_batch: int) -> None:
     algorithm = AlgorithmSection.model_validate(options)
-    batch = scored(batch_of(1))
+    batch = batch_for(algorithm)
     whole, whole_engine = trainer(algorithm, micro_batch_rollouts=100, updates_per_batch=updates_per_batch)
     split, split_engine = trainer(algorithm, micro_batch_rollouts=1, updates_per_batch=updates_per_batch)
     one, other = whole.process(batch), split.process(batch)
@@ -120,7 +130,7 @@ def test_with_every_algorithm_micro_batches_change_nothing(options: dict[str, ob
 @pytest.mark.parametrize("options", ALGORITHMS, ids=str)
 def test_with_every_algorithm_ranks_change_nothing(options: dict[str, object]) -> None:
     algorithm = AlgorithmSection.model_validate(options)
-    batch = scored(batch_of(1))
+    batch = batch_for(algorithm)
     alone, engine = trainer(algorithm, updates_per_batch=3)
     expected = alone.process(batch)
 
@@ -135,11 +145,11 @@ def test_with_every_algorithm_ranks_change_nothing(options: dict[str, object]) -
 
 
 @pytest.mark.parametrize("kl_in", ["loss", "reward"])
-@pytest.mark.parametrize("estimator", ["rloo", "reinforce", "grpo", "prm_value"])
+@pytest.mark.parametrize("estimator", ["rloo", "reinforce", "grpo", "remax", "prm_value"])
 def test_a_kl_coefficient_acts_under_every_estimator(estimator: str, kl_in: str) -> None:
     free = AlgorithmSection.model_validate({"estimator": estimator})
     held = free.model_copy(update={"kl_coefficient": 0.5, "kl_in": kl_in})
-    batch = scored(batch_of(1))
+    batch = batch_for(free)
     engines = []
     for algorithm in (free, held):
         policy, engine = trainer(algorithm)

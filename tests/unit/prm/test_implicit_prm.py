@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from oprime.core.token_rows import ragged, token_rows
+from oprime.core.types import Batch, VerifiedGroup
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime_prm.config import PrmSection
@@ -163,3 +164,32 @@ def test_with_the_policy_as_reference_a_reward_is_measured_against_the_sampled_l
     rows = token_rows([one.prompt_ids for one in rollouts], [one.response_ids for one in rollouts], pad_id=0)
     for rewards, logprobs in zip(scored.process_rewards, ragged(frozen.logprobs(rows), rows.is_response), strict=True):
         np.testing.assert_allclose(rewards, 0.5 * (logprobs.numpy() + 1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"update": "single_forward"}, {"loss": "dpo", "update": "reverse"}, {"reference": "policy"}], ids=str
+)
+@pytest.mark.parametrize("micro_batch_rollouts", [1, 100])
+def test_greedy_baselines_are_scored_with_the_batch_and_never_trained_on(settings: dict[str, object], micro_batch_rollouts: int) -> None:
+    alone, beside = (implicit_prm(micro_batch_rollouts=micro_batch_rollouts, **settings) for _ in range(2))
+    for step in (1, 2):
+        batch = batch_of(step, baselines=True)
+        one, other = alone.process(batch_of(step)), beside.process(batch)
+        assert other.metrics == pytest.approx(one.metrics, rel=1e-4, abs=1e-5)
+        for first, second in zip(one.process_rewards, other.process_rewards, strict=True):
+            np.testing.assert_allclose(first, second, atol=2e-5)
+        assert one.baseline_process_rewards == ()
+        assert [len(values) for values in other.baseline_process_rewards] == [len(one.rollout.response_ids) for one in batch.baselines]
+    assert max(np.abs(values).max() for values in other.baseline_process_rewards) > 1e-4
+
+
+def test_a_baselines_rewards_are_those_of_any_response() -> None:
+    # As a rollout of the batch, the same response would be scored the same.
+    prm = implicit_prm(update="double_forward")
+    prm.process(batch_of(1))
+    prm._settings = prm._settings.model_copy(update={"update": "offline"})
+    batch = batch_of(2, baselines=True)
+    as_rollouts = Batch(step=2, groups=tuple(VerifiedGroup(group_id=1 + i, rollouts=(one,)) for i, one in enumerate(batch.baselines)))
+    expected = prm.process(as_rollouts).process_rewards
+    for one, other in zip(prm.process(batch).baseline_process_rewards, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
