@@ -2,8 +2,8 @@
 
 Mathematics: pairs/s and agreement beside Math-Verify alone, on benchmark golds from `../shared/data` where they are present
 (each gold against itself and against another problem's), else on the conformance suite's cases. Code: tests/s in the sandbox
-beside a cold `python`, and a cold `python -I -S`, per test. Machines differ and are noisy: compare the
-figures of one run.
+beside the same with no lock closed, a cold `python` and a cold `python -I -S`, per test. Machines differ and are noisy: compare
+the figures of one run.
 """
 
 import argparse
@@ -19,10 +19,12 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 from oprime.core.verification import Verdict, VerificationRequest
 from oprime_verifier.code.verifier import CodeVerifier
 from oprime_verifier.math.verifier import verify_math, warm_up
+from oprime_verifier.sandbox import zygote_process
 from oprime_verifier.sandbox.native import NativeSandbox
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data"
@@ -135,6 +137,7 @@ PROGRAMS = (
 )
 
 
+ROUNDS = 6
 PLAIN, LEAN = (), ("-I", "-S")
 """Flags of a cold interpreter: as people start it, and with all left out that can be."""
 
@@ -146,6 +149,12 @@ def run_cold(program: str, stdin: str, flags: Sequence[str] = PLAIN) -> bytes:
 
 def inputs(count: int, chance: random.Random) -> list[tuple[str, str]]:
     return [(PROGRAMS[place % len(PROGRAMS)], " ".join(str(chance.randrange(1, 1000)) for _ in range(8)) + "\n") for place in range(count)]
+
+
+def unlocked(work: Sequence[tuple[str, str, str]]) -> list[float]:
+    """The same without any lock."""
+    with patch.object(zygote_process, "SCRIPT", Path(__file__).with_name("unlocked_zygote.py")):
+        return sandboxed(work)
 
 
 def sandboxed(work: Sequence[tuple[str, str, str]]) -> list[float]:
@@ -174,19 +183,23 @@ def _through(verifier: CodeVerifier, work: Sequence[tuple[str, str, str]]) -> li
 def code_figures(count: int, processes: int, chance: random.Random) -> list[str]:
     work = [(program, stdin, run_cold(program, stdin).decode()) for program, stdin in inputs(count, chance)]
     shares = [work[place::processes] for place in range(processes)]
+    ways: dict[str, Callable[[Sequence[tuple[str, str, str]]], list[float]]] = {
+        "oprime's sandbox": sandboxed,
+        "the same, sandbox off": unlocked,
+        "cold python": partial(cold_runs, flags=PLAIN),
+        "cold python -I -S": partial(cold_runs, flags=LEAN),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     with ProcessPoolExecutor(processes) as pool:
         list(pool.map(sandboxed, [share[:2] for share in shares]))
-        started = time.perf_counter()
-        warm = Timed(tuple(one for part in pool.map(sandboxed, shares) for one in part))
-        wall = time.perf_counter() - started
-        lines = [warm.line("  oprime's sandbox, per test")]
-        for name, flags in (("python", PLAIN), ("python -I -S", LEAN)):
-            started = time.perf_counter()
-            cold = Timed(tuple(one for part in pool.map(partial(cold_runs, flags=flags), shares) for one in part))
-            cold_wall = time.perf_counter() - started
-            ratio = f"{cold_wall / wall:.1f}x: sandbox {count / wall:.0f} tests/s, cold {count / cold_wall:.0f} tests/s"
-            lines += [cold.line(f"  cold {name}"), f"    {ratio}"]
-    return [f"code: {count} tests, each in a process of its own, {processes} at a time", *lines]
+        # By turns, so that a busy moment of the machine meets all of them.
+        for turn in range(ROUNDS):
+            for name, way in ways.items():
+                seconds[name] += [one for part in pool.map(way, [share[turn::ROUNDS] for share in shares]) for one in part]
+    timings = {name: Timed(tuple(each)) for name, each in seconds.items()}
+    own = timings["oprime's sandbox"].per_second
+    lines = [f"{timing.line(f'  {name}')}   oprime is {own / timing.per_second:.1f}x" for name, timing in timings.items()]
+    return [f"code: {count} tests, each in a process of its own, {processes} at a time (figures of one of them)", *lines]
 
 
 def cold_runs(work: Sequence[tuple[str, str, str]], flags: Sequence[str]) -> list[float]:

@@ -1,7 +1,10 @@
 """docker-compose.yml as text: what can be known about it without a docker daemon."""
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +135,17 @@ def test_files_of_the_run_are_on_the_shared_volume() -> None:
     assert all(path.startswith(volume) for path in (str(CONFIG.run.folder), CONFIG.model.path, CONFIG.store.url))
     assert SERVICES["prepare"]["command"] == ["/etc/oprime/compose.toml", CONFIG.model.path, str(CONFIG.run.folder)]
     assert (ROOT / SERVICES["prepare"]["entrypoint"][0]).stat().st_mode & 0o111
+
+
+def test_contradictory_settings_stop_the_first_container_before_anything_is_made(tmp_path: Path) -> None:
+    settings = (ROOT / "deploy/config/compose.toml").read_text(encoding="utf-8")
+    config = tmp_path / "compose.toml"
+    config.write_text(settings.replace("[prm]\n", '[prm]\nloss = "dpo"\n', 1), encoding="utf-8")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    result = subprocess.run(
+        [ROOT / SERVICES["prepare"]["entrypoint"][0], config, tmp_path / "model", tmp_path / "run"],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PATH": path},
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "use prm.update=reverse, or prm.loss=ce" in result.stderr
+    assert not (tmp_path / "run").exists()

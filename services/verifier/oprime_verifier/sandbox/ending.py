@@ -44,7 +44,8 @@ def ending_of(facts: Facts, limits: Limits) -> Ending:
     if facts.stage == BROKEN:
         raise SandboxFailedError(f"the sandbox could not lock its child down: {facts.reason}")
     if facts.stage not in (READY, REFUSED, RUNNING):
-        raise SandboxFailedError(f"the sandbox's child ended before it was ready (wait status {facts.status})")
+        why = f"was not ready within {limits.wall_s:g} s: the machine is overloaded" if facts.expired else "ended before it was ready"
+        raise SandboxFailedError(f"the sandbox's child {why} (wait status {facts.status})")
     # What ends while it is compiled, by a crash or by a limit, was not running yet.
     if facts.stage != RUNNING:
         return Ending.COMPILE

@@ -1,18 +1,17 @@
 """The native engine: a warm zygote per profile forks one locked-down process per job."""
 
 import contextlib
-import json
+import marshal
 import os
 import socket
 import time
 from dataclasses import asdict
-from typing import Any
 
 from oprime_verifier.sandbox.compiled import Builder
 from oprime_verifier.sandbox.ending import Facts, ending_of, violations_of
 from oprime_verifier.sandbox.inside.stage import MARK_BYTES
 from oprime_verifier.sandbox.types import Ending, Job, Process, RunResult, SandboxFailedError
-from oprime_verifier.sandbox.zygote_process import ZygoteProcess
+from oprime_verifier.sandbox.zygote_process import JobEnding, ZygoteProcess
 
 REFRESH_JOBS = 5000
 """After so many jobs a zygote is replaced."""
@@ -144,7 +143,7 @@ class NativeProcess:
             os.close(fd)
         self._files = []
 
-    def _collect(self, ending: dict[str, Any]) -> RunResult:
+    def _collect(self, ending: JobEnding) -> RunResult:
         request, _, stdout, stderr = self._files
         stage, reason = _mark(request)
         sizes = os.fstat(stdout).st_size, os.fstat(stderr).st_size
@@ -152,11 +151,11 @@ class NativeProcess:
         facts = Facts(
             stage=stage,
             reason=reason,
-            status=ending["status"],
-            expired=ending["expired"],
+            status=ending.status,
+            expired=ending.expired,
             asked=self._asked,
-            cpu_s=ending["cpu_s"],
-            peak_bytes=ending["peak_bytes"],
+            cpu_s=ending.cpu_s,
+            peak_bytes=ending.peak_bytes,
             stdout_bytes=sizes[0],
             stderr_bytes=sizes[1],
             stderr=tail,
@@ -170,7 +169,7 @@ class NativeProcess:
             stdout=os.pread(stdout, min(sizes[0], self._job.limits.output_bytes), 0),
             stderr=reason.encode() if kind is Ending.COMPILE else tail,
             cpu_s=facts.cpu_s,
-            wall_s=ending["wall_s"],
+            wall_s=ending.wall_s,
             peak_bytes=facts.peak_bytes,
             violations=() if kind is Ending.COMPILE else violations_of(facts),
             profile=f"{self._zygote.profile}/{self._job.profile}",
@@ -196,7 +195,7 @@ def _request(job: Job, user: int) -> bytes:
         "limits": asdict(job.limits),
         "user": user,
     }
-    return bytes(MARK_BYTES) + json.dumps(body).encode()
+    return bytes(MARK_BYTES) + marshal.dumps(body)
 
 
 def _mark(request: int) -> tuple[bytes, str]:

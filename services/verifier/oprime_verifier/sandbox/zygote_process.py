@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import marshal
 import os
 import select
 import signal
@@ -12,14 +13,26 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from oprime_verifier.sandbox.inside.messages import ENDING
 from oprime_verifier.sandbox.types import SandboxFailedError
 
 START_S = 30.0
 """Most seconds until a zygote is warm."""
 MAX_MESSAGE_BYTES = 65536
 SCRIPT = Path(__file__).with_name("zygote.py")
+
+
+class JobEnding(NamedTuple):
+    """As `ENDING` has it."""
+
+    job: int
+    status: int
+    expired: bool
+    cpu_s: float
+    wall_s: float
+    peak_bytes: int
 
 
 class ZygoteProcess:
@@ -29,7 +42,7 @@ class ZygoteProcess:
         """How many it was given."""
         self.under_way = 0
         """How many of them nobody has collected."""
-        self.endings: dict[int, dict[str, Any]] = {}
+        self.endings: dict[int, JobEnding] = {}
         """Endings that arrived while another was waited for, by job."""
         self._messages = os.memfd_create("zygote-stderr")
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -44,7 +57,7 @@ class ZygoteProcess:
         folders = numpy_path()
         readable = [f"{folder}/{name}" for folder in folders for name in ("numpy", "numpy.libs")]
         self._send({"profile": profile, "numpy_path": folders, "readable": readable, "namespaces": namespaces})
-        self.layers: dict[str, Any] = self._receive_one(time.monotonic() + START_S)["layers"]
+        self.layers: dict[str, Any] = json.loads(self._receive_one(time.monotonic() + START_S))["layers"]
 
     @property
     def profile(self) -> str:
@@ -59,13 +72,13 @@ class ZygoteProcess:
     def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         self._send(message, descriptors)
 
-    def ending(self, job: int, deadline: float) -> dict[str, Any]:
+    def ending(self, job: int, deadline: float) -> JobEnding:
         """Wait for one job's ending until `deadline` on the monotonic clock. Raises SandboxFailedError."""
         while job not in self.endings:
             if self._control.fileno() < 0:
                 raise SandboxFailedError("the zygote was given up while this job was under way")
-            message = self._receive_one(deadline)
-            self.endings[message["job"]] = message
+            ended = JobEnding(*ENDING.unpack(self._receive_one(deadline)))
+            self.endings[ended.job] = ended
         return self.endings.pop(job)
 
     def close(self) -> None:
@@ -78,11 +91,11 @@ class ZygoteProcess:
 
     def _send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         try:
-            socket.send_fds(self._control, [json.dumps(message).encode()], list(descriptors))
+            socket.send_fds(self._control, [marshal.dumps(message)], list(descriptors))
         except OSError as error:
             raise SandboxFailedError(f"the zygote took no message ({error}){self._last_words()}") from error
 
-    def _receive_one(self, deadline: float) -> dict[str, Any]:
+    def _receive_one(self, deadline: float) -> bytes:
         readable, _, _ = select.select([self._control], [], [], max(deadline - time.monotonic(), 0.0))
         if not readable:
             raise SandboxFailedError("the zygote did not answer in time")
@@ -92,7 +105,7 @@ class ZygoteProcess:
             raise SandboxFailedError(f"the zygote hung up ({error}){self._last_words()}") from error
         if not body:
             raise SandboxFailedError(f"the zygote ended{self._last_words()}")
-        return json.loads(body)
+        return body
 
     def _last_words(self) -> str:
         if self._control.fileno() < 0:

@@ -50,6 +50,11 @@ def test_a_child_that_never_got_ready_is_the_sandboxes_failure(mark: bytes) -> N
         ending_of(replace(FINE, stage=mark, status=EXIT_1), LIMITS)
 
 
+def test_a_child_that_a_stalled_machine_kept_from_starting_says_nothing_of_the_program() -> None:
+    with pytest.raises(SandboxFailedError, match=r"not ready within .* overloaded"):
+        ending_of(replace(FINE, stage=b"\0", status=signal.SIGKILL, expired=True), LIMITS)
+
+
 def test_a_refusal_counts_only_when_the_program_failed_by_it() -> None:
     refused = b"Traceback (most recent call last):\nPermissionError: [Errno 1] Operation not permitted\n"
     assert violations_of(replace(FINE, status=EXIT_1, stderr=refused)) != ()

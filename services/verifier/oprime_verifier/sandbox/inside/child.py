@@ -1,9 +1,9 @@
 """What a child does between the fork and its entry module: descriptors, limits, locks, streams."""
 
-import json
+import _signal  # pyright: ignore[reportMissingImports] - what `signal` wraps, whose enumerations cost a child dozens of page faults
+import marshal
 import os
 import random
-import signal
 import socket
 import sys
 from typing import Any, NoReturn
@@ -52,18 +52,16 @@ def _take_descriptors(descriptors: list[int]) -> bool:
 
 
 def _reset_signals() -> None:
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _signal.set_wakeup_fd(-1)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
 
 
 def _read_request() -> dict[str, Any]:
     size = os.fstat(stage.REQUEST_FD).st_size
-    return json.loads(os.pread(stage.REQUEST_FD, size - stage.MARK_BYTES, stage.MARK_BYTES))
+    return marshal.loads(os.pread(stage.REQUEST_FD, size - stage.MARK_BYTES, stage.MARK_BYTES))  # noqa: S302 - from the supervisor, and cheaper after a fork than JSON
 
 
 def _prepare_interpreter(seed: int) -> None:
-    _open_streams()
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -76,7 +74,8 @@ def _prepare_interpreter(seed: int) -> None:
     sys.setrecursionlimit(1000 + depth)
 
 
-def _open_streams() -> None:
+def open_streams() -> None:
+    """Once, in the zygote, over descriptors that each child fills with its own files: opening them there would cost every child."""
     sys.stdin = sys.__stdin__ = _text(0, "r", "surrogateescape")
     sys.stdout = sys.__stdout__ = _text(1, "w", "surrogateescape")
     sys.stderr = sys.__stderr__ = _text(2, "w", "backslashreplace", buffering=1)

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -11,6 +12,16 @@ def prctl(option: int, *arguments: int) -> int:
     """Raises OSError."""
     padded = (*arguments, 0, 0, 0, 0)[:4]
     return _checked(_libc.prctl(option, *(ctypes.c_ulong(value) for value in padded)), f"prctl {option}")
+
+
+def prepared(number: int, *arguments: ctypes.Array[ctypes.c_char]) -> Callable[[], None]:
+    """A system call whose arguments are converted already. What it returns raises OSError."""
+    converted, name = (ctypes.c_long(number), *arguments), f"system call {number}"
+
+    def call() -> None:
+        _checked(_libc.syscall(*converted), name)
+
+    return call
 
 
 def syscall(number: int, *arguments: int | ctypes.Array[ctypes.c_char] | None) -> int:

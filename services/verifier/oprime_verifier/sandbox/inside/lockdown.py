@@ -1,6 +1,7 @@
 """The locks of a child, in the order in which they must be closed."""
 
 import contextlib
+import functools
 import mmap
 import os
 import platform
@@ -87,6 +88,7 @@ def prepare(profile: profiles.Profile, *, tasks: int, in_namespaces: bool) -> Lo
     if not _works(lambda: seccomp.install(locks.filters, os.getpid())):
         locks.filters = b""
     _choose_user(locks)
+    _capset(locks.capabilities, locks.machine)
     locks.max_tasks = MAX_TASKS if locks.own_user else tasks + SPARE_TASKS
     return locks
 
@@ -101,7 +103,7 @@ def apply(locks: Locks, request: dict[str, Any], *, keep_below: int) -> None:
     if locks.own_user:
         _become(FIRST_UID + request["user"] % UIDS, locks)
     elif os.geteuid() == 0:
-        _keep_capabilities(0, locks.machine)
+        _capset(0, locks.machine)()
     _cut_ties(locks.zygote)
     if locks.ruleset >= 0:
         landlock.restrict(_ruleset(locks, request["arguments"].get("folder")))
@@ -216,13 +218,15 @@ def _become(uid: int, locks: Locks) -> None:
         kernel.prctl(_PR_SET_KEEPCAPS, 1)
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    _keep_capabilities(locks.capabilities, locks.machine)
+    _capset(locks.capabilities, locks.machine)()
 
 
-def _keep_capabilities(mask: int, machine: str) -> None:
-    header = struct.pack("=Ii", _CAPABILITIES_VERSION, 0)
-    data = struct.pack("=6I", mask, mask, 0, 0, 0, 0)
-    kernel.syscall(_CAPSET[machine], landlock.buffer(header), landlock.buffer(data))
+@functools.cache
+def _capset(mask: int, machine: str) -> Callable[[], None]:
+    """The call made ready, which the zygote does once: building its arguments costs a child more than the call."""
+    header = landlock.buffer(struct.pack("=Ii", _CAPABILITIES_VERSION, 0))
+    data = landlock.buffer(struct.pack("=6I", mask, mask, 0, 0, 0, 0))
+    return kernel.prepared(_CAPSET[machine], header, data)
 
 
 def _works(attempt: Callable[[], None]) -> bool:

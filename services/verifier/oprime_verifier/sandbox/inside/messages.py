@@ -6,6 +6,8 @@ import struct
 from typing import Any
 
 LENGTH = struct.Struct(">I")
+ENDING = struct.Struct("=qi?ddq")
+"""What a zygote says of a job that ended: its number, wait status, whether its time was up, CPU and wall seconds, peak bytes."""
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
