@@ -54,14 +54,14 @@ def test_a_killed_run_resumes_and_trains_every_step_on_as_many_groups(starting_m
 @pytest.mark.timeout(900)
 def test_a_killed_ppo_run_ends_with_the_policy_and_critic_of_the_plain_loop(starting_model: Path, tmp_path: Path) -> None:
     # Without the critic's weights or its optimizer's moments, the steps after the kill would be others.
-    steps, rates = 5, {"policy_learning_rate": 2e-4, "prm_learning_rate": 3e-4, "critic_learning_rate": 3e-4}
+    steps, rate = 5, 3e-4
     arguments = small_run(
         starting_model,
         tmp_path,
         "critic",
         **{"run.steps": steps, "run.checkpoint_every": 2, "coordinator.groups_per_batch": GROUPS, "staleness.max_staleness": 0},
         **{"algorithm.estimator": "ppo", "algorithm.trace_decay": 0.95},
-        **{"learner.learning_rate": 2e-4, "prm.learning_rate": 3e-4, "critic.learning_rate": 3e-4},
+        **{f"{model}.learning_rate": rate for model in ("learner", "prm", "critic")},
         **{f"{model}.adam_eps": ADAM_EPS for model in ("learner", "prm", "critic")},
     )
     run = tmp_path / "critic"
@@ -75,8 +75,17 @@ def test_a_killed_ppo_run_ends_with_the_policy_and_critic_of_the_plain_loop(star
     assert not (run / "checkpoints" / f"step-{steps:06d}").exists()
     result = oprime("resume", str(run), timeout_s=400)
     assert result.returncode == 0, result.stdout + result.stderr
-    chain = ChainSection(operations=2, heldout_problems=8)
-    settings = Settings(steps=steps, groups_per_batch=GROUPS, estimator="ppo", trace_decay=0.95, adam_eps=ADAM_EPS, chain=chain, **rates)
+    settings = Settings(
+        steps=steps,
+        groups_per_batch=GROUPS,
+        estimator="ppo",
+        trace_decay=0.95,
+        policy_learning_rate=rate,
+        prm_learning_rate=rate,
+        critic_learning_rate=rate,
+        adam_eps=ADAM_EPS,
+        chain=ChainSection(operations=2, heldout_problems=8),
+    )
     policy, _, critic = train(str(starting_model), settings)
     for part, model in (("policy", policy), ("critic", critic)):
         saved = load_file(run / "checkpoints" / f"step-{steps:06d}" / part / "state-00000.safetensors")

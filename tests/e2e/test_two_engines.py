@@ -88,6 +88,13 @@ def test_a_restart_changes_not_a_bit_of_either(trained: dict[str, Tensor], stage
     assert [key for key, tensor in straight.items() if not torch.equal(tensor, resumed[key])] == []
 
 
+def test_in_bfloat16_the_critic_takes_the_same_way(trained: dict[str, Tensor], plain: dict[str, Tensor]) -> None:
+    # Its head starts at 0, so its weights are the way that it went.
+    half, exact = weights_of(trained, "bfloat16")["critic/value_head.weight"], plain["critic/value_head.weight"]
+    assert half.dtype == torch.bfloat16
+    assert torch.cosine_similarity(half.float(), exact).item() > 0.98
+
+
 def test_both_models_moved(plain: dict[str, Tensor]) -> None:
     start = {key: parameter.detach() for key, parameter in tiny_model().named_parameters()}
     for name, prefix in (("policy/", ""), ("critic/", "model.")):

@@ -7,6 +7,7 @@ weights to OUT/ranks-N.safetensors.
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -25,13 +26,13 @@ RANKS = int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class Learner:
-    def __init__(self, stage: int, micro_batch: int, *, seed: int = 0) -> None:
+    def __init__(self, stage: int, micro_batch: int, *, seed: int = 0, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
         shared = SECTION | {"zero_stage": stage, "micro_batch_rollouts": micro_batch}
         section = LearnerSection.model_validate(shared | {"ranks": RANKS, "device": "cpu", "threads": 1})
         critic = CriticSection.model_validate(shared)
         self.engines = {
-            "policy": DeepSpeedEngine(TokenLogprobModel(tiny_model(seed), 7), section),
-            "critic": DeepSpeedEngine(TokenValueModel(tiny_model(seed)), section.training(critic)),
+            "policy": DeepSpeedEngine(TokenLogprobModel(tiny_model(seed), 7), section, dtype),
+            "critic": DeepSpeedEngine(TokenValueModel(tiny_model(seed)), section.training(critic), dtype),
         }
         trained = CriticTrainer(self.engines["critic"], ALGORITHM, critic, pad_id=0, total_steps=10)
         self.trainer = PolicyTrainer(self.engines["policy"], ALGORITHM, section, pad_id=0, total_steps=10, critic=trained)
@@ -61,6 +62,10 @@ def main() -> None:
             engine.load(out / f"ranks-{RANKS}-stage-{stage}-micro-5" / name)
         resumed.trainer.process(batch(2))
         results |= {f"stage {stage} resumed/{key}": tensor for key, tensor in resumed.finish().items()}
+    half = Learner(3, 5, dtype="bfloat16")
+    for step in (1, 2):
+        half.trainer.process(batch(step))
+    results |= {f"bfloat16/{key}": tensor for key, tensor in half.finish().items()}
     if os.environ.get("RANK", "0") == "0":
         save_file({name: tensor.contiguous() for name, tensor in results.items()}, out / f"ranks-{RANKS}.safetensors")
 

@@ -86,4 +86,4 @@ def test_a_response_without_a_prompt_is_refused() -> None:
 
 def test_a_model_without_a_backbone_is_refused() -> None:
     with pytest.raises(SettingsError, match="Qwen2Model has no backbone apart from its head"):
-        TokenValueModel(tiny_model().base_model)
+        TokenValueModel(tiny_model().base_model)  # pyright: ignore[reportArgumentType]
