@@ -94,8 +94,10 @@ async def test_rollouts_that_cannot_be_verified_shrink_their_group_and_are_dead_
 @pytest.mark.parametrize("max_staleness", [0, 1, 4])
 @pytest.mark.parametrize("seed", range(4))
 async def test_with_remax_every_trained_group_has_its_greedy_baseline_and_the_ledger_closes(seed: int, max_staleness: int) -> None:
-    storm = {"crash_share": 0.08, "error_share": 0.05, "unscored_share": 0.05}
-    world = await finished(World(seed=seed, max_staleness=max_staleness, steps=10, estimator="remax", **storm))
+    world = World(
+        seed=seed, max_staleness=max_staleness, steps=10, estimator="remax", crash_share=0.08, error_share=0.05, unscored_share=0.05
+    )
+    await finished(world)
     groups = {group for members in world.groups_by_step.values() for group in members}
     assert len(groups) == 10 * 4
     assert world.compared_with == Counter(f"{group}:{GROUP_SIZE}" for group in groups)

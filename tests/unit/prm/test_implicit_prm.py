@@ -144,14 +144,17 @@ def test_with_every_loss_and_reference_micro_batches_change_nothing(loss: str, r
 def test_with_every_loss_and_reference_ranks_change_nothing(loss: str, reference: str) -> None:
     settings = {"loss": loss, "reference": reference, "update": "reverse", "updates_per_batch": 3}
     alone = implicit_prm(**settings)
-    expected = [alone.process(batch_of(step)) for step in (1, 2)]
+    expected = [alone.process(batch_of(step, baselines=True)) for step in (1, 2)]
 
     engines = ranked_engines([TokenLogprobModel(tiny_model(), chunk_tokens=7) for _ in range(2)], gradient_clip=10.0)
     ranks = [implicit_prm(engine, **settings) for engine in engines]
     for one, step in zip(expected, (1, 2), strict=True):
-        other = on_ranks([lambda prm=prm, step=step: prm.process(batch_of(step)) for prm in ranks])[0]
+        other = on_ranks([lambda prm=prm, step=step: prm.process(batch_of(step, baselines=True)) for prm in ranks])[0]
         assert other.metrics == pytest.approx(one.metrics, rel=1e-3, abs=2e-5)
-        for first, second in zip(one.process_rewards, other.process_rewards, strict=True):
+        assert len(other.baseline_process_rewards) == 3
+        for first, second in zip(
+            one.process_rewards + one.baseline_process_rewards, other.process_rewards + other.baseline_process_rewards, strict=True
+        ):
             np.testing.assert_allclose(first, second, atol=1e-4)
 
 
@@ -171,7 +174,7 @@ def test_with_the_policy_as_reference_a_reward_is_measured_against_the_sampled_l
 )
 @pytest.mark.parametrize("micro_batch_rollouts", [1, 100])
 def test_greedy_baselines_are_scored_with_the_batch_and_never_trained_on(settings: dict[str, object], micro_batch_rollouts: int) -> None:
-    alone, beside = (implicit_prm(micro_batch_rollouts=micro_batch_rollouts, **settings) for _ in range(2))
+    alone, beside = (implicit_prm(None, micro_batch_rollouts=micro_batch_rollouts, **settings) for _ in range(2))
     for step in (1, 2):
         batch = batch_of(step, baselines=True)
         one, other = alone.process(batch_of(step)), beside.process(batch)
