@@ -195,7 +195,8 @@ def build_models(settings: LearnerSettings) -> Models:
         gradient_checkpointing=settings.model.gradient_checkpointing,
         trust_remote_code=settings.model.trust_remote_code,
     )
-    engine = DeepSpeedEngine(TokenLogprobModel(model, settings.learner.logprob_chunk_tokens), settings.learner, dtype=settings.model.dtype)
+    scored = TokenLogprobModel(model, settings.learner.logprob_chunk_tokens, packing=settings.learner.packing)
+    engine = DeepSpeedEngine(scored, settings.learner, dtype=settings.model.dtype)
     trainer = PolicyTrainer(
         engine,
         settings.algorithm,
@@ -218,4 +219,4 @@ def _kl_reference(settings: LearnerSettings, engine: DeepSpeedEngine) -> FrozenM
         device=engine.device,
         trust_remote_code=settings.model.trust_remote_code,
     )
-    return FrozenModel(model, chunk_tokens=settings.learner.logprob_chunk_tokens)
+    return FrozenModel(model, chunk_tokens=settings.learner.logprob_chunk_tokens, packing=settings.learner.packing)
