@@ -1,6 +1,6 @@
 """log_softmax(logits)[token] and the entropy of softmax(logits), with exact gradients, never holding tokens x vocabulary.
 
-A block of `chunk_tokens` x VOCABULARY_CHUNK logits exists at a time, whatever the vocabulary: the forward pass keeps a running maximum
+A block of `chunk_tokens` x `chunk_vocabulary` logits exists at a time, whatever the vocabulary: the forward pass keeps a running maximum
 and sum per token (online log-sum-exp), and the backward pass computes each block again.
 """
 
@@ -12,8 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-
-from oprime.runtime.training_settings import VOCABULARY_CHUNK
 
 _BELOW_EVERY_LOGIT = -1e30
 
@@ -51,12 +49,13 @@ class ChunkedLogprobs(torch.autograd.Function):
         bias: Tensor | None,
         token_ids: Tensor,
         chunk_tokens: int,
+        chunk_vocabulary: int,
         transform: LogitTransform,
         entropies: bool,
     ) -> tuple[Tensor, Tensor]:
         # Kept by reference, not as saved tensors: ZeRO-3 swaps the storage of a parameter between the passes.
         ctx.weight, ctx.bias = weight, bias
-        ctx.chunk_tokens, ctx.transform = chunk_tokens, transform
+        ctx.chunk_tokens, ctx.chunk_vocabulary, ctx.transform = chunk_tokens, chunk_vocabulary, transform
         ctx.set_materialize_grads(False)
         sums = _RunningSums(token_ids, dtype=_wide(hidden), entropies=entropies)
         for tokens, vocabulary in _blocks(ctx, len(token_ids)):
@@ -88,7 +87,7 @@ class ChunkedLogprobs(torch.autograd.Function):
             if isinstance(slope, Tensor) or slope != 1.0:
                 of_logits *= slope
             sums.add(of_logits, tokens, vocabulary)
-        return sums.hidden.to(hidden.dtype), sums.weight, sums.bias, None, None, None, None
+        return sums.hidden.to(hidden.dtype), sums.weight, sums.bias, None, None, None, None, None
 
 
 class _RunningSums:
@@ -179,7 +178,7 @@ def _columns(token_ids: Tensor, vocabulary: slice) -> tuple[Tensor, Tensor]:
 
 def _blocks(ctx: Any, tokens: int) -> Iterator[tuple[slice, slice]]:
     """One piece of the vocabulary after the other, so that its weights stay near while all tokens pass."""
-    for vocabulary in _pieces(len(ctx.weight), VOCABULARY_CHUNK):
+    for vocabulary in _pieces(len(ctx.weight), ctx.chunk_vocabulary):
         for part in _pieces(tokens, ctx.chunk_tokens):
             yield part, vocabulary
 

@@ -17,6 +17,7 @@ from oprime.lm.chunked_logprobs import ChunkedLogprobs, LogitTransform
 from oprime.lm.models import disable_dropout
 from oprime.lm.packing import PADDED, at_responses, choose_packing, hidden_before_response, trial_attention
 from oprime.runtime.errors import SettingsError
+from oprime.runtime.training_settings import VOCABULARY_CHUNK
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,7 +49,9 @@ class TokenLogprobHead(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "token hidden"], token_ids: Int[Tensor, " token"], entropies: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        found: Any = ChunkedLogprobs.apply(hidden, self.weight, self.bias, token_ids, self.chunk_tokens, self.transform, entropies)
+        found: Any = ChunkedLogprobs.apply(
+            hidden, self.weight, self.bias, token_ids, self.chunk_tokens, VOCABULARY_CHUNK, self.transform, entropies
+        )
         return found if entropies else found[0]
 
 
