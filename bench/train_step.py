@@ -5,11 +5,13 @@ rollouts. `obvious` is transformers and autograd on padded rows in the order giv
 real ImplicitPrm and PolicyTrainer on the real DeepSpeedEngine of one rank (ZeRO 0), entropy metric included; `oprime, padded` is that
 with packing off. Each runs in a process of its own. Memory is the most that the step takes beyond weights and optimizer state;
 "matrix rate" is the share of what one large matrix product reaches on this machine that the needed products (no padding, no head
-on prompts, nothing recomputed) make up. Machines differ and are noisy: compare the rows of one run.
+on prompts, nothing recomputed) make up. On a CPU one thread computes and its CPU time counts, so that neighbours on the machine do not
+matter much; on a GPU it is the time on the clock. Compare the rows of one run.
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -178,6 +180,7 @@ def new_step(variant: str, vocabulary: int, device: str) -> Step:
 def measure(variant: str, vocabulary: int, repeats: int) -> StepResult:
     """In a process of its own: peak memory is that of the process."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(1)
     step = new_step(variant, vocabulary, device)
     # Optimizer state exists from the first step on; a tiny one makes it.
     step(random_batch(1, vocabulary, longest=4))
@@ -185,16 +188,15 @@ def measure(variant: str, vocabulary: int, repeats: int) -> StepResult:
     before = held_bytes(device)
     seconds: list[float] = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = now(device)
         step(batch)
-        finish(device)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(now(device) - started)
     peak = peak_bytes(device) - before
     tokens = sum(len(one.rollout.prompt_ids) + len(one.rollout.response_ids) for one in batch.rollouts)
     return StepResult(
         variant=variant,
         vocabulary=vocabulary,
-        device=torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        device=torch.cuda.get_device_name() if device == "cuda" else "one CPU thread",
         tokens=tokens,
         seconds=statistics.median(seconds),
         step_mebibytes=peak / MEBIBYTE,
@@ -216,17 +218,18 @@ def matrix_rate(device: str, size: int = 2048) -> float:
     one, other = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
     best = float("inf")
     for _ in range(5):
-        finish(device)
-        started = time.perf_counter()
+        started = now(device)
         one @ other
-        finish(device)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, now(device) - started)
     return 2.0 * size**3 / best
 
 
-def finish(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+def now(device: str) -> float:
+    """Seconds, once what was started is done."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def held_bytes(device: str) -> int:
@@ -243,7 +246,7 @@ def peak_bytes(device: str) -> int:
 
 def measured_apart(variant: str, vocabulary: int, repeats: int) -> StepResult:
     command = [sys.executable, "-m", "bench.train_step", "--only", variant, "--vocabulary", str(vocabulary), "--repeats", str(repeats)]
-    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return StepResult(**json.loads(found.stdout.splitlines()[-1]))
 
 

@@ -66,7 +66,7 @@ def chunk_of_each(count: int, chunks: int) -> list[int]:
 
 def _balanced_bins(longest_first: Sequence[int], lengths: Sequence[int], *, ranks: int, most: int) -> list[list[int]]:
     """As few bins, a multiple of `ranks`, as keep to `most` tokens when each item in turn joins the lightest bin; heaviest bins first."""
-    rounds = -(-sum(lengths) // (ranks * most)) if lengths else 0
+    rounds = -(-sum(min(length, most) for length in lengths) // (ranks * most))
     while True:
         bins: list[list[int]] = [[] for _ in range(rounds * ranks)]
         lightest = [(0, number) for number in range(len(bins))]

@@ -55,6 +55,12 @@ def test_a_kl_stands_where_it_acts(make_config: MakeConfig, kl_in: str) -> None:
     assert "0.01" in formulas[f"KL in the {kl_in}"]
 
 
+def test_an_entropy_bonus_is_shown_where_there_is_one(make_config: MakeConfig) -> None:
+    assert "entropy bonus" not in explained(make_config())
+    formulas = explained(make_config("algorithm.entropy_coefficient=0.003"))
+    assert formulas["entropy bonus"].startswith("L_t := L_t - 0.003 H_t")
+
+
 NAMES = (
     "estimator", "loo", "granularity", "process_normalisation", "policy_loss", "correction", "aggregation", "loss", "update", "reference",
 )  # fmt: skip
