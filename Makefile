@@ -50,7 +50,7 @@ proto: setup  ## Generate the protobuf code anew
 docs: setup  ## Generate docs/settings.md anew
 	$(PY) -m oprime_cli.settings_docs docs/settings.md
 
-bench: setup  ## Measure throughput: the loop, synchronous beside asynchronous, and the verifier
+bench: setup  ## Measure throughput: the loop, synchronous beside asynchronous, a train step, and the verifier
 	$(PY) -m bench
 
 fuzz: setup  ## Fuzz what reads hostile text, FUZZ_S seconds each

@@ -42,11 +42,14 @@ class PlainEngine:
     def values(self, rows: TokenRows) -> Tensor:
         return self.logprobs(rows)
 
-    def train_step(self, micro_batches: Sequence[TokenRows], loss: Callable[[int, Tensor], Tensor], *, learning_rate: float) -> float:
+    def train_step(
+        self, micro_batches: Sequence[TokenRows], loss: Callable[..., Tensor], *, learning_rate: float, entropies: bool = False
+    ) -> float:
         self._optimizer.zero_grad()
         for index, rows in enumerate(micro_batches):
             if len(rows.input_ids):
-                loss(index, self.model(rows.input_ids, rows.attention_mask, rows.is_response)).backward()
+                found = self.model(rows.input_ids, rows.attention_mask, rows.is_response, **({"entropies": True} if entropies else {}))
+                loss(index, *(found if isinstance(found, tuple) else (found,))).backward()
         self._share_gradients()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate

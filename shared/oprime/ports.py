@@ -236,13 +236,19 @@ class TrainEngine(Protocol):
         ...
 
     def train_step(
-        self, micro_batches: Sequence["TokenRows"], loss: Callable[[int, "torch.Tensor"], "torch.Tensor"], *, learning_rate: float
+        self,
+        micro_batches: Sequence["TokenRows"],
+        loss: Callable[..., "torch.Tensor"],
+        *,
+        learning_rate: float,
+        entropies: bool = False,
     ) -> float:
         """One optimizer step on the sum over micro-batches and ranks of `loss(i, logprobs_i)`; returns the gradient norm.
 
         `loss` gets the index of the micro-batch and its log-probs (a critic's values) with gradient, and returns a scalar: this
         micro-batch's share of the whole step's loss (already divided by the step's global token or rollout count). All ranks must pass
-        equally many micro-batches.
+        equally many micro-batches. With `entropies` the loss is called with a third argument, the entropy (nats, temperature 1) of the
+        distribution that each response token was drawn from, with gradient and laid out like the log-probs.
         """
         ...
 

@@ -235,6 +235,9 @@ def _loss_terms(config: RunConfig) -> Iterator[Term]:
         note = " (its gradient is 0 on average)" if algorithm.kl_estimator == "k1" else ""
         formula = f"L_t := L_t + {algorithm.kl_coefficient:g} KL_t; {KL[algorithm.kl_estimator]}{note}"
         yield Term("KL in the loss", formula, _algorithm(config, "kl_coefficient", "kl_in", "kl_estimator"))
+    if algorithm.entropy_coefficient > 0:
+        formula = f"L_t := L_t - {algorithm.entropy_coefficient:g} H_t; H_t = -sum_v pi_theta(v) log pi_theta(v), v over the vocabulary"
+        yield Term("entropy bonus", formula, _algorithm(config, "entropy_coefficient"))
     yield Term("policy loss", AGGREGATIONS[algorithm.aggregation], _algorithm(config, "aggregation"))
 
 

@@ -106,6 +106,24 @@ def test_training_equals_a_plain_loop_however_it_is_split(
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_padded_rows_train_as_packed_ones_do(engine: tuple[int, Outcome], plain: Outcome, stage: int) -> None:
+    name = f"padded stage {stage}"
+    assert engine[1].results[name]["losses"] == pytest.approx(plain.results["unclipped"]["losses"], abs=1e-5)
+    assert_same_weights(engine[1].weights_of(name), plain.weights_of("unclipped"), tolerance=1e-5)
+    packed = engine[1].weights_of(f"unclipped stage {stage} micro 3")
+    assert_same_weights(engine[1].weights_of(name), packed, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_entropies_come_on_every_rank_and_send_gradient(engines: dict[int, Outcome], engine: tuple[int, Outcome], stage: int) -> None:
+    ours, expected = engine[1].results[f"scoring stage {stage}"], engines[1].results["scoring stage 0"]
+    assert ours["entropy"] == pytest.approx(expected["entropy"], abs=1e-4)
+    assert ours["entropy"] > 0
+    assert ours["entropy_norm"] == pytest.approx(expected["entropy_norm"], abs=1e-5)
+    assert ours["entropy_norm"] > 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_clipping_equals_a_plain_loop_and_the_norm_is_from_before_it(engine: tuple[int, Outcome], plain: Outcome, stage: int) -> None:
     name = f"clipped stage {stage} micro 3"
     ours, expected = engine[1].results[name], plain.results["clipped"]

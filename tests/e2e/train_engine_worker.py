@@ -122,8 +122,9 @@ class Rank:
     ) -> Any:
         from oprime.adapters.deepspeed_engine import DeepSpeedEngine
 
-        checkpointing = settings.pop("gradient_checkpointing", False)
-        model = TokenLogprobModel(random_causal_lm(config, seed, gradient_checkpointing=checkpointing), 4)
+        checkpointing, packing = settings.pop("gradient_checkpointing", False), settings.get("packing", True)
+        model = TokenLogprobModel(random_causal_lm(config, seed, gradient_checkpointing=checkpointing), 4, packing=packing)
+        assert bool(model.packing.refusal) != packing
         section = TrainerSection.model_validate(
             {"adam_eps": EPSILON, "learning_rate": 1.0, "weight_decay": 0.01, "device": "cpu", "threads": 1}
             | {"gradient_clip": clip, "zero_stage": stage, "ranks": self.ranks}
@@ -156,6 +157,9 @@ class Rank:
                 engine = self.engine(stage)
                 self.train(f"unclipped stage {stage} micro {micro_batch}", engine, micro_batch)
                 engine.close()
+            engine = self.engine(stage, packing=False)
+            self.train(f"padded stage {stage}", engine, 3)
+            engine.close()
             engine = self.engine(stage, clip=CLIPS["clipped"], gradient_checkpointing=True)
             self.train(f"clipped stage {stage} micro 3", engine, 3)
             engine.close()
@@ -174,10 +178,19 @@ class Rank:
                 return logprobs.sum() / TOKENS
 
             engine.train_step(rows, loss, learning_rate=0.0)
+            measured: list[Tensor] = []
+
+            def rewarded(_: int, logprobs: Tensor, entropies: Tensor, measured: list[Tensor] = measured) -> Tensor:
+                measured.append(entropies.detach().double())
+                return (logprobs.sum() + entropies.sum()) / TOKENS
+
+            norm = engine.train_step(rows, rewarded, learning_rate=0.0, entropies=True)
             self.results[f"scoring stage {stage}"] = {
                 "same": all(torch.equal(one, other) for one, other in zip(scored, seen, strict=True)),
                 "sum": float(engine.all_sum(torch.stack([one.double().sum() for one in scored]).sum())),
                 "names": [name for name, _ in engine.weights()],
+                "entropy": float(engine.all_sum(torch.stack([one.sum() for one in measured]).sum())),
+                "entropy_norm": norm,
                 "shapes_of_nothing": list(engine.logprobs(token_rows([], [], pad_id=0, length=5)).shape),
             }
             engine.close()

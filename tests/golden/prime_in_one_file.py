@@ -199,8 +199,9 @@ def to_the_end(rewards: Tensor) -> Tensor:
 def one_advantage(settings: Settings, i: int, rollouts: list[Rollout], rewards: list[Tensor]) -> tuple[Tensor, float]:
     """Process and outcome part of one rollout's advantages, by the estimator."""
     outcome, group = rollouts[i].outcome, [j for j, other in enumerate(rollouts) if other.group == rollouts[i].group]
-    if settings.estimator == "remax":  # arXiv 2310.10505
-        return to_the_end(rewards[i] - rewards[len(rollouts) + i].mean()), outcome - rollouts[i].greedy.outcome
+    greedy = rollouts[i].greedy
+    if settings.estimator == "remax" and greedy is not None:  # arXiv 2310.10505
+        return to_the_end(rewards[i] - rewards[len(rollouts) + i].mean()), outcome - greedy.outcome
     if settings.estimator == "reinforce":  # Eq. 8
         return to_the_end(rewards[i]), outcome
     if settings.estimator == "prm_value":  # section 5.4

@@ -208,7 +208,8 @@ def build_models(settings: LearnerSettings) -> Models:
         gradient_checkpointing=settings.model.gradient_checkpointing,
         trust_remote_code=settings.model.trust_remote_code,
     )
-    engine = DeepSpeedEngine(TokenLogprobModel(model, settings.learner.logprob_chunk_tokens), settings.learner, dtype=settings.model.dtype)
+    scored = TokenLogprobModel(model, settings.learner.logprob_chunk_tokens, packing=settings.learner.packing)
+    engine = DeepSpeedEngine(scored, settings.learner, dtype=settings.model.dtype)
     pad_id, steps = pad_token_id(tokenizer), settings.run.steps
     critic_engine = _critic_engine(settings, tokenizer) if settings.algorithm.needs_critic else None
     trainer = PolicyTrainer(
@@ -243,7 +244,8 @@ def _critic_engine(settings: LearnerSettings, tokenizer: PreTrainedTokenizerBase
         gradient_checkpointing=settings.model.gradient_checkpointing,
         trust_remote_code=settings.model.trust_remote_code,
     )
-    return DeepSpeedEngine(TokenValueModel(model), settings.learner.training(settings.critic), dtype=settings.model.dtype)
+    values = TokenValueModel(model, packing=settings.critic.packing)
+    return DeepSpeedEngine(values, settings.learner.training(settings.critic), dtype=settings.model.dtype)
 
 
 def _kl_reference(settings: LearnerSettings, engine: DeepSpeedEngine) -> FrozenModel:
@@ -255,4 +257,4 @@ def _kl_reference(settings: LearnerSettings, engine: DeepSpeedEngine) -> FrozenM
         device=engine.device,
         trust_remote_code=settings.model.trust_remote_code,
     )
-    return FrozenModel(model, chunk_tokens=settings.learner.logprob_chunk_tokens)
+    return FrozenModel(model, chunk_tokens=settings.learner.logprob_chunk_tokens, packing=settings.learner.packing)

@@ -18,8 +18,8 @@ def loss_metrics(sums: PolicyLossSums, options: PolicyLossOptions, *, optimizer_
         "capped_tokens_ratio": sums.capped / tokens,
         "importance_weight_mean": sums.importance_weight / tokens,
         "policy_kl_nats": sums.proximal_kl / tokens,
-        # -log pi of the sampled tokens: its mean estimates the entropy as long as the rollouts are fresh.
-        "policy_entropy_nats": sums.surprisal / tokens,
+        "policy_entropy_nats": sums.entropy / tokens,
+        "policy_surprisal_nats": sums.surprisal / tokens,
         "trained_tokens": tokens,
     }
     if options.dual_clip is not None:

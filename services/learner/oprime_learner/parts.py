@@ -54,6 +54,7 @@ def _part(groups: list[VerifiedGroup], first: int, engine: TrainEngine, settings
         rank=engine.rank,
         ranks=engine.world_size,
         micro_batch_rollouts=settings.micro_batch_rollouts,
+        micro_batch_tokens=settings.micro_batch_tokens,
         pad_id=pad_id,
     )
     return Part(

@@ -137,7 +137,7 @@ class PolicyTrainer:
         totals = torch.zeros(len(PolicyLossSums().values()), dtype=torch.float64)
         seen: list[Tensor] = [torch.zeros(batch.rows.is_response.shape) for batch in part.batches]
 
-        def loss(index: int, logprobs: Tensor) -> Tensor:
+        def loss(index: int, logprobs: Tensor, entropies: Tensor) -> Tensor:
             batch, device = part.batches[index], logprobs.device
             seen[index] = logprobs.detach().cpu()
             is_response = batch.rows.is_response
@@ -151,11 +151,13 @@ class PolicyTrainer:
                 part.shares(batch, self._algorithm.aggregation).to(device),
                 self._options,
                 reference_logprobs=None if given.reference is None else given.reference[index].to(device),
+                # Without a bonus the entropy is only measured: detached, it costs no backward pass.
+                entropies=entropies if self._options.entropy_coefficient else entropies.detach(),
             )
             totals.add_(torch.tensor(result.sums.values(), dtype=torch.float64))
             return result.loss
 
-        norm = self._engine.train_step([batch.rows for batch in part.batches], loss, learning_rate=rate)
+        norm = self._engine.train_step([batch.rows for batch in part.batches], loss, learning_rate=rate, entropies=True)
         return totals, norm, seen
 
 
@@ -172,4 +174,5 @@ def loss_options(algorithm: AlgorithmSection) -> PolicyLossOptions:
         band_high=algorithm.band_high,
         kl_estimator=algorithm.kl_estimator,
         kl_coefficient=algorithm.kl_coefficient if algorithm.kl_in == "loss" else 0.0,
+        entropy_coefficient=algorithm.entropy_coefficient,
     )

@@ -219,7 +219,8 @@ def build_models(settings: PrmSettings) -> Models:
         trust_remote_code=settings.model.trust_remote_code,
     )
     longest = int(model.config.max_position_embeddings)
-    engine = DeepSpeedEngine(TokenLogprobModel(model, settings.prm.logprob_chunk_tokens), settings.prm, dtype=settings.model.dtype)
+    scored = TokenLogprobModel(model, settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
+    engine = DeepSpeedEngine(scored, settings.prm, dtype=settings.model.dtype)
     own_reference = settings.prm.reference == "sft"
     # Where the policy is the reference, only requests need a frozen one: it has sampled no log-probs for them.
     reference = _frozen(settings, settings.prm.reference_model or path, engine) if own_reference or engine.rank == 0 else None
@@ -265,4 +266,4 @@ def _frozen(settings: PrmSettings, path: str, engine: DeepSpeedEngine) -> Frozen
         device=engine.device,
         trust_remote_code=settings.model.trust_remote_code,
     )
-    return FrozenModel(model, chunk_tokens=settings.prm.logprob_chunk_tokens)
+    return FrozenModel(model, chunk_tokens=settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)

@@ -29,14 +29,17 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class TokenModel(Protocol):
-    """What the engine trains, a number per response token: `oprime.lm.token_logprobs.TokenLogprobModel`, or `TokenValueModel`."""
+    """What the engine trains, a number per response token: `oprime.lm.token_logprobs.TokenLogprobModel`, or `TokenValueModel`.
+
+    Called with `entropies` (as the policy is), it returns a pair of such tensors.
+    """
 
     @property
     def trained(self) -> nn.Module:
         """The part that is trained, saved and published, under the names that it gives its weights."""
         ...
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor, is_response: Tensor) -> Tensor: ...
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, is_response: Tensor) -> Any: ...
 
 
 class DeepSpeedEngine:
@@ -95,13 +98,15 @@ class DeepSpeedEngine:
     def logprobs(self, rows: TokenRows) -> Tensor:
         """See `TrainEngine.logprobs`. With ZeRO 3 all ranks must call it equally often; rows may be empty."""
         self._engine.eval()
-        return self._forward(rows).float().cpu()
+        return self._forward(rows)[0].float().cpu()
 
     def values(self, rows: TokenRows) -> Tensor:
         """See `TrainEngine.values`. Collective as `logprobs` is."""
         return self.logprobs(rows)
 
-    def train_step(self, micro_batches: Sequence[TokenRows], loss: Callable[[int, Tensor], Tensor], *, learning_rate: float) -> float:
+    def train_step(
+        self, micro_batches: Sequence[TokenRows], loss: Callable[..., Tensor], *, learning_rate: float, entropies: bool = False
+    ) -> float:
         """See `TrainEngine.train_step`. Returns the global norm before clipping.
 
         Raises OprimeError, with the weights as they were, if that norm is not finite.
@@ -111,25 +116,27 @@ class DeepSpeedEngine:
         self._engine.train()
         for index, rows in enumerate(micro_batches):
             self._engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
-            logprobs = self._forward(rows)
-            share = loss(index, logprobs)
+            outputs = self._forward(rows, entropies=entropies)
+            share = loss(index, *outputs)
             # A micro-batch without a say (no rows, no weight) still takes part in the ranks' collective calls.
-            share = share.to(logprobs.device) + 0.0 * logprobs.sum()
+            share = share.to(outputs[0].device) + 0.0 * outputs[0].sum()
             # DeepSpeed divides the ranks' sum by their number.
             self._engine.backward(share * self.world_size)
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
         return self._step()
 
-    def _forward(self, rows: TokenRows) -> Tensor:
-        """Log-probs of `rows`; without rows, a row of one token runs instead and an empty slice of its result is returned."""
+    def _forward(self, rows: TokenRows, *, entropies: bool = False) -> tuple[Tensor, ...]:
+        """The model's outputs for `rows`; without rows, a row of one token runs instead and an empty slice of its results is returned."""
         _require_usable(rows)
         empty = rows.input_ids.shape[0] == 0
         input_ids = torch.zeros(1, 1, dtype=torch.int64) if empty else rows.input_ids
         attention_mask = torch.ones(1, 1, dtype=torch.bool) if empty else rows.attention_mask
         is_response = torch.zeros(1, 1, dtype=torch.bool) if empty else rows.is_response
-        logprobs = self._engine(*(tensor.to(self.device) for tensor in (input_ids, attention_mask, is_response)))
-        return logprobs[:0].expand(0, rows.input_ids.shape[1]) if empty else logprobs
+        inputs = (tensor.to(self.device) for tensor in (input_ids, attention_mask, is_response))
+        found = self._engine(*inputs, **({"entropies": True} if entropies else {}))
+        outputs: tuple[Tensor, ...] = found if isinstance(found, tuple) else (found,)
+        return tuple(output[:0].expand(0, rows.input_ids.shape[1]) for output in outputs) if empty else outputs
 
     def _step(self) -> float:
         if self._stage == 0:

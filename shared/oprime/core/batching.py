@@ -1,6 +1,7 @@
 """How a batch is cut into optimizer steps, ranks and micro-batches. None of it changes the result, only memory and speed."""
 
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from itertools import pairwise
 from typing import TypeVar
 
@@ -23,19 +24,26 @@ def split_groups(groups: Sequence[Item], updates_per_batch: int) -> list[list[It
     return [[groups[place] for place in part] for part in _even_parts(len(groups), updates_per_batch)]
 
 
-def shard(lengths: Sequence[int], *, ranks: int, micro_batch_rollouts: int) -> Shards:
+def shard(lengths: Sequence[int], *, ranks: int, micro_batch_rollouts: int, micro_batch_tokens: int = 0) -> Shards:
     """Deal the rollouts of one optimizer step to ranks and micro-batches of at most `micro_batch_rollouts`.
 
     Every rank gets equally many micro-batches, as few as possible; where rollouts do not suffice, some are empty. Rollouts
     of similar length (`lengths`, in tokens) share a micro-batch, and micro-batches that run at the same time on different
     ranks are of similar length: that saves padding and waiting. The same lengths always give the same shards.
+
+    With `micro_batch_tokens` above 0 that bounds the tokens of a micro-batch instead: long and short rollouts share one, so that all
+    are of similar size; a rollout beyond the bound is alone.
     """
     if ranks < 1 or micro_batch_rollouts < 1:
         raise ValueError(f"ranks ({ranks}) and micro_batch_rollouts ({micro_batch_rollouts}) must be positive")
-    rounds = -(-len(lengths) // (ranks * micro_batch_rollouts))
+    if micro_batch_tokens < 0:
+        raise ValueError(f"micro_batch_tokens ({micro_batch_tokens}) must be positive, or 0 to count rollouts")
     longest_first = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    parts = _even_parts(len(lengths), rounds * ranks)
-    micro_batches = [[longest_first[place] for place in part] for part in parts]
+    if micro_batch_tokens:
+        micro_batches = _balanced_bins(longest_first, lengths, ranks=ranks, most=micro_batch_tokens)
+    else:
+        rounds = -(-len(lengths) // (ranks * micro_batch_rollouts))
+        micro_batches = [[longest_first[place] for place in part] for part in _even_parts(len(lengths), rounds * ranks)]
     return [micro_batches[rank::ranks] for rank in range(ranks)]
 
 
@@ -54,6 +62,22 @@ def unshard(shards: Shards, values: Sequence[Sequence[Sequence[Item]]]) -> list[
 def chunk_of_each(count: int, chunks: int) -> list[int]:
     """Number of the chunk that each of `count` items falls into when they are cut, in order, into even chunks."""
     return [chunk for chunk, part in enumerate(_even_parts(count, chunks)) for _ in part]
+
+
+def _balanced_bins(longest_first: Sequence[int], lengths: Sequence[int], *, ranks: int, most: int) -> list[list[int]]:
+    """As few bins, a multiple of `ranks`, as keep to `most` tokens when each item in turn joins the lightest bin; heaviest bins first."""
+    rounds = -(-sum(min(length, most) for length in lengths) // (ranks * most))
+    while True:
+        bins: list[list[int]] = [[] for _ in range(rounds * ranks)]
+        lightest = [(0, number) for number in range(len(bins))]
+        for place in longest_first:
+            load, number = heappop(lightest)
+            bins[number].append(place)
+            heappush(lightest, (load + lengths[place], number))
+        loads = [sum(lengths[place] for place in members) for members in bins]
+        if all(load <= most or len(members) == 1 for load, members in zip(loads, bins, strict=True)):
+            return [bins[number] for number in sorted(range(len(bins)), key=lambda number: (-loads[number], number))]
+        rounds += 1
 
 
 def _even_parts(count: int, parts: int) -> list[range]:

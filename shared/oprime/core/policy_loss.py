@@ -51,7 +51,7 @@ class PolicyLossSums:
     reference_kl: float = 0.0
     """Nats; KL(policy, reference) by the chosen estimator, 0 without a reference."""
     surprisal: float = 0.0
-    """Nats; -log pi of the sampled tokens: an estimate of the entropy."""
+    """Nats; -log pi of the sampled tokens. Beside the entropy it tells how far the rollouts are from what the policy would sample."""
     entropy: float = 0.0
     """Nats; 0 without entropies."""
 

@@ -21,18 +21,19 @@ class MicroBatch:
 
 
 def micro_batches(
-    rollouts: Sequence[VerifiedRollout], *, rank: int, ranks: int, micro_batch_rollouts: int, pad_id: int
+    rollouts: Sequence[VerifiedRollout], *, rank: int, ranks: int, micro_batch_rollouts: int, micro_batch_tokens: int = 0, pad_id: int
 ) -> list[MicroBatch]:
     """This rank's micro-batches; every rank gets equally many, some of them empty."""
     prompts = [verified.rollout.prompt_ids for verified in rollouts]
     responses = [verified.rollout.response_ids for verified in rollouts]
     lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
+    shards = shard(lengths, ranks=ranks, micro_batch_rollouts=micro_batch_rollouts, micro_batch_tokens=micro_batch_tokens)
     return [
         MicroBatch(
             positions=positions,
             rows=token_rows([prompts[place] for place in positions], [responses[place] for place in positions], pad_id=pad_id),
         )
-        for positions in shard(lengths, ranks=ranks, micro_batch_rollouts=micro_batch_rollouts)[rank]
+        for positions in shards[rank]
     ]
 
 

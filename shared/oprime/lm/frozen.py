@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class FrozenModel:
     """Token log-probs under weights that no optimizer touches."""
 
-    def __init__(self, causal_lm: "PreTrainedModel", *, chunk_tokens: int) -> None:
+    def __init__(self, causal_lm: "PreTrainedModel", *, chunk_tokens: int, packing: bool = True) -> None:
         self._causal_lm = causal_lm.requires_grad_(False)
-        self._model = TokenLogprobModel(causal_lm, chunk_tokens).eval()
+        self._model = TokenLogprobModel(causal_lm, chunk_tokens, packing=packing).eval()
         self._device = causal_lm.device
 
     @torch.no_grad()

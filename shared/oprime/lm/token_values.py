@@ -1,13 +1,13 @@
 """Values of a critic: V of what precedes each response token."""
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from oprime.lm.models import disable_dropout
+from oprime.lm.packing import PADDED, at_responses, choose_packing, hidden_before_response
 from oprime.runtime.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -30,17 +30,19 @@ class TokenValueModel(nn.Module):
     """A critic: the layers of a causal language model below a value head, with no vocabulary.
 
     Its weights are named `backbone.` and `value_head.`, the former continuing with their Hugging Face names. Dropout is off in both
-    modes. Raises SettingsError for models without layers apart from their vocabulary head.
+    modes. With `packing` nothing is computed on padding, where the model allows it. Raises SettingsError for models without layers apart
+    from their vocabulary head.
     """
 
-    def __init__(self, causal_lm: "PreTrainedModel") -> None:
+    def __init__(self, causal_lm: "PreTrainedModel", *, packing: bool = True) -> None:
         super().__init__()
         if causal_lm.base_model is causal_lm:
             raise SettingsError(
                 f"{type(causal_lm).__name__} has no backbone apart from its head, so no critic can be made of it: choose another model"
             )
         disable_dropout(causal_lm)
-        self.backbone = causal_lm.base_model
+        self.packing = choose_packing(causal_lm) if packing else PADDED
+        self.backbone = cast("PreTrainedModel", causal_lm.base_model)
         self.value_head = ValueHead(causal_lm.config.hidden_size).to(causal_lm.device)
 
     @property
@@ -57,7 +59,5 @@ class TokenValueModel(nn.Module):
         """V of prompt and response before every response token, float32; 0 elsewhere. Rows are padded on the right."""
         if bool(is_response[:, 0].any()):
             raise ValueError("is_response is true at position 0: nothing precedes the first token, so a row needs a prompt token")
-        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask.long(), use_cache=False).last_hidden_state
-        rollouts, tokens = is_response.nonzero(as_tuple=True)
-        zeros = torch.zeros(is_response.shape, dtype=torch.float32, device=hidden.device)
-        return zeros.index_put((rollouts, tokens), self.value_head(hidden[rollouts, tokens - 1]))
+        hidden = hidden_before_response(self.backbone, self.packing, input_ids, attention_mask, is_response)
+        return at_responses(self.value_head(hidden), is_response)

@@ -156,6 +156,8 @@ class AlgorithmSection(Section):
     on average."""
     kl_in: Literal["loss", "reward"] = "loss"
     """`loss` adds kl_coefficient * KL per token to the loss; `reward` subtracts kl_coefficient * sum_t KL_t from the outcome reward."""
+    entropy_coefficient: float = Field(default=0.0, ge=0)
+    """Weight of the entropy bonus: this times the entropy of each token's distribution (nats, temperature 1) comes off its loss."""
     aggregation: Literal["tokens", "sequences", "groups"] = "tokens"
     """What weighs the same in an optimizer step's loss: all response tokens, all rollouts, or all groups."""
 

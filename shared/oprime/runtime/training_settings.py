@@ -6,6 +6,9 @@ from pydantic import Field
 
 from oprime.runtime.settings import Section
 
+VOCABULARY_CHUNK = 8192
+"""Vocabulary entries whose logits exist at once, for `logprob_chunk_tokens` tokens."""
+
 
 class OptimizerSection(Section):
     """How one model is trained, whichever processes hold it."""
@@ -32,6 +35,12 @@ class OptimizerSection(Section):
     """Optimizer steps per batch; groups are split evenly, in order."""
     micro_batch_rollouts: int = Field(default=8, ge=1)
     """Rollouts per forward pass and rank. Changes memory and speed, not the result."""
+    micro_batch_tokens: int = Field(default=0, ge=0)
+    """Above 0: tokens per forward pass and rank, in place of micro_batch_rollouts; passes are of similar size, and a longer rollout has
+    one of its own. Changes memory and speed, not the result."""
+    packing: bool = True
+    """Compute on the rollouts' tokens alone, not on padding. A model that cannot keep rollouts of one row apart keeps padded rows, and the
+    log says why. Changes memory and speed, not the result."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage."""
     offload_optimizer: bool = False
@@ -40,7 +49,7 @@ class OptimizerSection(Section):
 
 class TrainerSection(OptimizerSection):
     logprob_chunk_tokens: int = Field(default=1024, ge=1)
-    """Tokens whose vocabulary row exists at once; the rest is recomputed in the backward pass."""
+    """Tokens whose logits exist at once, for a piece of the vocabulary at a time; the rest is recomputed in the backward pass."""
     ranks: int = Field(default=1, ge=1)
     """Processes of the data-parallel group."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

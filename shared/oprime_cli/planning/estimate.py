@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from oprime.runtime.training_settings import TrainerSection
+from oprime.runtime.training_settings import VOCABULARY_CHUNK, TrainerSection
 from oprime_cli.planning.model_files import ModelFacts
 from oprime_cli.run_config import RunConfig
 
@@ -56,12 +56,14 @@ def trainer_memory(config: RunConfig, trainer: TrainerSection, model: ModelFacts
 
 def _activations(config: RunConfig, trainer: TrainerSection, model: ModelFacts) -> int:
     size = WEIGHT_BYTES[config.model.dtype]
-    tokens = trainer.micro_batch_rollouts * sequence_tokens(config)
+    tokens = max(trainer.micro_batch_tokens, sequence_tokens(config))
+    if not trainer.micro_batch_tokens:
+        tokens = trainer.micro_batch_rollouts * sequence_tokens(config)
     per_layer = tokens * model.hidden_size * ACTIVATION_VALUES * size
     layers = per_layer * model.layers
     if config.model.gradient_checkpointing:
         layers = tokens * model.hidden_size * size * model.layers + per_layer
-    logits = 2 * 4 * min(tokens, trainer.logprob_chunk_tokens) * model.vocabulary
+    logits = 2 * 4 * min(tokens, trainer.logprob_chunk_tokens) * min(model.vocabulary, VOCABULARY_CHUNK)
     return layers + logits
 
 

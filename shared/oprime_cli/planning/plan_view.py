@@ -33,11 +33,14 @@ def plan_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     for name, trainer in (("learner", config.learner), *critic, ("prm", config.prm)):
         rollouts = config.coordinator.groups_per_batch * config.sampling.group_size // trainer.updates_per_batch
         micro = -(-rollouts // (trainer.ranks * trainer.micro_batch_rollouts))
+        passes = f"{micro} micro-batch(es) of up to {trainer.micro_batch_rollouts} per rank"
+        if trainer.micro_batch_tokens:
+            passes = f"micro-batches of up to {trainer.micro_batch_tokens} tokens per rank"
         yield (
             name,
             (
-                f"{trainer.updates_per_batch} optimizer step(s) per batch of {rollouts} rollouts each, {micro} micro-batch(es) of up to "
-                f"{trainer.micro_batch_rollouts} per rank, learning rate {trainer.learning_rate:g}"
+                f"{trainer.updates_per_batch} optimizer step(s) per batch of {rollouts} rollouts each, {passes}, "
+                f"learning rate {trainer.learning_rate:g}"
             ),
         )
     prompts = config.run.steps * config.coordinator.groups_per_batch

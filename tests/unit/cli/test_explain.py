@@ -69,6 +69,12 @@ def test_ppo_is_explained_with_its_critic(make_config: MakeConfig) -> None:
     assert "critic loss" not in explained(make_config())
 
 
+def test_an_entropy_bonus_is_shown_where_there_is_one(make_config: MakeConfig) -> None:
+    assert "entropy bonus" not in explained(make_config())
+    formulas = explained(make_config("algorithm.entropy_coefficient=0.003"))
+    assert formulas["entropy bonus"].startswith("L_t := L_t - 0.003 H_t")
+
+
 NAMES = (
     "estimator", "loo", "granularity", "process_normalisation", "policy_loss", "correction", "aggregation", "loss", "update", "reference",
 )  # fmt: skip

@@ -38,8 +38,36 @@ def test_a_rank_without_work_gets_empty_micro_batches() -> None:
     assert shard([7, 7, 7], ranks=2, micro_batch_rollouts=1) == [[[0], [2]], [[1], []]]
 
 
+def test_a_budget_of_tokens_makes_micro_batches_of_similar_size() -> None:
+    # 90 + 10 and 60 + 40 tokens; by rollouts it would be 90 + 60 and 40 + 10.
+    assert shard([10, 90, 40, 60], ranks=1, micro_batch_rollouts=2, micro_batch_tokens=100) == [[[1, 0], [3, 2]]]
+    assert shard([10, 90, 40, 60], ranks=2, micro_batch_rollouts=2, micro_batch_tokens=100) == [[[1, 0]], [[3, 2]]]
+
+
+def test_a_rollout_beyond_the_budget_of_tokens_is_alone() -> None:
+    assert shard([300, 20, 20], ranks=1, micro_batch_rollouts=1, micro_batch_tokens=100) == [[[0], [1, 2]]]
+
+
+def test_a_negative_budget_of_tokens_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"micro_batch_tokens \(-1\) must be positive, or 0"):
+        shard([1], ranks=1, micro_batch_rollouts=1, micro_batch_tokens=-1)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 5), st.integers(1, 120))
+def test_a_budget_of_tokens_holds_on_every_rank(lengths: list[int], ranks: int, most: int) -> None:
+    shards = shard(lengths, ranks=ranks, micro_batch_rollouts=1, micro_batch_tokens=most)
+    assert len({len(of_rank) for of_rank in shards}) == 1
+    every = [micro_batch for of_rank in shards for micro_batch in of_rank]
+    assert sorted(position for micro_batch in every for position in micro_batch) == list(range(len(lengths)))
+    assert all(len(one) <= 1 or sum(lengths[position] for position in one) <= most for one in every)
+    values = [[[lengths[position] for position in micro_batch] for micro_batch in of_rank] for of_rank in shards]
+    assert unshard(shards, values) == lengths
+
+
 def test_no_rollouts_no_micro_batches() -> None:
     assert shard([], ranks=2, micro_batch_rollouts=4) == [[], []]
+    assert shard([], ranks=2, micro_batch_rollouts=4, micro_batch_tokens=9) == [[], []]
     assert unshard([[], []], [[], []]) == []
 
 

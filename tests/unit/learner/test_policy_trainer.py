@@ -110,6 +110,7 @@ ALGORITHMS = [
     {"kl_coefficient": 0.1, "kl_in": "reward", "kl_estimator": "k1"},
     {"aggregation": "sequences"},
     {"aggregation": "groups"},
+    {"entropy_coefficient": 0.1},
 ]
 
 
@@ -170,6 +171,33 @@ def test_in_the_reward_the_kl_of_each_rollout_is_its_own() -> None:
     parts = policy._parts(scored(batch))
     rewards, _ = policy._outcome_rewards(scored(batch), parts, [policy._given(part, 1) for part in parts])
     torch.testing.assert_close(rewards.float(), expected, atol=1e-4, rtol=0)
+
+
+def test_an_entropy_bonus_raises_the_entropy() -> None:
+    # Without rewards there is nothing else to learn from.
+    batch = batch_of(1)
+    flat = ScoredBatch(batch=batch, process_rewards=tuple(0 * one for one in scored(batch).process_rewards), prm_version=1)
+    quiet = {"outcome_weight": 0.0, "whiten_advantages": False}
+    for coefficient, rises in ((0.0, False), (0.1, True)):
+        policy, _ = trainer(AlgorithmSection.model_validate(quiet | {"entropy_coefficient": coefficient}))
+        first, second = (policy.process(flat)["policy_entropy_nats"] for _ in range(2))
+        assert (second > first + 1e-6) == rises
+        assert rises or second == pytest.approx(first, abs=1e-6)
+
+
+def test_the_entropy_that_is_reported_is_that_of_the_distributions() -> None:
+    policy, _ = trainer()
+    batch = batch_of(1)
+    rollouts = [one.rollout for one in batch.rollouts]
+    rows = token_rows([one.prompt_ids for one in rollouts], [one.response_ids for one in rollouts], pad_id=0)
+    logits = tiny_model()(input_ids=rows.input_ids, attention_mask=rows.attention_mask.long()).logits.detach().double()
+    entropy = torch.distributions.Categorical(logits=logits).entropy()[:, :-1][rows.is_response[:, 1:]].mean()
+    assert policy.process(scored(batch))["policy_entropy_nats"] == pytest.approx(float(entropy), abs=1e-5)
+
+
+def test_a_negative_entropy_coefficient_is_refused() -> None:
+    with pytest.raises(ValueError, match="entropy_coefficient"):
+        AlgorithmSection.model_validate({"entropy_coefficient": -0.1})
 
 
 def test_a_kl_without_a_reference_is_refused() -> None:

@@ -1,10 +1,13 @@
 """The PRM's share of a train step."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from oprime.core.token_rows import ragged, token_rows
+from oprime.core.token_rows import TokenRows, ragged, token_rows
 from oprime.core.types import Batch, VerifiedGroup
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.token_logprobs import TokenLogprobModel
@@ -12,6 +15,29 @@ from oprime_prm.config import PrmSection
 from oprime_prm.implicit_prm import ImplicitPrm
 from plain_engine import PlainEngine, on_ranks, ranked_engines
 from tiny_models import batch_of, tiny_model
+
+
+class CountingEngine(PlainEngine):
+    """Counts the rollouts that pass through the model, and the optimizer steps."""
+
+    scored = trained = steps = 0
+
+    def logprobs(self, rows: TokenRows) -> torch.Tensor:
+        self.scored += len(rows.input_ids)
+        return super().logprobs(rows)
+
+    def train_step(self, micro_batches: Sequence[TokenRows], *arguments: Any, **options: Any) -> float:
+        self.steps += 1
+        self.trained += sum(len(rows.input_ids) for rows in micro_batches)
+        return super().train_step(micro_batches, *arguments, **options)
+
+
+class CountingReference(FrozenModel):
+    scored = 0
+
+    def logprobs(self, rows: TokenRows) -> torch.Tensor:
+        self.scored += len(rows.input_ids)
+        return super().logprobs(rows)
 
 
 def implicit_prm(engine: PlainEngine | None = None, **settings: object) -> ImplicitPrm:
@@ -196,3 +222,37 @@ def test_a_baselines_rewards_are_those_of_any_response() -> None:
     expected = prm.process(as_rollouts).process_rewards
     for one, other in zip(prm.process(batch).baseline_process_rewards, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scored"),
+    [
+        ({"update": "double_forward"}, 1),
+        ({"update": "double_forward", "updates_per_batch": 3}, 1),
+        ({"update": "single_forward"}, 0),
+        ({"update": "single_forward", "updates_per_batch": 3}, 1),
+        ({"update": "reverse", "loss": "dpo"}, 1),
+        ({"update": "offline"}, 1),
+    ],
+    ids=str,
+)
+def test_a_batch_passes_no_model_more_often_than_it_must(settings: dict[str, Any], scored: int) -> None:
+    batch = batch_of(1)
+    rollouts = len(batch.rollouts)
+    engine = CountingEngine(TokenLogprobModel(tiny_model(), chunk_tokens=7))
+    reference = CountingReference(tiny_model(), chunk_tokens=7)
+    section = PrmSection.model_validate({"micro_batch_rollouts": 5, **settings})
+    ImplicitPrm(engine, reference, section, pad_id=0, total_steps=10).process(batch)
+    trained = 0 if settings["update"] == "offline" else 1
+    assert reference.scored == rollouts
+    assert (engine.scored, engine.trained) == (scored * rollouts, trained * rollouts)
+    assert engine.steps == trained * settings.get("updates_per_batch", 1)
+
+
+@pytest.mark.parametrize("tokens", [8, 30, 1000])
+def test_a_budget_of_tokens_changes_nothing(tokens: int) -> None:
+    whole = implicit_prm(micro_batch_rollouts=12).process(batch_of(1))
+    split = implicit_prm(micro_batch_tokens=tokens).process(batch_of(1))
+    for one, other in zip(whole.process_rewards, split.process_rewards, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert split.metrics == pytest.approx(whole.metrics, rel=1e-4, abs=1e-5)

@@ -1,0 +1,184 @@
+"""Run a backbone on the tokens of a micro-batch alone: one row of all of them, each rollout attending to itself only.
+
+Nothing is spent on padding. Position ids start again with every rollout, and attention runs rollout by rollout (those of equal length
+together), so that no matrix of all tokens by all tokens exists.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ATTENTION = "oprime_sdpa_per_rollout"
+"""Name under which transformers knows `attention_per_rollout`: sdpa, until it is told the rollouts' lengths."""
+_FLASH = "flash_attention_2"
+_WINDOWS = ("sliding_window", "attention_chunk_size")
+_PROBE_LENGTHS = (5, 3, 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """Whether, and up to which length, a model's rollouts may share a row. See `choose_packing`."""
+
+    refusal: str = ""
+    """Why rows stay padded; empty where rollouts are packed."""
+    longest: int | None = None
+    """Rollouts longer than the model's attention window run in padded rows."""
+
+    def fits(self, lengths: Sequence[int]) -> bool:
+        return not self.refusal and (self.longest is None or max(lengths, default=0) <= self.longest)
+
+
+PADDED = Packing(refusal="packing is off")
+
+
+def hidden_before_response(
+    model: "PreTrainedModel",
+    packing: Packing,
+    input_ids: Int[Tensor, "rollout token"],
+    attention_mask: Bool[Tensor, "rollout token"],
+    is_response: Bool[Tensor, "rollout token"],
+) -> Float[Tensor, "response_token hidden"]:
+    """Last hidden state of `model`, or of its backbone, at the token before each response token, in the order of `is_response.nonzero()`.
+
+    Rows are padded on the right and none is a response from its first token on.
+    """
+    lengths = attention_mask.sum(1).tolist()
+    if not packing.fits(lengths):
+        hidden = model.base_model(input_ids=input_ids, attention_mask=attention_mask.long(), use_cache=False).last_hidden_state
+        rollouts, tokens = is_response.nonzero(as_tuple=True)
+        return hidden[rollouts, tokens - 1]
+    hidden = _packed_hidden(model, input_ids[attention_mask], lengths)
+    return hidden[is_response[attention_mask].nonzero().squeeze(-1) - 1]
+
+
+def choose_packing(causal_lm: "PreTrainedModel") -> Packing:
+    """Prepare `causal_lm` for packed rows, after trying that its rollouts neither see each other nor compute anything else than alone.
+
+    A model whose tokens meet outside of attention (state spaces, convolutions) keeps padded rows, as does one with another
+    attention than sdpa and flash_attention_2; `refusal` says why.
+    """
+    attention = causal_lm.config._attn_implementation
+    if attention not in ("sdpa", ATTENTION, _FLASH):
+        return Packing(refusal=f"attention is {attention}, and only sdpa and flash_attention_2 keep packed rollouts apart without waste")
+    _register()
+    with trial_attention(causal_lm, ATTENTION):
+        refusal = _trial(causal_lm)
+    if refusal:
+        return Packing(refusal=f"{type(causal_lm).__name__} {refusal}")
+    if attention == "sdpa":
+        causal_lm.config._attn_implementation = ATTENTION
+    return Packing(longest=_window(causal_lm.config))
+
+
+def at_responses(values: Float[Tensor, " response_token"], is_response: Bool[Tensor, "rollout token"]) -> Float[Tensor, "rollout token"]:
+    """Put one value per response token, in the order of `is_response.nonzero()`, where it belongs; 0 elsewhere."""
+    return values.new_zeros(is_response.shape).masked_scatter(is_response, values)
+
+
+@contextmanager
+def trial_attention(causal_lm: "PreTrainedModel", name: str = "sdpa") -> Iterator[None]:
+    """Eval mode, and `name` where the model has flash attention: that runs on GPUs only, where a model is not yet when it is tried."""
+    before, was_training = causal_lm.config._attn_implementation, causal_lm.training
+    if before == _FLASH or name == ATTENTION:
+        causal_lm.config._attn_implementation = name
+    causal_lm.eval()
+    try:
+        yield
+    finally:
+        causal_lm.config._attn_implementation = before
+        causal_lm.train(was_training)
+
+
+def attention_per_rollout(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Causal attention within each rollout of a packed row, [1 head token size] each; plain sdpa without `rollout_lengths`."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    lengths: tuple[int, ...] | None = options.pop("rollout_lengths", None)
+    if lengths is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    if options.get("position_bias") is not None:
+        raise ValueError("attention with a bias by position cannot be computed rollout by rollout")
+    options["is_causal"] = True
+    outputs: list[Tensor] = []
+    start = 0
+    for length, run in groupby(lengths):
+        count = len(list(run))
+        part = slice(start, start + count * length)
+        query_rows, key_rows, value_rows = (_as_rows(tensor[:, :, part], count) for tensor in (query, key, value))
+        rows, _ = sdpa_attention_forward(module, query_rows, key_rows, value_rows, None, **options)
+        outputs.append(rows.flatten(0, 1))
+        start = part.stop
+    return torch.cat(outputs)[None], None
+
+
+def _as_rows(packed: Tensor, count: int) -> Tensor:
+    """[1 head token size] as [rollout head token size], for `count` rollouts of equal length."""
+    return packed[0].unflatten(1, (count, -1)).transpose(0, 1)
+
+
+def _packed_hidden(causal_lm: "PreTrainedModel", token_ids: Int[Tensor, " token"], lengths: Sequence[int]) -> Float[Tensor, "token hidden"]:
+    lengths = tuple(length for length in lengths if length)
+    device = token_ids.device
+    positions = torch.cat([torch.arange(length, device=device) for length in lengths])
+    output = causal_lm.base_model(
+        input_ids=token_ids[None], position_ids=positions[None], use_cache=False, **_boundaries(causal_lm, lengths, device)
+    )
+    return output.last_hidden_state[0]
+
+
+def _boundaries(causal_lm: "PreTrainedModel", lengths: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+    """How the attention in use is told where rollouts end."""
+    if causal_lm.config._attn_implementation != _FLASH:
+        # A mask of four dimensions is passed on as it is: transformers makes none of all tokens by all tokens.
+        return {"attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device), "rollout_lengths": lengths}
+    ends = torch.tensor((0, *lengths), device=device).cumsum(0, dtype=torch.int32)
+    longest = max(lengths)
+    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+
+
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(ATTENTION, attention_per_rollout)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+@torch.no_grad()
+def _trial(causal_lm: "PreTrainedModel") -> str:
+    """What goes wrong with packed rows; empty if nothing does."""
+    vocabulary, device = causal_lm.config.get_text_config().vocab_size, causal_lm.device
+    token_ids = (torch.arange(sum(_PROBE_LENGTHS), device=device) * 7 + 3) % vocabulary
+    others = token_ids.clone()
+    first = _PROBE_LENGTHS[0]
+    others[:first] = (others[:first] + 1) % vocabulary
+    try:
+        packed, beside_others = (_packed_hidden(causal_lm, ids, _PROBE_LENGTHS) for ids in (token_ids, others))
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+        return f"cannot be run on packed rows: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+    if not torch.equal(packed[first:], beside_others[first:]):
+        return "lets packed rollouts see each other (its tokens meet outside of attention)"
+    alone = [causal_lm.base_model(input_ids=ids[None], use_cache=False).last_hidden_state[0] for ids in token_ids.split(_PROBE_LENGTHS)]
+    apart = float((packed - torch.cat(alone)).abs().max() / packed.abs().max().clamp(min=1e-6))
+    tolerance = 1e-3 if packed.dtype == torch.float32 else 0.1
+    return "" if apart <= tolerance else f"computes something else on packed rows (hidden states differ by {apart:.2g} of the largest)"
+
+
+def _window(config: Any) -> int | None:
+    """Within its window a token sees all tokens before it, as packed attention assumes."""
+    text = config.get_text_config()
+    if getattr(text, "use_sliding_window", True) is False:
+        return None
+    sizes = [size for size in (getattr(text, name, None) for name in _WINDOWS) if size]
+    return min(sizes, default=None)

@@ -1,0 +1,126 @@
+"""Packed rows compute what padded rows compute, or are not used."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPTNeoXConfig, Lfm2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+from oprime.core.token_rows import TokenRows, token_rows
+from oprime.lm.models import random_causal_lm
+from oprime.lm.packing import ATTENTION, at_responses, choose_packing, hidden_before_response
+from oprime.lm.token_logprobs import TokenLogprobModel
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 54, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1,
+}  # fmt: skip
+FAMILIES = {
+    "qwen2": Qwen2Config(**SIZES),
+    "grouped queries": Qwen3Config(**{**SIZES, "num_key_value_heads": 1}),
+    "llama": LlamaConfig(**SIZES),
+    "gpt-neox": GPTNeoXConfig(**SIZES),
+    "learned positions": GPT2Config(vocab_size=54, n_embd=64, n_layer=2, n_head=2, bos_token_id=1, eos_token_id=1),
+    "window": MistralConfig(**SIZES, sliding_window=20),
+}
+# Two rollouts of equal length side by side, the others alone: attention runs on both kinds of runs.
+ROWS = token_rows([[2, 3, 4], [5], [6, 7], [9]], [[8, 9], [10, 11, 12, 13, 14], [15, 16, 17], [18, 19, 20, 21]], pad_id=0)
+WEIGHTS = torch.linspace(-1, 1, ROWS.is_response.numel()).reshape(ROWS.is_response.shape)
+
+
+def outputs_and_gradients(config: Any, rows: TokenRows, *, packing: bool, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    model = TokenLogprobModel(random_causal_lm(config, 0, **options), 3, packing=packing).train()
+    assert bool(model.packing.refusal) != packing
+    logprobs = model(rows.input_ids, rows.attention_mask, rows.is_response)
+    (logprobs * WEIGHTS[:, : logprobs.shape[1]]).sum().backward()
+    return logprobs.detach(), {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def assert_same(one: tuple[Tensor, dict[str, Tensor]], other: tuple[Tensor, dict[str, Tensor]]) -> None:
+    torch.testing.assert_close(one[0], other[0], rtol=0, atol=1e-5)
+    assert one[1].keys() == other[1].keys()
+    for name, gradient in one[1].items():
+        torch.testing.assert_close(other[1][name], gradient, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_and_padded_rows_give_the_same_values_and_gradients(family: str) -> None:
+    config = FAMILIES[family]
+    assert_same(outputs_and_gradients(config, ROWS, packing=True), outputs_and_gradients(config, ROWS, packing=False))
+
+
+def test_checkpointed_activations_of_packed_rows_give_the_same_gradients() -> None:
+    config = FAMILIES["grouped queries"]
+    expected = outputs_and_gradients(config, ROWS, packing=False)
+    assert_same(outputs_and_gradients(config, ROWS, packing=True, gradient_checkpointing=True), expected)
+
+
+def test_the_backbone_sees_only_the_tokens_that_there_are() -> None:
+    seen: list[torch.Size] = []
+    for packing in (True, False):
+        causal_lm = random_causal_lm(FAMILIES["qwen2"], 0)
+        model = TokenLogprobModel(causal_lm, 3, packing=packing)
+        causal_lm.get_submodule("model.layers.0.mlp").register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape))
+        model(ROWS.input_ids, ROWS.attention_mask, ROWS.is_response)
+    assert seen == [(1, int(ROWS.attention_mask.sum()), 64), (*ROWS.input_ids.shape, 64)]
+    assert seen[0].numel() < seen[1].numel()
+
+
+def test_a_model_whose_tokens_meet_outside_of_attention_keeps_padded_rows() -> None:
+    packing = choose_packing(random_causal_lm(Lfm2Config(**SIZES, full_attn_idxs=[1]), 0))
+    assert "lets packed rollouts see each other" in packing.refusal
+    assert not packing.fits([1])
+
+
+def test_a_model_that_ignores_positions_given_to_it_keeps_padded_rows() -> None:
+    causal_lm = random_causal_lm(FAMILIES["qwen2"], 0)
+
+    def count_on(_module: Any, _arguments: Any, options: dict[str, Any]) -> Any:
+        return _arguments, options | {"position_ids": torch.arange(options["input_ids"].shape[1])[None] ** 2}
+
+    causal_lm.base_model.register_forward_pre_hook(count_on, with_kwargs=True)
+    assert "computes something else on packed rows" in choose_packing(causal_lm).refusal
+
+
+def test_eager_attention_keeps_padded_rows() -> None:
+    causal_lm = random_causal_lm(FAMILIES["qwen2"], 0, attention="eager")
+    assert "attention is eager" in choose_packing(causal_lm).refusal
+    assert causal_lm.config._attn_implementation == "eager"
+
+
+def test_rollouts_beyond_the_attention_window_run_in_padded_rows() -> None:
+    config = MistralConfig(**SIZES, sliding_window=6)
+    packing = choose_packing(random_causal_lm(config, 0))
+    assert packing.longest == 6
+    assert packing.fits([6, 5])
+    assert not packing.fits([7, 1])
+    long = token_rows([[2, 3, 4], [5]], [[8, 9, 10, 11, 12, 13], [10, 11]], pad_id=0)
+    windowed, expected = logprobs(config, long, packing=True), logprobs(config, long, packing=False)
+    torch.testing.assert_close(windowed, expected, rtol=0, atol=1e-6)
+    free = logprobs(MistralConfig(**SIZES, sliding_window=None), long, packing=False)
+    assert not torch.allclose(windowed, free, atol=1e-4), "the window must matter"
+
+
+def logprobs(config: Any, rows: TokenRows, *, packing: bool) -> Tensor:
+    model = TokenLogprobModel(random_causal_lm(config, 0), 3, packing=packing)
+    return model(rows.input_ids, rows.attention_mask, rows.is_response).detach()
+
+
+def test_a_model_prepared_for_packing_still_takes_padded_rows_and_masks() -> None:
+    causal_lm = random_causal_lm(FAMILIES["qwen2"], 0)
+    left = {"input_ids": torch.tensor([[0, 0, 5, 6]]), "attention_mask": torch.tensor([[0, 0, 1, 1]])}
+    expected = causal_lm(**left).logits[:, 2:]
+    choose_packing(causal_lm)
+    assert causal_lm.config._attn_implementation == ATTENTION
+    torch.testing.assert_close(causal_lm(**left).logits[:, 2:], expected, rtol=0, atol=1e-6)
+
+
+def test_values_per_response_token_find_their_places() -> None:
+    causal_lm = random_causal_lm(FAMILIES["qwen2"], 0)
+    inputs = (ROWS.input_ids, ROWS.attention_mask, ROWS.is_response)
+    hidden = hidden_before_response(causal_lm, choose_packing(causal_lm), *inputs)
+    assert hidden.shape == (int(ROWS.is_response.sum()), 64)
+    placed = at_responses(torch.arange(1.0, len(hidden) + 1), ROWS.is_response)
+    assert placed[0].tolist() == [0, 0, 0, 1, 2, 0]
+    assert placed[1].tolist() == [0, 3, 4, 5, 6, 7]
