@@ -34,8 +34,6 @@ _STARTING_NAMES = (
     | words.ACCENTS
     | words.names("frac sqrt cbrt binom overline bar begin lfloor lceil langle lvert sum prod lim int { lbrace angle triangle")
 )
-_BASE_WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12,
-               "sixteen": 16}  # fmt: skip
 _LABEL_FUNCTIONS = frozenset("fgh")
 MAX_POWERS = 16
 """Exponents of one base, one behind the other."""
@@ -165,10 +163,10 @@ class Atoms(Functions):
     def _base_word(self) -> Value | None:
         braced = self.is_next("mark", "{")
         token = self.peek(1 if braced else 0)
-        if token.kind != "word" or token.text.lower() not in _BASE_WORDS:
+        if token.kind != "word" or token.text.lower() not in words.BASES:
             return None
         self.place += 3 if braced else 1
-        return integer(_BASE_WORDS[token.text.lower()])
+        return integer(words.BASES[token.text.lower()])
 
     def _letter(self, letter: str) -> Value:
         if letter in ("e", "i") and not self.is_next("mark", "_", "'"):

@@ -67,6 +67,7 @@ NUMBER_WORDS = {
         )
     )
 } | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100, "thirty-six": 36}
+BASES = {word: number for word, number in NUMBER_WORDS.items() if 2 <= number <= 12 or number == 16}
 
 SHORT_WORDS = names(
     "yes no odd even red blue all any none not one two six ten man men boy cat dog day sun mon tue wed thu fri sat true false neither "
