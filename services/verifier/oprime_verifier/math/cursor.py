@@ -16,6 +16,8 @@ class Cursor:
         """Absolute values that are open: inside them a bar closes."""
         self.in_set = False
         """Inside braces, where a colon or bar means `such that`."""
+        self.last_factor: Value | None = None
+        """The factor that was read last, on which it depends whether a number behind it multiplies."""
         self._signs = 0
         self._has_flipped = any(token.text == "mp" for token in tokens)
 

@@ -143,6 +143,14 @@ def _factorial(value: Fraction) -> Fraction | None:
     return Fraction(math.factorial(int(value)))
 
 
+def _double_factorial(value: Fraction) -> Fraction | None:
+    if value.denominator != 1 or value < 0:
+        return None
+    if value > 2400:
+        raise TooLargeError("a factorial is too large to compute")
+    return Fraction(math.prod(range(int(value), 0, -2)))
+
+
 def _binomial(upper: Fraction, lower: Fraction) -> Fraction | None:
     if upper.denominator != 1 or lower.denominator != 1 or upper < 0:
         return None
@@ -191,6 +199,7 @@ _FUNCTIONS = {
     "floor": (1, lambda value: Fraction(math.floor(value))),
     "ceil": (1, lambda value: Fraction(math.ceil(value))),
     "factorial": (1, _factorial),
+    "factorial2": (1, _double_factorial),
     "binom": (2, _binomial),
     "mod": (2, _mod),
     "gcd": (0, _gcd),

@@ -17,13 +17,15 @@ from oprime_verifier.math.values import (
     integer,
 )
 
+DEGREE_SIGNS = ("circ", "degree", "textdegree")
+
 
 class Functions(Brackets):
     def _degree_sign(self) -> bool:
         """Take a raised circle, in braces or not."""
         braced = self.is_next("mark", "{")
         token = self.peek(1 if braced else 0)
-        if token.text not in ("circ", "degree", "textdegree") or (braced and self.peek(2).text != "}"):
+        if token.text not in DEGREE_SIGNS or (braced and self.peek(2).text != "}"):
             return False
         self.place += 3 if braced else 1
         return True
@@ -137,9 +139,15 @@ class Functions(Brackets):
         return self._big("prod")
 
 
+def _unit_complex(angle: Value) -> Value:
+    return build.add(build.call("cos", (angle,)), build.multiply(IMAGINARY, build.call("sin", (angle,))))
+
+
 def _applied_function(name: str, args: tuple[Value, ...], base: Value | None) -> Value:
     if name == "exp" and len(args) == 1:
         return build.power(EULER, args[0])
+    if name == "cis" and len(args) == 1:
+        return _unit_complex(args[0])
     if name == "cbrt":
         return build.call("root", (*args, integer(3)))
     if name == "lg":

@@ -96,7 +96,8 @@ class Evaluator:
         mp = self.mp
         if mp.mag(exponent) > 64 and abs(base) != 1:
             raise HugeError("a power is too large to compute")
-        if abs(base) != 1 and abs(mp.re(exponent)) * abs(mp.mag(base)) > MAX_EXPONENT_BITS:
+        # A base near one keeps small what its exponent does not.
+        if abs(base) != 1 and abs(mp.re(exponent)) * abs(mp.log(abs(base), 2)) > MAX_EXPONENT_BITS:
             raise HugeError("a power is too large to compute")
 
     def _real_power(self, base: Number, exponent: Number) -> Number:

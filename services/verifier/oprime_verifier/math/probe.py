@@ -15,7 +15,7 @@ START_DIGITS = 40
 MAX_DIGITS = 4000
 MAX_HEIGHT = 1000
 """Digits that the numbers of two expressions may have before agreement says nothing."""
-_INTEGER_FUNCTIONS = frozenset({"factorial", "binom", "mod", "sum", "prod", "gcd", "lcm"})
+_INTEGER_FUNCTIONS = frozenset({"factorial", "factorial2", "binom", "mod", "sum", "prod", "gcd", "lcm"})
 _STEPS = frozenset({"floor", "ceil", "mod", "sign", "max", "min", "abs", "gcd", "lcm"})
 
 

@@ -46,6 +46,14 @@ _DECIMAL_COMMA = re.compile(r"(-?0+|-?\d+(?=,(?:\d{1,2}|\d{4,})$)),(\d+)")
 _FRENCH = re.compile(r"\]([^\[\]]*)\[")
 
 
+_ANSWER_IS = re.compile(
+    r"(?P<font>\\(?:text|textbf|textrm|mathrm|mbox)\s*\{)?\s*(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?"
+    r"(?:(?:final|correct)\s+)?(?:answer|option|choice)\s*(?:is\s*:?|:)\s*(?P<close>\})?\s*(?=\S)",
+    re.IGNORECASE,
+)
+_CLOCK = re.compile(r"(1[0-2]|0?[1-9])(?::([0-5]\d))?\s*(am|pm|AM|PM|[aApP]\.\s?[mM])\.?")
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     text: str
@@ -83,9 +91,10 @@ def read(text: str) -> Reading:
 
 
 def _value(cleaned: str, *, thousands: bool) -> Value:
-    choice = _choice(cleaned)
-    if choice is not None:
-        return choice
+    cleaned = _without_announcement(cleaned)
+    special = _choice(cleaned) or _time_of_day(cleaned)
+    if special is not None:
+        return special
     if _PROSE.fullmatch(cleaned) and _is_words(cleaned):
         return word_value(cleaned)
     if "[" in cleaned and cleaned.startswith("]"):
@@ -94,6 +103,25 @@ def _value(cleaned: str, *, thousands: bool) -> Value:
     if probability:
         cleaned = probability[1]
     return finished(parse(tokenize(cleaned, thousands=thousands)))
+
+
+def _without_announcement(cleaned: str) -> str:
+    """What stands behind `the answer is`, in the same font."""
+    found = _ANSWER_IS.match(cleaned)
+    if not found or (found["close"] and not found["font"]):
+        return cleaned
+    rest = cleaned[found.end() :]
+    rest = rest[1:-1] if rest.count('"') == 2 and rest[0] == rest[-1] == '"' else rest
+    return f"{found['font']}{rest}" if found["font"] and not found["close"] else rest
+
+
+def _time_of_day(cleaned: str) -> Value | None:
+    """10:45 a.m., in one spelling. Without minutes or dots, `pm` may be picometres."""
+    plain = _WRAPPERS.sub(r" \1 ", cleaned).replace("\\ ", " ")
+    found = _CLOCK.fullmatch(" ".join(plain.split()))
+    if not found or not (found[2] or "." in cleaned or found[3].isupper()):
+        return None
+    return Words(f"{int(found[1])}:{found[2] or '00'} {found[3][0].lower()}m")
 
 
 def _choice(cleaned: str) -> Value | None:

@@ -131,7 +131,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "asin": sympy.asin, "acos": sympy.acos, "atan": sympy.atan, "acot": sympy.acot, "asec": sympy.asec, "acsc": sympy.acsc,
     "asinh": sympy.asinh, "acosh": sympy.acosh, "atanh": sympy.atanh, "ln": sympy.log, "log": sympy.log,
     "logb": sympy.log, "root": _root, "abs": sympy.Abs, "floor": sympy.floor, "ceil": sympy.ceiling,
-    "factorial": sympy.factorial, "Gamma": sympy.gamma, "binom": sympy.binomial, "mod": sympy.Mod, "conj": sympy.conjugate,
+    "factorial": sympy.factorial, "factorial2": sympy.factorial2, "Gamma": sympy.gamma, "binom": sympy.binomial,
+    "mod": sympy.Mod, "conj": sympy.conjugate,
     "re": sympy.re, "im": sympy.im, "arg": sympy.arg, "sign": sympy.sign, "zeta": sympy.zeta, "max": sympy.Max, "min": sympy.Min,
     "gcd": sympy.gcd, "lcm": sympy.lcm,
 }  # fmt: skip

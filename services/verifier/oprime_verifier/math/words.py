@@ -13,7 +13,7 @@ def names(text: str) -> frozenset[str]:
 FUNCTIONS = names(
     "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc asin acos atan "
     "arcsinh arccosh arctanh asinh acosh atanh ln log lg exp det gcd lcm max min arg Re Im sgn sign zeta Gamma deg dim ker "
-    "abs floor ceil gamma cosec tg ctg arctg sqrt cbrt factorial"
+    "cis abs floor ceil gamma cosec tg ctg arctg sqrt cbrt factorial"
 )
 FUNCTION_ALIASES = {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc",
