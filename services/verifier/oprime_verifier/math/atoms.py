@@ -5,7 +5,8 @@ from fractions import Fraction
 
 from oprime_verifier.math import build, words
 from oprime_verifier.math.brackets import MONEY_SIGNS
-from oprime_verifier.math.functions import DEGREE_SIGNS, Functions
+from oprime_verifier.math.calculus import Calculus
+from oprime_verifier.math.functions import DEGREE_SIGNS
 from oprime_verifier.math.tokens import Token
 from oprime_verifier.math.units import make_unit
 from oprime_verifier.math.values import (
@@ -41,7 +42,7 @@ MAX_POWERS = 16
 """Exponents of one base, one behind the other."""
 
 
-class Atoms(Functions):
+class Atoms(Calculus):
     # Factors: an atom with its powers, factorials, percent and degree signs
 
     def starts_factor(self, token: Token) -> bool:
@@ -252,9 +253,9 @@ class Atoms(Functions):
         raise UnreadableError(f"\\{name} is not read")
 
     def _fraction_arguments(self) -> tuple[Value, Value]:
-        return self._fraction_argument(), self._fraction_argument()
+        return self.token_argument(), self.token_argument()
 
-    def _fraction_argument(self) -> Value:
+    def token_argument(self) -> Value:
         """A group or one token; of a number, one digit, as TeX takes it."""
         token = self.peek()
         if token.kind == "number" and len(token.text) > 1 and token.text.isdigit():
@@ -330,4 +331,6 @@ _READERS: dict[str, Callable[[Atoms], Value]] = {
     "lbrace": Atoms._set,
     "sum": Atoms._summation,
     "prod": Atoms._product_sign,
+    "int": Atoms._integral,
+    "lim": Atoms._limit,
 }

@@ -76,6 +76,9 @@ _BOX = re.compile(r"^\s*\\(?:boxed|fbox)\s*\{")
 _SAID_BASE = re.compile(r"(-?[0-9A-F]{0,64}\d[0-9A-F]{0,64})(?:[\s{}()_,~-]|\\(?:text|mathrm)(?![a-z]))*(?:in\s+)?base[\s-]*"
                         r"(?:[\s{}()_]|\\text(?![a-z]))*" + f"(\\d{{1,2}}|{'|'.join(words.BASES)})[\\s{{}})]*")  # fmt: skip
 _BRACKETED_BASE = re.compile(r"(?<![\w\\})'\]])\(\s*([0-9A-F]{0,64}\d[0-9A-F]{0,64}|[0-9A-F]{1,64}(?=\s*\)\s*_\s*\{?\s*16))\s*\)(?=\s*_)")
+_QUOTES = ('"', "'", "``")
+_QUOTED_WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[ ,.-])*")
+"""Words may be quoted; quotes around a number make it text of a program."""
 _ENDS = " \t\n.,;:\\"
 _SPACES = re.compile(r"\s+")
 _IDLE_SPACES = re.compile(r"(?<![\w.])\s|\s(?![\w.])")
@@ -150,8 +153,7 @@ def _unwrapped(text: str) -> str:
     for start, stop in (("**", "**"), ("__", "__"), ("``", "''"), ("`", "`"), ('"', '"'), ("'", "'")):
         if text.startswith(start) and text.endswith(stop) and len(text) > len(start) + len(stop):
             inner = text[len(start) : -len(stop)]
-            # 'A' or 'B' has quotes around each, and none around the whole.
-            return text if start in "\"'" and start in inner else inner
+            return inner if start not in _QUOTES or _QUOTED_WORDS.fullmatch(inner) else text
     box = _BOX.match(text)
     if box and _closes_at_end(text, box.end() - 1):
         return text[box.end() : -1]

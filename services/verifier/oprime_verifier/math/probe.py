@@ -7,7 +7,7 @@ from typing import Any
 
 from oprime_verifier.math import exact
 from oprime_verifier.math.numeric import Evaluator, HugeError, NoNumberError, context
-from oprime_verifier.math.values import Call, Const, Expr, Mul, Num, Pow, Sym, TooLargeError, children, symbols, walk
+from oprime_verifier.math.values import Call, Const, Expr, Mul, Num, Pow, TooLargeError, children, free_symbols, symbols, walk
 
 POINTS = 10
 ENOUGH = 4
@@ -36,7 +36,7 @@ class Pair:
 
 def compare(left: Expr, right: Expr) -> Evidence:
     """What numbers say about the equality of two expressions."""
-    names = sorted(symbols(left) | symbols(right) - _indices(left) - _indices(right))
+    names = sorted(free_symbols(left) | free_symbols(right))
     points = _points(names, left, right) if names else [{}]
     found = _at_points(Pair(left, right), points, START_DIGITS)
     height = _height(left) + _height(right) if found is Evidence.AGREE else 0
@@ -71,15 +71,6 @@ def number(tree: Expr, digits: int = START_DIGITS) -> Any:
         return None
 
 
-def _indices(tree: Expr) -> frozenset[str]:
-    """Names that a sum or product binds."""
-    return frozenset(
-        part.args[1].name
-        for part in walk(tree)
-        if isinstance(part, Call) and part.name in ("sum", "prod", "lim", "int") and len(part.args) > 1 and isinstance(part.args[1], Sym)
-    )
-
-
 def _height(tree: Expr) -> int:
     """Digits of the exact numbers in the tree: what a near miss could hide behind."""
     try:
@@ -94,7 +85,7 @@ def _height(tree: Expr) -> int:
 
 def _exponent_height(tree: Pow) -> int:
     """Digits that e^(-1000) adds: a constant exponent makes a number as small as it likes."""
-    if symbols(tree.exponent):
+    if free_symbols(tree.exponent):
         return 0
     exponent = number(tree.exponent, 15)
     return MAX_HEIGHT + 1 if exponent is None or abs(exponent) > MAX_HEIGHT else int(abs(exponent))

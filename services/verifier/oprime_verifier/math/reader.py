@@ -43,6 +43,8 @@ _PROBABILITY = re.compile(
 _PROSE = re.compile(r"[^\W\d_]+(?:[ ,.'-]+[^\W\d_]+)*[.!?]?")
 # Three digits behind a comma are thousands, unless nothing but zeros stands before it.
 _DECIMAL_COMMA = re.compile(r"(-?0+|-?\d+(?=,(?:\d{1,2}|\d{4,})$)),(\d+)")
+# No coordinate is written with zeros in front.
+_BRACKETED_THOUSANDS = re.compile(r"\((?=[\d,]*,0)\d{1,3}(?:,\d{3})+\)")
 _FRENCH = re.compile(r"\]([^\[\]]*)\[")
 
 
@@ -99,6 +101,8 @@ def _value(cleaned: str, *, thousands: bool) -> Value:
         return word_value(cleaned)
     if "[" in cleaned and cleaned.startswith("]"):
         cleaned = _FRENCH.sub(r"(\1)", cleaned)
+    if thousands and _BRACKETED_THOUSANDS.fullmatch(cleaned):
+        cleaned = cleaned[1:-1]
     probability = _PROBABILITY.match(cleaned)
     if probability:
         cleaned = probability[1]
