@@ -45,6 +45,7 @@ _PROSE = re.compile(r"[^\W\d_]+(?:[ ,.'-]+[^\W\d_]+)*[.!?]?")
 _DECIMAL_COMMA = re.compile(r"(-?0+|-?\d+(?=,(?:\d{1,2}|\d{4,})$)),(\d+)")
 # No coordinate is written with zeros in front.
 _BRACKETED_THOUSANDS = re.compile(r"\((?=[\d,]*,0)\d{1,3}(?:,\d{3})+\)")
+_LOWER_HEXADECIMAL = re.compile(r"\d[0-9a-f]{0,64}\s*_\s*(?:16|\{\s*16\s*\})")
 _FRENCH = re.compile(r"\]([^\[\]]*)\[")
 
 
@@ -63,7 +64,7 @@ class Reading:
     value: Value | None
     """None for what is not read."""
     other: Value | None = None
-    """A second reading, where commas may be thousands separators or separate items."""
+    """A second reading, where commas may be thousands separators or separate items, or letters may be digits."""
     problem: str = ""
     too_large: bool = False
 
@@ -82,7 +83,7 @@ def read(text: str) -> Reading:
     cleaned = clean(text)
     try:
         value = _value(cleaned, thousands=True)
-        other = _value(cleaned, thousands=False) if has_thousands(cleaned) else None
+        other = _other_value(cleaned)
     except TooLargeError as error:
         return Reading(spelled(cleaned), None, problem=str(error), too_large=True)
     except UnreadableError as error:
@@ -90,6 +91,13 @@ def read(text: str) -> Reading:
     except RecursionError:
         return Reading(spelled(cleaned), None, problem="the answer is nested too deeply", too_large=True)
     return Reading(spelled(cleaned), value, None if other == value else other)
+
+
+def _other_value(cleaned: str) -> Value | None:
+    """The second reading of a text that has two: commas between items, or 2b_{16} as a number in base 16."""
+    if has_thousands(cleaned):
+        return _value(cleaned, thousands=False)
+    return _value(cleaned.upper(), thousands=True) if _LOWER_HEXADECIMAL.fullmatch(cleaned) else None
 
 
 def _value(cleaned: str, *, thousands: bool) -> Value:

@@ -156,7 +156,9 @@ def test_a_base_may_be_said_in_words_or_stand_behind_brackets(answer: str, gold:
     ("'A' or 'B'", "A", NO),
     ("“A”", "A", YES),
     ("“A”", "B", NO),
-    ('"5"', "5", YES),
+    ('"5"', "5", NO),
+    ("'5'", "5", NO),
+    ('"two words"', "two words", YES),
 )
 def test_marks_of_layout_and_quotes_are_no_part_of_an_answer(answer: str, gold: str, expected: bool) -> None:
     assert is_right(answer, gold) is expected
@@ -372,7 +374,10 @@ def test_functions_and_constants_may_be_upright(answer: str, gold: str, expected
     ("ff_{16}", "254", NO),
     ("ab_{16}", "171", YES),
     ("ab_{12}", "b_{12}a", YES),
-    ("2b_{16}", "43", NO),
+    ("2b_{16}", "43", YES),
+    ("2b_{16}", "44", NO),
+    ("2b_{12}", "35", NO),
+    ("2A_{16}", "2a_{16}", YES),
     ("2b_{16}", "b_{16}\\cdot 2", YES),
     ("a_{10}", "10", NO),
     ("a_{10}=55", "55", YES),
@@ -383,4 +388,17 @@ def test_functions_and_constants_may_be_upright(answer: str, gold: str, expected
     ("FF_{16}", "255", YES),
 )
 def test_digits_above_nine_may_be_lower_case_or_upright(answer: str, gold: str, expected: bool) -> None:
+    assert is_right(answer, gold) is expected
+
+
+@cases(
+    ("(1,000)", "1000", YES),
+    ("(12,034,000)", "12034000", YES),
+    ("(1,000)", "(1,0)", YES),
+    ("(1,000)", "1", NO),
+    ("(100,200)", "100200", NO),
+    ("(1,234)", "1234", NO),
+    ("(1,000, 5)", "10005", NO),
+)
+def test_groups_that_begin_with_zero_are_thousands_also_in_brackets(answer: str, gold: str, expected: bool) -> None:
     assert is_right(answer, gold) is expected
