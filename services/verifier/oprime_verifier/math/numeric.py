@@ -173,6 +173,13 @@ class Evaluator:
     def factorial(self, value: Number) -> Number:
         return self.gamma(value + 1)
 
+    def double_factorial(self, value: Number) -> Number:
+        if not self.mp.isint(value) or value < -1:
+            raise NoNumberError("a double factorial of what is no natural number")
+        if value > MAX_PRECISE_GAMMA:
+            raise HugeError("a factorial is too large to compute")
+        return self.mp.fac2(value)
+
     def binomial(self, upper: Number, lower: Number) -> Number:
         if max(abs(upper), abs(lower)) > MAX_GAMMA:
             raise HugeError("a binomial coefficient is too large to compute")
@@ -245,6 +252,7 @@ _RULES: dict[tuple[str, int], Callable[..., Number]] = {
     ("floor", 1): Evaluator.floor,
     ("ceil", 1): lambda self, value: self.floor(value, up=True),
     ("factorial", 1): Evaluator.factorial,
+    ("factorial2", 1): Evaluator.double_factorial,
     ("Gamma", 1): Evaluator.gamma,
     ("binom", 2): Evaluator.binomial,
     ("mod", 2): Evaluator.modulo,

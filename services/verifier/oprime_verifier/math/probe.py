@@ -181,14 +181,22 @@ def is_huge(tree: Expr) -> bool:
     if isinstance(tree, Pow):
         if is_huge(tree.exponent):
             return _at_least(tree.base, 2)
+        if _is_huge_power(tree):
+            return True
         return (is_huge(tree.base) and _at_least(tree.exponent, 1)) or (_at_least(tree.base, 2) and _at_least(tree.exponent, 10**5))
     if isinstance(tree, Call):
         return is_huge_call(tree)
     return False
 
 
+def _is_huge_power(tree: Pow) -> bool:
+    """Whether a rational power is: its logarithm is at least the exponent times 1 - 1/base."""
+    base, exponent = exact_or_none(tree.base), exact_or_none(tree.exponent)
+    return base is not None and exponent is not None and base > 1 and exponent * (1 - 1 / base) > 2400
+
+
 def is_huge_call(tree: Call) -> bool:
-    if tree.name == "factorial":
+    if tree.name in ("factorial", "factorial2"):
         return is_huge(tree.args[0]) or _at_least(tree.args[0], 10**4)
     if tree.name == "binom":
         upper, lower = exact_or_none(tree.args[0]), exact_or_none(tree.args[1])
