@@ -5,7 +5,8 @@ from fractions import Fraction
 
 from oprime_verifier.math import build, words
 from oprime_verifier.math.brackets import MONEY_SIGNS
-from oprime_verifier.math.functions import Functions
+from oprime_verifier.math.calculus import Calculus
+from oprime_verifier.math.functions import DEGREE_SIGNS
 from oprime_verifier.math.tokens import Token
 from oprime_verifier.math.units import make_unit
 from oprime_verifier.math.values import (
@@ -15,9 +16,11 @@ from oprime_verifier.math.values import (
     INFINITY,
     PI,
     Bracketed,
+    Call,
     Items,
     NamedSet,
     Num,
+    Pow,
     Quantity,
     Sym,
     TooLargeError,
@@ -34,14 +37,12 @@ _STARTING_NAMES = (
     | words.ACCENTS
     | words.names("frac sqrt cbrt binom overline bar begin lfloor lceil langle lvert sum prod lim int { lbrace angle triangle")
 )
-_BASE_WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12,
-               "sixteen": 16}  # fmt: skip
 _LABEL_FUNCTIONS = frozenset("fgh")
 MAX_POWERS = 16
 """Exponents of one base, one behind the other."""
 
 
-class Atoms(Functions):
+class Atoms(Calculus):
     # Factors: an atom with its powers, factorials, percent and degree signs
 
     def starts_factor(self, token: Token) -> bool:
@@ -49,34 +50,38 @@ class Atoms(Functions):
         if token.kind in ("letter", "digits", "set"):
             return token.kind != "set"
         if token.kind == "number":
-            # 4 2 is no product, and x2 is no power.
-            return (
-                self.place > 0
-                and self.tokens[self.place - 1].text in (")", "}", "]", "pi")
-                and self.tokens[self.place - 1].kind != "number"
-            )
+            return self._may_multiply(token)
         if token.kind == "mark":
             return token.text in ("(", "[", "{") or (token.text == "|" and not self.bars)
         return token.kind == "name" and token.text in _STARTING_NAMES
 
+    def _may_multiply(self, number: Token) -> bool:
+        """Whether a number stands behind what it can only multiply: 4 2 is no product, and neither x2 nor 2^3 2 is surely one."""
+        before = self.tokens[self.place - 1] if self.place else number
+        if before.kind != "number" and before.text in (")", "}", "]", "pi"):
+            return True
+        last = self.last_factor
+        if isinstance(last, Pow):
+            return not isinstance(last.exponent, Num)
+        return last == IMAGINARY or (isinstance(last, Call) and last.name == "root" and number.spaced)
+
     def factor(self) -> Value:
         self.enter()
         value = self._postfix(self._atom())
+        self.last_factor = value
         self.leave()
         return value
 
     def _postfix(self, value: Value) -> Value:
-        powers = 0
         while True:
             token = self.peek()
             if token.text == "^" and token.kind == "mark":
-                powers += 1
-                if powers > MAX_POWERS:
-                    raise TooLargeError(f"a power has more than {MAX_POWERS} exponents")
                 value = self._raised(value)
             elif token.text == "!" and token.kind == "mark":
+                value = build.call(self._factorial(), (value,))
+            elif token.text in DEGREE_SIGNS[1:] and token.kind == "name" and isinstance(value, EXPRESSIONS):
                 self.take()
-                value = build.call("factorial", (value,))
+                value = self._angle(value)
             elif token.text == "%" and isinstance(value, EXPRESSIONS):
                 self.take()
                 value = Quantity(value, make_unit((("percent", 1),)))
@@ -93,10 +98,36 @@ class Atoms(Functions):
         self.take()
         if self._degree_sign():
             return self._angle(value)
-        exponent = self.argument()
+        exponent = self._exponent()
         if exponent == Sym("prime") and isinstance(value, Sym):
             return Sym(value.name + "'")
         return build.power(value, exponent)
+
+    def _exponent(self) -> Value:
+        """2^3^2 is two to the ninth: the powers of an exponent come first."""
+        signed = self.is_next("mark", "-", "+")
+        found = [self.argument()]
+        while self.is_next("mark", "^") and self.peek(1).text not in DEGREE_SIGNS and self.peek(2).text not in DEGREE_SIGNS:
+            if len(found) >= MAX_POWERS:
+                raise TooLargeError(f"a power has more than {MAX_POWERS} exponents")
+            if signed:
+                raise UnreadableError("a power of a signed exponent needs braces")
+            self.take()
+            found.append(self.argument())
+        exponent = found.pop()
+        while found:
+            exponent = build.power(found.pop(), exponent)
+        return exponent
+
+    def _factorial(self) -> str:
+        """n!! is the double factorial, which leaves out every other factor; (n!)! is written with brackets."""
+        self.take()
+        if not self.is_next("mark", "!") or self.peek().spaced:
+            return "factorial"
+        self.take()
+        if self.is_next("mark", "!"):
+            raise UnreadableError("three factorial signs in a row")
+        return "factorial2"
 
     def argument(self) -> Value:
         """What a command or `^` takes: a group in braces, or one token; a number in ^12 counts whole, and -1 in ^-1 too."""
@@ -165,10 +196,10 @@ class Atoms(Functions):
     def _base_word(self) -> Value | None:
         braced = self.is_next("mark", "{")
         token = self.peek(1 if braced else 0)
-        if token.kind != "word" or token.text.lower() not in _BASE_WORDS:
+        if token.kind != "word" or token.text.lower() not in words.BASES:
             return None
         self.place += 3 if braced else 1
-        return integer(_BASE_WORDS[token.text.lower()])
+        return integer(words.BASES[token.text.lower()])
 
     def _letter(self, letter: str) -> Value:
         if letter in ("e", "i") and not self.is_next("mark", "_", "'"):
@@ -222,9 +253,9 @@ class Atoms(Functions):
         raise UnreadableError(f"\\{name} is not read")
 
     def _fraction_arguments(self) -> tuple[Value, Value]:
-        return self._fraction_argument(), self._fraction_argument()
+        return self.token_argument(), self.token_argument()
 
-    def _fraction_argument(self) -> Value:
+    def token_argument(self) -> Value:
         """A group or one token; of a number, one digit, as TeX takes it."""
         token = self.peek()
         if token.kind == "number" and len(token.text) > 1 and token.text.isdigit():
@@ -300,4 +331,6 @@ _READERS: dict[str, Callable[[Atoms], Value]] = {
     "lbrace": Atoms._set,
     "sum": Atoms._summation,
     "prod": Atoms._product_sign,
+    "int": Atoms._integral,
+    "lim": Atoms._limit,
 }

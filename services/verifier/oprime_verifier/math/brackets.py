@@ -11,6 +11,7 @@ from oprime_verifier.math.values import (
     Matrix,
     Mul,
     NamedSet,
+    Num,
     Quantity,
     Relation,
     SetOf,
@@ -37,13 +38,21 @@ class Brackets(Cursor):
         if token.text in ("(", "["):
             return self._closed(token.text)
         if token.text == "{":
-            self.place -= 1
-            return self._braces()
+            return self._group_of_braces()
         if token.text in _OPENING_BARS:
             return self._absolute()
         if token.text in MONEY_SIGNS:
             return self._money(token.text)
         raise UnreadableError(f"{token.text!r} is not expected there")
+
+    def _group_of_braces(self) -> Value:
+        """Braces around a factor. Digits beside such a group show as one number, and are no product."""
+        self.place -= 1
+        before = self.tokens[self.place - 1] if self.place else self.peek()
+        value = self._braces()
+        if isinstance(value, Num) and "number" in (before.kind, self.peek().kind):
+            raise UnreadableError("digits stand inside and outside of braces")
+        return value
 
     def _closed(self, opening: str) -> Value:
         outer, self.bars, self.in_set, in_set = self.bars, 0, False, self.in_set

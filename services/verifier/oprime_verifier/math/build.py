@@ -108,12 +108,18 @@ def call(name: str, args: tuple[Value, ...]) -> Expr:
         return determinant(args[0])
     if name == "det" and len(args) == 1 and isinstance(args[0], Matrix):
         return determinant(args[0])
-    plain: list[Expr] = []
-    for value in args:
-        if not isinstance(value, EXPRESSIONS):
-            raise UnreadableError(f"{name} takes numbers")
-        plain.append(replaced(value, DEGREE, Mul((PI, Num(Fraction(1, 180))))) if name in _TRIGONOMETRIC else value)
-    return Call(name, tuple(plain))
+    plain = numbers(name, args)
+    if name in _TRIGONOMETRIC:
+        plain = tuple(replaced(value, DEGREE, Mul((PI, Num(Fraction(1, 180))))) for value in plain)
+    return Call(name, plain)
+
+
+def numbers(name: str, args: tuple[Value, ...]) -> tuple[Expr, ...]:
+    """The arguments of a function, all of which must be expressions."""
+    plain = [value for value in args if isinstance(value, EXPRESSIONS)]
+    if len(plain) != len(args):
+        raise UnreadableError(f"{name} takes numbers")
+    return tuple(plain)
 
 
 def determinant(matrix: Matrix) -> Expr:

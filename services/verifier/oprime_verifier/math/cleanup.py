@@ -5,6 +5,8 @@
 import re
 import unicodedata
 
+from oprime_verifier.math import words
+
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ⁽⁾", "0123456789+-ni()", strict=True))
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₙₓ", "0123456789+-nx", strict=True))
 _FRACTIONS = {
@@ -25,6 +27,7 @@ _CHARACTERS = {
     "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}", "ℓ": "\\ell ",
     "⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ", "⌉": "\\rceil ", "⟨": "\\langle ", "⟩": "\\rangle ", "∣": "|", "∧": " \\land ",
     "∨": " \\lor ", "→": "\\to ", "…": "\\ldots ", "⋯": "\\cdots ", "′": "'", "″": "''", "’": "'", "‘": "'", "“": '"', "”": '"',
+    **dict.fromkeys("„‟«»", '"'), **dict.fromkeys("‚‛", "'"),
     "％": "\\%", "ℏ": "\\hbar ", "Å": "\\AA ", "\u212b": "\\AA ", "\u2126": "\\Omega ", "µ": "\\mu ",
     "π": "\\pi ", "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "δ": "\\delta ", "ε": "\\epsilon ", "θ": "\\theta ", "λ": "\\lambda ",
     "μ": "\\mu ", "ρ": "\\rho ", "σ": "\\sigma ", "τ": "\\tau ", "φ": "\\phi ", "ϕ": "\\phi ", "χ": "\\chi ", "ψ": "\\psi ",
@@ -47,12 +50,22 @@ _RULES = (
     (re.compile(r"(?<!\\)\\!\s*"), ""),
     (re.compile(r"(?<!\\)\\[,;:> ](?!\d{3})|\\q?quad|\\(?:thinspace|enspace|nobreakspace)(?![a-zA-Z])"), " "),
     (re.compile(r"~|(?<!\\)\\[,;: ](?=\d{3})"), " "),
-    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\\(?:text)?color(?:box)?\s*(?:\[[^\]]*\]\s*)?\{[^{}]*\}"), " "),
+    (re.compile(r"\\(?:[dtc]|nice|s)frac(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\\not\s*="), r"\\ne "),
+    (re.compile(r"\\([lr])brack(?![a-zA-Z])"), lambda found: "[" if found[1] == "l" else "]"),
+    (re.compile(r"(?<![\d.])\.(?=\s*\\(?:overline|bar|dot)(?![a-zA-Z]))"), "0."),
+    (re.compile(r"(?<=\.)(\d*)\{\s*(\\(?:overline|bar|dot)\s*\{\d+\})\s*\}"), r"\1\2"),
+    (re.compile(r"(?<![\d.'])\d{1,3}(?:'\d{3})+(?![\d'])"), lambda found: found[0].replace("'", "")),
+    (re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^\s*\{?\s*[-+]?\d)"), r"\\times "),
+    (re.compile(r"\\mu\s*\\(?:text|mathrm)\s*\{\s*([mgsLlAVW])\s*\}"), r"\\text{ u\1}"),
     (re.compile(r"\\[dt]binom(?![a-zA-Z])"), r"\\binom"),
     (re.compile(r"(?<!\\)\\[()\[\]]"), " "),
     (re.compile(r"\{\s*\}\s*(?=\^)"), ""),
     (re.compile(r"(?<=\d)\s*\{(\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})\}"), r"\1"),
     (re.compile(r"\bper cent\b"), "percent"),
+    (re.compile(r"^\s*(-?)\s*(USD|US\s*\\?\$|EUR|GBP)\s*(?=\d)"),
+     lambda found: found[1] + {"EUR": "\u20ac", "GBP": "\u00a3"}.get(found[2], "\\$")),
     (re.compile(r"(\\mathbb\s*\{?R\}?)\s*(?:-|\\backslash)\s*(?=\\\{)"), r"\1 \\setminus "),
     (re.compile(r"(?<=[\d}])\s+((?:[kcm]?m|ft|mi|kg|g|mg|L|k?J)/(?:s|h|hr|min|mol|L|kg|m|cm)(?:\^\{?[23]\}?)?)(?![a-zA-Z])"),
      r"\\text{ \1}"),
@@ -60,6 +73,12 @@ _RULES = (
     (re.compile(r"(?<=\d)\{\s*,\s*\}(?=\d)"), "."),
 )  # fmt: skip
 _BOX = re.compile(r"^\s*\\(?:boxed|fbox)\s*\{")
+_SAID_BASE = re.compile(r"(-?[0-9A-F]{0,64}\d[0-9A-F]{0,64})(?:[\s{}()_,~-]|\\(?:text|mathrm)(?![a-z]))*(?:in\s+)?base[\s-]*"
+                        r"(?:[\s{}()_]|\\text(?![a-z]))*" + f"(\\d{{1,2}}|{'|'.join(words.BASES)})[\\s{{}})]*")  # fmt: skip
+_BRACKETED_BASE = re.compile(r"(?<![\w\\})'\]])\(\s*([0-9A-F]{0,64}\d[0-9A-F]{0,64}|[0-9A-F]{1,64}(?=\s*\)\s*_\s*\{?\s*16))\s*\)(?=\s*_)")
+_QUOTES = ('"', "'", "``")
+_QUOTED_WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[ ,.-])*")
+"""Words may be quoted; quotes around a number make it text of a program."""
 _ENDS = " \t\n.,;:\\"
 _SPACES = re.compile(r"\s+")
 _IDLE_SPACES = re.compile(r"(?<![\w.])\s|\s(?![\w.])")
@@ -73,7 +92,15 @@ def clean(text: str) -> str:
     text = _dollars(_ROW_SPACE.sub(r"\\\\", text))
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
-    return _trimmed(text)
+    return _with_base_below(_trimmed(text))
+
+
+def _with_base_below(text: str) -> str:
+    """A number with its base in one way: 101_{2} for 101 in base 2, 101 (base two) and (101)_2."""
+    said = _SAID_BASE.fullmatch(text) if "base" in text else None
+    if said:
+        return f"{said[1]}_{{{said[2]}}}" if said[2].isdigit() else f"{said[1]}_{{\\text{{{said[2]}}}}}"
+    return _BRACKETED_BASE.sub(r"\1", text)
 
 
 def spelled(text: str) -> str:
@@ -87,12 +114,15 @@ def _ascii(text: str) -> str:
     text = _RAISED.sub(lambda run: f"^{{{''.join(_SUPERSCRIPTS[character] for character in run[0])}}}", text)
     text = _LOWERED.sub(lambda run: f"_{{{''.join(_SUBSCRIPTS[character] for character in run[0])}}}", text)
     text = _BARE_ROOT.sub(r"\\\1{\2}", text.translate(_TABLE))
-    return "".join(map(_plain_digit, unicodedata.normalize("NFKC", text).translate(_TABLE)))
+    return "".join(map(_plain_character, unicodedata.normalize("NFKC", text).translate(_TABLE)))
 
 
-def _plain_digit(character: str) -> str:
+def _plain_character(character: str) -> str:
+    """A digit of any script as it is written here; nothing for marks that only direct the layout."""
     if character.isascii():
         return character
+    if unicodedata.category(character) == "Cf":
+        return ""
     digit = unicodedata.decimal(character, None)
     return character if digit is None else str(digit)
 
@@ -120,9 +150,10 @@ def _trimmed(text: str) -> str:
 
 def _unwrapped(text: str) -> str:
     """Without braces, emphasis or a box around the whole."""
-    for start, stop in (("**", "**"), ("__", "__"), ("`", "`")):
+    for start, stop in (("**", "**"), ("__", "__"), ("``", "''"), ("`", "`"), ('"', '"'), ("'", "'")):
         if text.startswith(start) and text.endswith(stop) and len(text) > len(start) + len(stop):
-            return text[len(start) : -len(stop)]
+            inner = text[len(start) : -len(stop)]
+            return inner if start not in _QUOTES or _QUOTED_WORDS.fullmatch(inner) else text
     box = _BOX.match(text)
     if box and _closes_at_end(text, box.end() - 1):
         return text[box.end() : -1]

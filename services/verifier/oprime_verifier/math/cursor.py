@@ -1,5 +1,6 @@
 """A place in a list of tokens, and what every level of the parser asks of it."""
 
+from oprime_verifier.math.exact import Budget
 from oprime_verifier.math.tokens import END, MAX_NESTING, Token
 from oprime_verifier.math.values import Sign, TooLargeError, UnreadableError, Value
 
@@ -16,6 +17,9 @@ class Cursor:
         """Absolute values that are open: inside them a bar closes."""
         self.in_set = False
         """Inside braces, where a colon or bar means `such that`."""
+        self.budget = Budget()
+        self.last_factor: Value | None = None
+        """The factor that was read last, on which it depends whether a number behind it multiplies."""
         self._signs = 0
         self._has_flipped = any(token.text == "mp" for token in tokens)
 
@@ -86,6 +90,9 @@ class Cursor:
         raise NotImplementedError
 
     def argument(self) -> Value:
+        raise NotImplementedError
+
+    def token_argument(self) -> Value:
         raise NotImplementedError
 
     def fraction(self, upper: Value, lower: Value) -> Value:

@@ -4,40 +4,64 @@ import math
 from fractions import Fraction
 
 from oprime_verifier.math.build import replaced
-from oprime_verifier.math.values import Add, Call, Expr, Mul, Num, Pow, Sym, TooLargeError, walk
+from oprime_verifier.math.values import Add, Call, Expr, Mul, Num, Pow, Sym, TooLargeError
 
 MAX_BITS = 13_300
 """About 4,000 decimal digits."""
 MAX_TERMS = 1000
+"""Of all sums and products of one answer together, nested ones and neighbours."""
 
 
 class UndefinedError(ValueError):
     """The expression has no value, such as 1/0."""
 
 
-def rational(tree: Expr) -> Fraction | None:
-    """The exact rational value; None where the tree has none that arithmetic finds.
+class Budget:
+    """Terms that may still be computed."""
+
+    def __init__(self, terms: int = MAX_TERMS) -> None:
+        self.terms = terms
+
+    def allows(self, terms: int) -> bool:
+        """Take terms from the budget, if so many are left."""
+        if terms > self.terms:
+            return False
+        self.terms -= terms
+        return True
+
+
+def summed(tree: Call, budget: Budget) -> Expr:
+    """A sum or product over an index as its value, where its bounds are numbers and the budget allows it."""
+    try:
+        value = rational(tree, budget)
+    except (UndefinedError, TooLargeError, RecursionError):
+        return tree
+    return tree if value is None else Num(value)
+
+
+def rational(tree: Expr, budget: Budget | None = None) -> Fraction | None:
+    """The exact rational value; None where the tree has none that arithmetic finds, as for sums without a budget.
 
     Raises UndefinedError for a division by zero and TooLargeError for a number beyond the bound.
     """
     if isinstance(tree, Num):
         return tree.value
     if isinstance(tree, Add):
-        parts = _all(tree.terms)
+        parts = _all(tree.terms, budget)
         return None if parts is None else sum(parts, Fraction(0))
     if isinstance(tree, Mul):
-        parts = _all(tree.factors)
+        parts = _all(tree.factors, budget)
         return None if parts is None else _product(parts)
     if isinstance(tree, Pow):
-        pair = _all((tree.base, tree.exponent))
+        pair = _all((tree.base, tree.exponent), budget)
         return None if pair is None else power(*pair)
-    return _call(tree) if isinstance(tree, Call) else None
+    return _call(tree, budget) if isinstance(tree, Call) else None
 
 
-def _all(trees: tuple[Expr, ...]) -> list[Fraction] | None:
+def _all(trees: tuple[Expr, ...], budget: Budget | None) -> list[Fraction] | None:
     found: list[Fraction] = []
     for tree in trees:
-        value = rational(tree)
+        value = rational(tree, budget)
         if value is None:
             return None
         found.append(value)
@@ -99,12 +123,12 @@ def _integer_root(value: int, degree: int) -> int | None:
     return low if low**degree == value else None
 
 
-def _call(tree: Call) -> Fraction | None:
+def _call(tree: Call, budget: Budget | None) -> Fraction | None:
     if tree.name in ("sum", "prod"):
-        return _repeated(tree)
+        return None if budget is None else _repeated(tree, budget)
     if tree.name not in _FUNCTIONS:
         return None
-    arguments = _all(tree.args)
+    arguments = _all(tree.args, budget)
     if arguments is None:
         return None
     count, function = _FUNCTIONS[tree.name]
@@ -113,22 +137,20 @@ def _call(tree: Call) -> Fraction | None:
     return function(*arguments) if count in (0, len(arguments)) else None
 
 
-def _repeated(tree: Call) -> Fraction | None:
+def _repeated(tree: Call, budget: Budget) -> Fraction | None:
     body, index, low, high = tree.args
-    start, stop = rational(low), rational(high)
-    if start is None or stop is None or start.denominator != 1 or stop.denominator != 1:
+    start, stop = rational(low, budget), rational(high, budget)
+    if start is None or stop is None or start.denominator != 1 or stop.denominator != 1 or not isinstance(index, Sym):
         return None
-    inner = sum(isinstance(part, Call) and part.name in ("sum", "prod") for part in walk(body))
-    # Nested sums multiply, so each level gets a root of the terms.
-    if stop - start >= MAX_TERMS ** (1 / (1 + inner)):
+    if not budget.allows(max(0, int(stop - start) + 1)):
         return None
-    values = [rational(replaced(body, index, Num(Fraction(number)))) for number in range(int(start), int(stop) + 1)]
-    if any(value is None for value in values) or not isinstance(index, Sym):
-        return None
-    plain = [value for value in values if value is not None]
-    if tree.name == "prod":
-        return _product(plain)
-    return sum(plain, Fraction(0))
+    plain: list[Fraction] = []
+    for number in range(int(start), int(stop) + 1):
+        value = rational(replaced(body, index, Num(Fraction(number))), budget)
+        if value is None:
+            return None
+        plain.append(value)
+    return _product(plain) if tree.name == "prod" else sum(plain, Fraction(0))
 
 
 def _root(value: Fraction, degree: Fraction) -> Fraction | None:
@@ -141,6 +163,14 @@ def _factorial(value: Fraction) -> Fraction | None:
     if value > 1400:
         raise TooLargeError("a factorial is too large to compute")
     return Fraction(math.factorial(int(value)))
+
+
+def _double_factorial(value: Fraction) -> Fraction | None:
+    if value.denominator != 1 or value < 0:
+        return None
+    if value > 2400:
+        raise TooLargeError("a factorial is too large to compute")
+    return Fraction(math.prod(range(int(value), 0, -2)))
 
 
 def _binomial(upper: Fraction, lower: Fraction) -> Fraction | None:
@@ -191,6 +221,7 @@ _FUNCTIONS = {
     "floor": (1, lambda value: Fraction(math.floor(value))),
     "ceil": (1, lambda value: Fraction(math.ceil(value))),
     "factorial": (1, _factorial),
+    "factorial2": (1, _double_factorial),
     "binom": (2, _binomial),
     "mod": (2, _mod),
     "gcd": (0, _gcd),

@@ -1,6 +1,8 @@
 """Functions by name with their arguments, and sums and products over an index."""
 
-from oprime_verifier.math import build, words
+from collections.abc import Callable
+
+from oprime_verifier.math import build, exact, words
 from oprime_verifier.math.brackets import Brackets
 from oprime_verifier.math.units import make_unit
 from oprime_verifier.math.values import (
@@ -9,6 +11,7 @@ from oprime_verifier.math.values import (
     EXPRESSIONS,
     IMAGINARY,
     Bracketed,
+    Call,
     Quantity,
     Relation,
     Sym,
@@ -17,13 +20,15 @@ from oprime_verifier.math.values import (
     integer,
 )
 
+DEGREE_SIGNS = ("circ", "degree", "textdegree")
+
 
 class Functions(Brackets):
     def _degree_sign(self) -> bool:
         """Take a raised circle, in braces or not."""
         braced = self.is_next("mark", "{")
         token = self.peek(1 if braced else 0)
-        if token.text not in ("circ", "degree", "textdegree") or (braced and self.peek(2).text != "}"):
+        if token.text not in DEGREE_SIGNS or (braced and self.peek(2).text != "}"):
             return False
         self.place += 3 if braced else 1
         return True
@@ -103,14 +108,7 @@ class Functions(Brackets):
         return value
 
     def _big(self, name: str) -> Value:
-        lower = upper = None
-        for _ in range(2):
-            if self.is_next("mark", "_"):
-                self.take()
-                lower = self.argument()
-            elif self.is_next("mark", "^"):
-                self.take()
-                upper = self.argument()
+        lower, upper = self._bounds(self.argument)
         if not (isinstance(lower, Relation) and lower.operators == ("=",) and isinstance(lower.sides[0], Sym | type(IMAGINARY)) and upper):
             raise UnreadableError(f"\\{name} needs an index from one value to another")
         body = self._product()
@@ -118,7 +116,18 @@ class Functions(Brackets):
         index = index if isinstance(index, Sym) else Sym("i")
         if index.name == "i" and isinstance(body, EXPRESSIONS):
             body = build.replaced(body, IMAGINARY, index)
-        return build.call(name, (body, index, lower.sides[1], upper))
+        return exact.summed(Call(name, build.numbers(name, (body, index, lower.sides[1], upper))), self.budget)
+
+    def _bounds(self, argument: Callable[[], Value]) -> tuple[Value | None, Value | None]:
+        lower = upper = None
+        for _ in range(2):
+            if self.is_next("mark", "_"):
+                self.take()
+                lower = argument()
+            elif self.is_next("mark", "^"):
+                self.take()
+                upper = argument()
+        return lower, upper
 
     def _product(self) -> Value:
         value = self.factor()
@@ -137,9 +146,15 @@ class Functions(Brackets):
         return self._big("prod")
 
 
+def _unit_complex(angle: Value) -> Value:
+    return build.add(build.call("cos", (angle,)), build.multiply(IMAGINARY, build.call("sin", (angle,))))
+
+
 def _applied_function(name: str, args: tuple[Value, ...], base: Value | None) -> Value:
     if name == "exp" and len(args) == 1:
         return build.power(EULER, args[0])
+    if name == "cis" and len(args) == 1:
+        return _unit_complex(args[0])
     if name == "cbrt":
         return build.call("root", (*args, integer(3)))
     if name == "lg":

@@ -96,7 +96,8 @@ class Evaluator:
         mp = self.mp
         if mp.mag(exponent) > 64 and abs(base) != 1:
             raise HugeError("a power is too large to compute")
-        if abs(base) != 1 and abs(mp.re(exponent)) * abs(mp.mag(base)) > MAX_EXPONENT_BITS:
+        # A base near one keeps small what its exponent does not.
+        if abs(base) != 1 and abs(mp.re(exponent)) * abs(mp.log(abs(base), 2)) > MAX_EXPONENT_BITS:
             raise HugeError("a power is too large to compute")
 
     def _real_power(self, base: Number, exponent: Number) -> Number:
@@ -172,6 +173,13 @@ class Evaluator:
     def factorial(self, value: Number) -> Number:
         return self.gamma(value + 1)
 
+    def double_factorial(self, value: Number) -> Number:
+        if not self.mp.isint(value) or value < -1:
+            raise NoNumberError("a double factorial of what is no natural number")
+        if value > MAX_PRECISE_GAMMA:
+            raise HugeError("a factorial is too large to compute")
+        return self.mp.fac2(value)
+
     def binomial(self, upper: Number, lower: Number) -> Number:
         if max(abs(upper), abs(lower)) > MAX_GAMMA:
             raise HugeError("a binomial coefficient is too large to compute")
@@ -244,6 +252,7 @@ _RULES: dict[tuple[str, int], Callable[..., Number]] = {
     ("floor", 1): Evaluator.floor,
     ("ceil", 1): lambda self, value: self.floor(value, up=True),
     ("factorial", 1): Evaluator.factorial,
+    ("factorial2", 1): Evaluator.double_factorial,
     ("Gamma", 1): Evaluator.gamma,
     ("binom", 2): Evaluator.binomial,
     ("mod", 2): Evaluator.modulo,

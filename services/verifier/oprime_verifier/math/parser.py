@@ -29,6 +29,7 @@ from oprime_verifier.math.values import (
 class Parser(Atoms):
     def whole(self) -> Value:
         self._skip_phrase()
+        self._skip_sign()
         value = self.items()
         if not self.at_end():
             raise UnreadableError(f"{self.peek().text!r} is not expected there")
@@ -43,6 +44,11 @@ class Parser(Atoms):
             self.take()
             if self.peek().text == ":":
                 self.take()
+
+    def _skip_sign(self) -> None:
+        """= 5 and \\approx 5, whose left side stands in front of the answer."""
+        if self.peek().kind in ("mark", "name") and words.RELATIONS.get(self.peek().text) in ("=", "~") and not self.at_end():
+            self.take()
 
     # Lists
 
@@ -250,7 +256,7 @@ class Parser(Atoms):
 
 def word_value(text: str) -> Value:
     """An answer in words: a letter, a number word, or words."""
-    lowered = " ".join(text.lower().split()).strip(" .,;:!\"'")
+    lowered = " ".join(text.lower().split()).strip(" .,;:!\"'`")
     if len(text.strip()) == 1:
         return Sym(text.strip())
     if lowered in words.NUMBER_WORDS:

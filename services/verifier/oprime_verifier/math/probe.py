@@ -7,7 +7,7 @@ from typing import Any
 
 from oprime_verifier.math import exact
 from oprime_verifier.math.numeric import Evaluator, HugeError, NoNumberError, context
-from oprime_verifier.math.values import Call, Const, Expr, Mul, Num, Pow, Sym, TooLargeError, children, symbols, walk
+from oprime_verifier.math.values import Call, Const, Expr, Mul, Num, Pow, TooLargeError, children, free_symbols, symbols, walk
 
 POINTS = 10
 ENOUGH = 4
@@ -15,7 +15,7 @@ START_DIGITS = 40
 MAX_DIGITS = 4000
 MAX_HEIGHT = 1000
 """Digits that the numbers of two expressions may have before agreement says nothing."""
-_INTEGER_FUNCTIONS = frozenset({"factorial", "binom", "mod", "sum", "prod", "gcd", "lcm"})
+_INTEGER_FUNCTIONS = frozenset({"factorial", "factorial2", "binom", "mod", "sum", "prod", "gcd", "lcm"})
 _STEPS = frozenset({"floor", "ceil", "mod", "sign", "max", "min", "abs", "gcd", "lcm"})
 
 
@@ -36,7 +36,7 @@ class Pair:
 
 def compare(left: Expr, right: Expr) -> Evidence:
     """What numbers say about the equality of two expressions."""
-    names = sorted(symbols(left) | symbols(right) - _indices(left) - _indices(right))
+    names = sorted(free_symbols(left) | free_symbols(right))
     points = _points(names, left, right) if names else [{}]
     found = _at_points(Pair(left, right), points, START_DIGITS)
     height = _height(left) + _height(right) if found is Evidence.AGREE else 0
@@ -71,15 +71,6 @@ def number(tree: Expr, digits: int = START_DIGITS) -> Any:
         return None
 
 
-def _indices(tree: Expr) -> frozenset[str]:
-    """Names that a sum or product binds."""
-    return frozenset(
-        part.args[1].name
-        for part in walk(tree)
-        if isinstance(part, Call) and part.name in ("sum", "prod", "lim", "int") and len(part.args) > 1 and isinstance(part.args[1], Sym)
-    )
-
-
 def _height(tree: Expr) -> int:
     """Digits of the exact numbers in the tree: what a near miss could hide behind."""
     try:
@@ -94,7 +85,7 @@ def _height(tree: Expr) -> int:
 
 def _exponent_height(tree: Pow) -> int:
     """Digits that e^(-1000) adds: a constant exponent makes a number as small as it likes."""
-    if symbols(tree.exponent):
+    if free_symbols(tree.exponent):
         return 0
     exponent = number(tree.exponent, 15)
     return MAX_HEIGHT + 1 if exponent is None or abs(exponent) > MAX_HEIGHT else int(abs(exponent))
@@ -190,14 +181,22 @@ def is_huge(tree: Expr) -> bool:
     if isinstance(tree, Pow):
         if is_huge(tree.exponent):
             return _at_least(tree.base, 2)
+        if _is_huge_power(tree):
+            return True
         return (is_huge(tree.base) and _at_least(tree.exponent, 1)) or (_at_least(tree.base, 2) and _at_least(tree.exponent, 10**5))
     if isinstance(tree, Call):
         return is_huge_call(tree)
     return False
 
 
+def _is_huge_power(tree: Pow) -> bool:
+    """Whether a rational power is: its logarithm is at least the exponent times 1 - 1/base."""
+    base, exponent = exact_or_none(tree.base), exact_or_none(tree.exponent)
+    return base is not None and exponent is not None and base > 1 and exponent * (1 - 1 / base) > 2400
+
+
 def is_huge_call(tree: Call) -> bool:
-    if tree.name == "factorial":
+    if tree.name in ("factorial", "factorial2"):
         return is_huge(tree.args[0]) or _at_least(tree.args[0], 10**4)
     if tree.name == "binom":
         upper, lower = exact_or_none(tree.args[0]), exact_or_none(tree.args[1])

@@ -43,7 +43,18 @@ _PROBABILITY = re.compile(
 _PROSE = re.compile(r"[^\W\d_]+(?:[ ,.'-]+[^\W\d_]+)*[.!?]?")
 # Three digits behind a comma are thousands, unless nothing but zeros stands before it.
 _DECIMAL_COMMA = re.compile(r"(-?0+|-?\d+(?=,(?:\d{1,2}|\d{4,})$)),(\d+)")
+# No coordinate is written with zeros in front.
+_BRACKETED_THOUSANDS = re.compile(r"\((?=[\d,]*,0)\d{1,3}(?:,\d{3})+\)")
+_LOWER_HEXADECIMAL = re.compile(r"\d[0-9a-f]{0,64}\s*_\s*(?:16|\{\s*16\s*\})")
 _FRENCH = re.compile(r"\]([^\[\]]*)\[")
+
+
+_ANSWER_IS = re.compile(
+    r"(?P<font>\\(?:text|textbf|textrm|mathrm|mbox)\s*\{)?\s*(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?"
+    r"(?:(?:final|correct)\s+)?(?:answer|option|choice)\s*(?:is\s*:?|:)\s*(?P<close>\})?\s*(?=\S)",
+    re.IGNORECASE,
+)
+_CLOCK = re.compile(r"(1[0-2]|0?[1-9])(?::([0-5]\d))?\s*(am|pm|AM|PM|[aApP]\.\s?[mM])\.?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +64,7 @@ class Reading:
     value: Value | None
     """None for what is not read."""
     other: Value | None = None
-    """A second reading, where commas may be thousands separators or separate items."""
+    """A second reading, where commas may be thousands separators or separate items, or letters may be digits."""
     problem: str = ""
     too_large: bool = False
 
@@ -72,7 +83,7 @@ def read(text: str) -> Reading:
     cleaned = clean(text)
     try:
         value = _value(cleaned, thousands=True)
-        other = _value(cleaned, thousands=False) if has_thousands(cleaned) else None
+        other = _other_value(cleaned)
     except TooLargeError as error:
         return Reading(spelled(cleaned), None, problem=str(error), too_large=True)
     except UnreadableError as error:
@@ -82,18 +93,47 @@ def read(text: str) -> Reading:
     return Reading(spelled(cleaned), value, None if other == value else other)
 
 
+def _other_value(cleaned: str) -> Value | None:
+    """The second reading of a text that has two: commas between items, or 2b_{16} as a number in base 16."""
+    if has_thousands(cleaned):
+        return _value(cleaned, thousands=False)
+    return _value(cleaned.upper(), thousands=True) if _LOWER_HEXADECIMAL.fullmatch(cleaned) else None
+
+
 def _value(cleaned: str, *, thousands: bool) -> Value:
-    choice = _choice(cleaned)
-    if choice is not None:
-        return choice
+    cleaned = _without_announcement(cleaned)
+    special = _choice(cleaned) or _time_of_day(cleaned)
+    if special is not None:
+        return special
     if _PROSE.fullmatch(cleaned) and _is_words(cleaned):
         return word_value(cleaned)
     if "[" in cleaned and cleaned.startswith("]"):
         cleaned = _FRENCH.sub(r"(\1)", cleaned)
+    if thousands and _BRACKETED_THOUSANDS.fullmatch(cleaned):
+        cleaned = cleaned[1:-1]
     probability = _PROBABILITY.match(cleaned)
     if probability:
         cleaned = probability[1]
     return finished(parse(tokenize(cleaned, thousands=thousands)))
+
+
+def _without_announcement(cleaned: str) -> str:
+    """What stands behind `the answer is`, in the same font."""
+    found = _ANSWER_IS.match(cleaned)
+    if not found or (found["close"] and not found["font"]):
+        return cleaned
+    rest = cleaned[found.end() :]
+    rest = rest[1:-1] if rest.count('"') == 2 and rest[0] == rest[-1] == '"' else rest
+    return f"{found['font']}{rest}" if found["font"] and not found["close"] else rest
+
+
+def _time_of_day(cleaned: str) -> Value | None:
+    """10:45 a.m., in one spelling. Without minutes or dots, `pm` may be picometres."""
+    plain = _WRAPPERS.sub(r" \1 ", cleaned).replace("\\ ", " ")
+    found = _CLOCK.fullmatch(" ".join(plain.split()))
+    if not found or not (found[2] or "." in cleaned or found[3].isupper()):
+        return None
+    return Words(f"{int(found[1])}:{found[2] or '00'} {found[3][0].lower()}m")
 
 
 def _choice(cleaned: str) -> Value | None:

@@ -23,6 +23,7 @@ from oprime_verifier.math.values import (
     Sym,
     TooLargeError,
     Value,
+    free_symbols,
     negative,
     symbols,
 )
@@ -69,7 +70,7 @@ def named_value(relation: Relation, scalars: Scalars) -> tuple[Value, ...]:
     name, values, operators = split_name(relation)
     if not set(relation.operators) <= {"=", "~", "in"}:
         return ()
-    if name is None and relation.operators[0] == "=" and (symbols(relation) or len(set(relation.sides)) == 1):
+    if name is None and relation.operators[0] == "=" and (free_symbols(relation) or len(set(relation.sides)) == 1):
         return ()
     if name is not None and symbols(name) and any(symbols(name) & symbols(value) for value in values if is_plain_name(name)):
         return ()

@@ -9,7 +9,20 @@ from oprime_verifier.math import exact, probe
 from oprime_verifier.math.build import mapped
 from oprime_verifier.math.normal import is_polynomial, normal, same
 from oprime_verifier.math.options import MathOptions
-from oprime_verifier.math.values import INFINITY, MINUS_ONE, Call, Expr, Mul, Num, TooLargeError, integer, symbols, walk
+from oprime_verifier.math.values import (
+    BINDERS,
+    INFINITY,
+    MINUS_ONE,
+    Call,
+    Expr,
+    Mul,
+    Num,
+    TooLargeError,
+    children,
+    free_symbols,
+    integer,
+    walk,
+)
 from oprime_verifier.math.verdicts import Same, is_true
 
 Prove = Callable[[Expr, Expr, float], bool | None]
@@ -71,7 +84,7 @@ class Scalars:
     def _mixed(self, gold: Expr, answer: Expr) -> Same:
         """One side is rational: a decimal may stand for an irrational value."""
         digits = _digits(gold) or _digits(answer)
-        if not (symbols(gold) or symbols(answer)) and (digits >= self.options.decimal_digits or self._has_tolerance()):
+        if not (free_symbols(gold) or free_symbols(answer)) and (digits >= self.options.decimal_digits or self._has_tolerance()):
             expected, found = probe.number(gold, 60), probe.number(answer, 60)
             if expected is not None and found is not None:
                 allowed = max(self.options.absolute_tolerance, self.options.relative_tolerance * abs(expected))
@@ -93,7 +106,12 @@ class Scalars:
         if evidence in (probe.Evidence.DIFFERENT, probe.Evidence.UNDEFINED):
             return self._close_enough(gold, answer)
         # Numbers between which there are no steps agree at random points only if they agree everywhere.
-        if evidence is probe.Evidence.AGREE and symbols(gold) | symbols(answer) and probe.is_smooth(gold) and probe.is_smooth(answer):
+        if (
+            evidence is probe.Evidence.AGREE
+            and free_symbols(gold) | free_symbols(answer)
+            and probe.is_smooth(gold)
+            and probe.is_smooth(answer)
+        ):
             return Same.YES
         # On two values beyond all bounds, sympy would spend its whole deadline on the digits.
         hopeless = evidence is probe.Evidence.UNKNOWN and probe.is_huge(gold) and probe.is_huge(answer)
@@ -104,7 +122,7 @@ class Scalars:
         return Same.NO if proof is False and evidence is not probe.Evidence.AGREE else Same.UNKNOWN
 
     def _close_enough(self, gold: Expr, answer: Expr) -> Same:
-        if not self._has_tolerance() or symbols(gold) or symbols(answer):
+        if not self._has_tolerance() or free_symbols(gold) or free_symbols(answer):
             return Same.NO
         expected, found = probe.number(gold), probe.number(answer)
         if expected is None or found is None:
@@ -126,12 +144,11 @@ def _by_normal_form(gold: Expr, answer: Expr) -> Same | None:
     return Same.NO if is_polynomial(expected) and is_polynomial(found) else None
 
 
-def _has_infinity(tree: Expr) -> bool:
-    return any(part == INFINITY for part in walk(tree) if not _is_bound(tree, part))
-
-
-def _is_bound(tree: Expr, part: object) -> bool:
-    return isinstance(tree, Call) and tree.name in ("sum", "prod", "lim", "int") and part in tree.args
+def _has_infinity(tree: object) -> bool:
+    """Whether infinity is a part of the value, and no bound of a sum, integral or limit."""
+    if isinstance(tree, Call) and tree.name in BINDERS:
+        return _has_infinity(tree.args[0])
+    return tree == INFINITY or any(map(_has_infinity, children(tree)))
 
 
 def _infinity(tree: Expr) -> int | None:

@@ -12,6 +12,7 @@ MAX_TOKENS = 3000
 MAX_NESTING = 64
 MAX_DIGITS = 4000
 MAX_DECIMAL_EXPONENT = 4000
+MAX_UNIT_CHARS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,19 @@ _COMMAND = re.compile(r"\\([a-zA-Z]+)\*?|\\(.)", re.DOTALL)
 _LETTERS = re.compile(r"[a-zA-Z]+(?:[-'][a-zA-Z]{2,})*")
 _OTHER_LETTERS = re.compile(r"[^\W\d_a-zA-Z]+")
 _MARKS = ("<=", ">=", "!=", "==", ":=", "**", "->")
-_BASED = re.compile(r"(?<![\w\\}])([0-9A-F]*[A-F][0-9A-F]*)\s*_\s*\{?\s*(\d{2}|\\text\{[a-z]+\})")
+_BASED = re.compile(
+    r"(?<![\w\\}])(?:([0-9A-F]*[A-F][0-9A-F]*)\s*_\s*\{?\s*(?:\d{2}|\\text\{[a-z]+\})"
+    # 2b_{16} and ab_{12} are products of a variable with an index.
+    r"|([a-f][0-9a-f]*\d[0-9a-f]*)(?=\s*_\s*\{?\s*\d{2})|([a-f]{2,})(?=\s*_\s*\{?\s*16(?!\d)))"
+)
 _LISTED = re.compile(r",|\d.*\b(?:and|or)\b|\b(?:and|or)\b.*\d")
+_MEASURED = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s+([a-zA-Z][a-zA-Z ]*)")
+_BASED_DIGITS = re.compile(r"([0-9A-F]*[A-F][0-9A-F]*|[0-9a-f]*\d[0-9a-f]*)\s*_\s*\{?\s*(?:\d{2}|\\text\{[a-z]+\})")
+_UPRIGHT_UNIT = r"\\(?:text|mathrm|textrm)\s*\{[^{}]*\}\s*(?:\^\s*\{?-?\d\}?)?\s*"
+_UNIT_FRACTION = re.compile(rf"\\frac\s*\{{\s*(?:{_UPRIGHT_UNIT})+\}}\s*\{{\s*(?:{_UPRIGHT_UNIT})+\}}")
+_FONT = re.compile(r"\\(?:text|mathrm|textrm)(?=\s*\{)")
+_FRACTION_MARKS = re.compile(r"\\frac\s*|\\(?:cdot|times)(?![a-zA-Z])|\\[,;: ]|\}\s*\{")
+_UNIT_WORD = re.compile(r"([a-zA-Z]+)\s*(?:\^\s*\{?\s*-?\d\s*\}?)?|[\s/*{}]")
 _GROUP = re.compile(r"\s*\{")
 
 
@@ -94,8 +106,8 @@ class _Tokenizer:
     def _number(self) -> None:
         based = _BASED.match(self.text, self.place)
         if based:
-            self._add("digits", based[1])
-            self.place = based.end(1)
+            self._add("digits", based[based.lastindex or 1])
+            self.place = based.end(based.lastindex or 1)
             return
         digits = self._digits()
         if sum(map(str.isdigit, digits)) > MAX_DIGITS:
@@ -149,6 +161,11 @@ class _Tokenizer:
         name = match[1] or match[2]
         if name in words.SPACES:
             return
+        unit = _UNIT_FRACTION.match(self.text, match.start()) if name == "frac" and self.tokens else None
+        if unit and _is_compound_unit(_FONT.sub("", unit[0])):
+            self.place = unit.end()
+            self._add("word", _flat(_FONT.sub("", unit[0])))
+            return
         if name in words.UPRIGHT:
             self._upright(name)
         elif name in words.FONTS:
@@ -178,21 +195,38 @@ class _Tokenizer:
         else:
             self._inline(content)
 
-    def _upright(self, name: str) -> None:
+    def _upright(self, name: str) -> None:  # noqa: C901 - one line for each kind of upright text
         if not _GROUP.match(self.text, self.place):
             return
         content = self._group().replace("\\ ", " ").replace("$", " ")
         lowered = content.strip().lower()
         if lowered in words.JOINERS:
             self._add("joiner", words.JOINERS[lowered])
-        elif name == "operatorname" and content.strip() in words.FUNCTIONS:
+        elif self._is_function(name, content.strip()):
             self._add("name", content.strip())
+        elif (based := _BASED_DIGITS.match(f"{content.strip()}{self.text[self.place :]}")) and based.end(1) == len(content.strip()):
+            self._add("digits", based[1])
+        elif self.tokens and _is_compound_unit(content):
+            self._add("word", _flat(content))
         elif "\\" in content or "{" in content or not any(map(str.isalpha, content)) or _LISTED.search(content):
             self._inline(content)
-        elif name == "mathrm" and len(content.strip()) == 1 and not (self.tokens and self.tokens[-1].kind in ("number", "word")):
+        elif measured := _MEASURED.fullmatch(content):
+            self._inline(measured[1])
+            self._add("word", measured[2])
+        elif name == "mathrm" and len(content.strip()) == 1 and self._is_symbol(content.strip()):
             self._add("letter", content.strip())
         elif content.strip() and self._glued(content):
             self._add("word", content.strip())
+
+    def _is_function(self, name: str, content: str) -> bool:
+        """lcm in any upright font before its argument; min behind a number is minutes."""
+        if content not in words.FUNCTIONS or (is_unit_name(content) and self.tokens and self.tokens[-1].kind == "number"):
+            return False
+        return name == "operatorname" or not is_unit_name(content) or self.text[self.place :].lstrip().startswith("(")
+
+    def _is_symbol(self, letter: str) -> bool:
+        """Whether an upright letter is no unit: the constants, the d of an integral, and what no number stands before."""
+        return letter in "ied" or not (self.tokens and self.tokens[-1].kind in ("number", "word"))
 
     def _glued(self, content: str) -> bool:
         """Join upright text to the upright text before it; whether there was none."""
@@ -231,8 +265,8 @@ class _Tokenizer:
     def _letters(self) -> None:
         based = _BASED.match(self.text, self.place)
         if based:
-            self._add("digits", based[1])
-            self.place = based.end(1)
+            self._add("digits", based[based.lastindex or 1])
+            self.place = based.end(based.lastindex or 1)
             return
         match = _LETTERS.match(self.text, self.place) or _OTHER_LETTERS.match(self.text, self.place)
         if match is None:
@@ -250,12 +284,16 @@ class _Tokenizer:
             self._add("name", "pi" if lowered == "pi" else "infty")
         elif run in ("frac", "dfrac", "tfrac", "sqrt", "boxed", "infty", "cdot", "times", "binom", "text") and follows in "{([ 0123456789":
             self._restart(run)
-        elif run in words.FUNCTIONS:
+        elif run in words.FUNCTIONS and not self._is_measure(run, follows):
             self._add("name", run)
         elif self._is_word(run):
             self._word(run)
         else:
             self._product(run)
+
+    def _is_measure(self, run: str, follows: str) -> bool:
+        """5 min and 90 deg, but not 5 min(2, 3)."""
+        return is_unit_name(run) and bool(self.tokens) and self.tokens[-1].kind == "number" and follows not in ("(", "_", "{", "\\")
 
     def _product(self, run: str) -> None:
         """Letters side by side; a function's name may be among them, as in xsinx."""
@@ -320,6 +358,22 @@ _COMMANDS = (
         " hphantom atop implies Rightarrow iff Leftrightarrow quad mathbb textdegree celsius"
     )
 )
+
+
+def _flat(content: str) -> str:
+    """A unit of several symbols in one line: m s^{-1}, and m/s^2 for the fraction of both."""
+    marks = {"}": "/", "\\cdot": "*", "\\times": "*", "\\frac": " "}
+    flat = _FRACTION_MARKS.sub(lambda found: next((mark for start, mark in marks.items() if found[0].startswith(start)), " "), content)
+    return re.sub(r"(?<!\^)\{|(?<!\d)\}|(?<=[a-zA-Z])\}", " ", flat).strip()
+
+
+def _is_compound_unit(content: str) -> bool:
+    """Whether symbols of units alone make up the text, with powers, products or a fraction; one bare word is left to the parser."""
+    flat = _flat(content)
+    if len(flat) > MAX_UNIT_CHARS or not re.search(r"[\s/*^]", flat) or "{" not in content:
+        return False
+    parts = _UNIT_WORD.findall(flat)
+    return not _UNIT_WORD.sub("", flat) and any(parts) and all(is_unit_name(part) for part in parts if part)
 
 
 def _comma_spacing(text: str) -> dict[int, bool]:

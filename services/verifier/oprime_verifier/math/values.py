@@ -199,5 +199,18 @@ def symbols(node: object) -> frozenset[str]:
     return frozenset(part.name for part in walk(node) if isinstance(part, Sym))
 
 
+BINDERS = frozenset({"sum", "prod", "int", "lim"})
+"""Calls whose second argument is a variable that the first one alone uses."""
+
+
+def free_symbols(node: object) -> frozenset[str]:
+    """Variables but those that sums, products, integrals and limits run over."""
+    if isinstance(node, Sym):
+        return frozenset({node.name})
+    if isinstance(node, Call) and node.name in BINDERS and isinstance(node.args[1], Sym):
+        return (free_symbols(node.args[0]) - {node.args[1].name}).union(*map(free_symbols, node.args[2:]))
+    return frozenset[str]().union(*map(free_symbols, children(node)))
+
+
 def is_expression(value: object) -> bool:
     return isinstance(value, EXPRESSIONS)

@@ -13,7 +13,7 @@ def names(text: str) -> frozenset[str]:
 FUNCTIONS = names(
     "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc asin acos atan "
     "arcsinh arccosh arctanh asinh acosh atanh ln log lg exp det gcd lcm max min arg Re Im sgn sign zeta Gamma deg dim ker "
-    "abs floor ceil gamma cosec tg ctg arctg sqrt cbrt factorial"
+    "cis abs floor ceil gamma cosec tg ctg arctg sqrt cbrt factorial"
 )
 FUNCTION_ALIASES = {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc",
@@ -67,6 +67,7 @@ NUMBER_WORDS = {
         )
     )
 } | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100, "thirty-six": 36}
+BASES = {word: number for word, number in NUMBER_WORDS.items() if 2 <= number <= 12 or number == 16}
 
 SHORT_WORDS = names(
     "yes no odd even red blue all any none not one two six ten man men boy cat dog day sun mon tue wed thu fri sat true false neither "

@@ -39,6 +39,12 @@ def test_two_powers_beyond_all_bounds_are_left_undecided_without_a_proof() -> No
     assert judged("7^{1000000000}", "12") is Verdict.INCORRECT
 
 
+def test_a_power_of_a_base_near_one_and_a_double_factorial_are_huge_too() -> None:
+    assert judged("(1+10^{-9})^{10^{18}}", "5") is Verdict.INCORRECT
+    assert judged("(10^6)!!", "5") is Verdict.INCORRECT
+    assert judged("(1+10^{-9})^{10^9}", "e") is Verdict.INCORRECT
+
+
 @pytest.mark.parametrize(("answer", "gold"), [("10\\text{ cm}", "10\\text{ in}"), ("1,000", "1.000"), ("1,234", "1.234")])
 def test_an_inch_is_a_unit_and_a_group_of_three_digits_is_no_fraction(answer: str, gold: str) -> None:
     assert judged(answer, gold) is Verdict.INCORRECT
