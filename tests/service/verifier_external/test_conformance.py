@@ -62,7 +62,7 @@ async def test_a_math_verifier_that_pays_everything_fails() -> None:
     report = await report_of(f"{REWARDS}:pays_everything", kind="math")
     assert not report.passed
     assert {"nothing wrong is paid", "nothing is paid without a ground truth", "hostile text passes as data"} <= set(failed(report))
-    assert report.categories["integer"]["all"] == 10
+    assert report.categories["integer"]["all"] == sum(case.category == "integer" for case in math_cases())
 
 
 def judging(judge: Any) -> Answer:
@@ -119,7 +119,7 @@ def test_verdict_and_score_fit_together(verdict: str, score: float | None, good:
 def test_the_suite_has_cases_of_every_category() -> None:
     cases = math_cases()
     assert len(cases) >= 120
-    assert len({case.category for case in cases}) == 25
+    assert len({case.category for case in cases}) == 26
     assert len({case.id for case in cases}) == len(cases)
     assert len({case.id for case in code_cases()}) >= 20
 
