@@ -41,7 +41,7 @@ from oprime_prm.implicit_prm import ImplicitPrm
 VOCABULARIES = (100, 32_000, 152_000)
 VARIANTS = ("obvious", "oprime, padded", "oprime")
 HIDDEN, LAYERS, HEADS, FEED_FORWARD = 256, 4, 4, 1024
-GROUPS, GROUP_SIZE, MICRO_BATCH = 3, 4, 4
+GROUPS, GROUP_SIZE, MICRO_BATCH = 4, 4, 8
 LONGEST_RESPONSE = 320
 BETA = 0.05
 PASSES = 8
