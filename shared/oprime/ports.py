@@ -247,7 +247,7 @@ class TrainEngine(Protocol):
 
         `loss` gets the index of the micro-batch and its log-probs (a critic's values) with gradient, and returns a scalar: this
         micro-batch's share of the whole step's loss (already divided by the step's global token or rollout count). All ranks must pass
-        equally many micro-batches. With `entropies` the loss is called with a third argument, the entropy (nats, temperature 1) of the
+        equally many micro-batches. With `entropies` the loss is called with a third argument, the entropy in nats of the
         distribution that each response token was drawn from, with gradient and laid out like the log-probs.
         """
         ...

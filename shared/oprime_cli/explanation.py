@@ -223,7 +223,9 @@ def _loss_terms(config: RunConfig) -> Iterator[Term]:
     algorithm = config.algorithm
     proximal = "the policy itself" if config.learner.updates_per_batch == 1 else "the policy as the train step began"
     yield Term(
-        "ratio", f"rho = pi_theta / pi_proximal, pi_proximal being {proximal}", _chosen(config.learner, "learner", "updates_per_batch")
+        "ratio",
+        f"rho = pi_theta / pi_proximal, pi_proximal being {proximal}; pi = softmax(logits / {config.sampling.temperature:g})",
+        (*_chosen(config.learner, "learner", "updates_per_batch"), *_chosen(config.sampling, "sampling", "temperature")),
     )
     weight = CORRECTIONS[algorithm.correction].format(
         cap=f"{algorithm.importance_cap:g}", low=f"{algorithm.band_low:g}", high=f"{algorithm.band_high:g}"

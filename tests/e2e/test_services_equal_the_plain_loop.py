@@ -24,12 +24,12 @@ blow that noise up to a full step."""
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("estimator", "ranks", "zero_stage"),
-    [("rloo", 1, 0), ("rloo", 2, 3), ("ppo", 1, 0), ("ppo", 2, 3), ("remax", 1, 0)],
-    ids=["1 rank", "2 ranks, ZeRO 3", "PPO", "PPO, 2 ranks, ZeRO 3", "ReMax"],
+    ("estimator", "ranks", "zero_stage", "temperature"),
+    [("rloo", 1, 0, 1.0), ("rloo", 2, 3, 1.0), ("ppo", 1, 0, 1.0), ("ppo", 2, 3, 1.0), ("remax", 1, 0, 0.8)],
+    ids=["1 rank", "2 ranks, ZeRO 3", "PPO", "PPO, 2 ranks, ZeRO 3", "ReMax, temperature 0.8"],
 )
 def test_weights_after_three_steps_agree_to_a_millionth(
-    estimator: str, ranks: int, zero_stage: int, starting_model: Path, tmp_path: Path
+    estimator: str, ranks: int, zero_stage: int, temperature: float, starting_model: Path, tmp_path: Path
 ) -> None:
     # What remains is float32 rounding: the services compute log-probs in chunks and sum gradients in another order.
     result = oprime(
@@ -40,6 +40,7 @@ def test_weights_after_three_steps_agree_to_a_millionth(
             **{
                 "run.steps": STEPS,
                 "algorithm.estimator": estimator,
+                "sampling.temperature": temperature,
                 "coordinator.groups_per_batch": GROUPS,
                 "staleness.max_staleness": 0,
                 "store.keep_versions": 10,
@@ -59,6 +60,7 @@ def test_weights_after_three_steps_agree_to_a_millionth(
         Settings(
             steps=STEPS,
             estimator=estimator,
+            temperature=temperature,
             critic_learning_rate=CRITIC_LEARNING_RATE,
             groups_per_batch=GROUPS,
             prm_learning_rate=PRM_LEARNING_RATE,
@@ -67,7 +69,9 @@ def test_weights_after_three_steps_agree_to_a_millionth(
         ),
     )
     run = tmp_path / "synchronous"
-    assert max(row["staleness_max"] for row in metric_rows(run, "step")) == 0
+    steps = metric_rows(run, "step")
+    assert max(row["staleness_max"] for row in steps) == 0
+    assert max(abs(row["mismatch_kl_nats"]) for row in steps) < 1e-4
     ledger = json.loads((run / "summary.json").read_text())["ledger_states"]
     assert ledger.get("baseline", 0) == (STEPS * GROUPS if estimator == "remax" else 0)
     assert json.loads((run / "summary.json").read_text())["ledger_closed"]

@@ -32,6 +32,8 @@ class Settings:
     groups_per_batch: int = 8
     group_size: int = 4
     max_response_tokens: int = 16
+    temperature: float = 1.0
+    """The policy is what samples: its log-probs are those after temperature. The PRM's are at 1."""
     low: float = 0.2
     high: float = 0.8
     beta: float = 0.5
@@ -71,11 +73,11 @@ class Rollout:
     """The policy's greedy response to the same prompt, with which ReMax compares this one; nothing is trained on it."""
 
 
-def token_logprobs(model: torch.nn.Module, rollout: Rollout) -> Tensor:
+def token_logprobs(model: torch.nn.Module, rollout: Rollout, temperature: float = 1.0) -> Tensor:
     """log pi(y_t | x, y_<t) for every response token."""
     ids = torch.tensor([rollout.prompt + rollout.response])
     logits = model(input_ids=ids).logits[0, len(rollout.prompt) - 1 : -1].float()
-    return logits.log_softmax(-1)[torch.arange(len(rollout.response)), ids[0, len(rollout.prompt) :]]
+    return (logits / temperature).log_softmax(-1)[torch.arange(len(rollout.response)), ids[0, len(rollout.prompt) :]]
 
 
 def is_right(text: str, ground_truth: str) -> float:
@@ -105,12 +107,12 @@ class Prompts:
 def respond(
     settings: Settings, policy: PreTrainedModel, tokenizer, end_ids, group: int, task: Task, *, index: int = 0, greedy: bool = False
 ) -> Rollout:
-    """One response to a task, sampled at temperature 1 or greedily, and its outcome."""
+    """One response to a task, sampled or greedy, and its outcome."""
     prompt = render_prompt(tokenizer, task.messages)
     sampled = sample_response(
         policy,
         prompt,
-        temperature=0.0 if greedy else 1.0,
+        temperature=0.0 if greedy else settings.temperature,
         max_tokens=settings.max_response_tokens,
         seed=rollout_seed(settings.seed, group, index),
         end_ids=end_ids,
@@ -287,7 +289,7 @@ def update_policy(settings: Settings, policy, optimizer, rollouts: list[Rollout]
     optimizer.zero_grad()
     tokens = sum(len(rollout.response) for rollout in rollouts)
     for rollout, values in zip(rollouts, advantage, strict=True):
-        logprobs = token_logprobs(policy, rollout)
+        logprobs = token_logprobs(policy, rollout, settings.temperature)
         proximal = logprobs.detach()
         weight = (proximal - rollout.behaviour_logprobs).exp().clamp(max=settings.importance_cap)
         ratio = (logprobs - proximal).exp()

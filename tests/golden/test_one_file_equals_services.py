@@ -36,6 +36,7 @@ COMBINATIONS = [
     *({"estimator": "ppo", "process_weight": weight, "trace_decay": decay} for weight in (1.0, 0.0) for decay in (1.0, 0.9)),
     {"estimator": "remax", "reference": "policy", "prm_update": "single_forward"},
     {"estimator": "remax", "prm_update": "reverse", "prm_loss": "dpo"},
+    {"temperature": 0.7},
 ]
 
 
@@ -56,13 +57,13 @@ def rollout_of(verified: VerifiedRollout, baseline: VerifiedRollout | None = Non
     )
 
 
-def batch_from_the_model(step: int, *, baselines: bool) -> Batch:
+def batch_from_the_model(step: int, *, temperature: float, baselines: bool) -> Batch:
     """A batch whose behaviour log-probs are near those of the model, so that ratios are near 1."""
     model, dice = tiny_model(), np.random.default_rng(step)
 
     def sampled(verified: VerifiedRollout) -> VerifiedRollout:
         with torch.no_grad():
-            logprobs = one_file.token_logprobs(model, rollout_of(verified)).numpy()
+            logprobs = one_file.token_logprobs(model, rollout_of(verified), temperature).numpy()
         noisy = (logprobs + dice.normal(0, 0.3, len(logprobs))).astype(np.float32)
         return replace(verified, rollout=replace(verified.rollout, behaviour_logprobs=noisy))
 
@@ -79,8 +80,9 @@ def batch_from_the_model(step: int, *, baselines: bool) -> Batch:
     )
 
 
-def plain_engine(*, gradient_clip: float) -> PlainEngine:
-    return PlainEngine(TokenLogprobModel(tiny_model(), chunk_tokens=7), gradient_clip=gradient_clip, adam_eps=ADAM_EPS)
+def plain_engine(*, gradient_clip: float, temperature: float = 1.0) -> PlainEngine:
+    model = TokenLogprobModel(tiny_model(), chunk_tokens=7, temperature=temperature)
+    return PlainEngine(model, gradient_clip=gradient_clip, adam_eps=ADAM_EPS)
 
 
 class OneFile:
@@ -108,7 +110,8 @@ class Services:
     """The trainers of PRM and learner."""
 
     def __init__(self, settings: one_file.Settings) -> None:
-        self.policy, self.prm = plain_engine(gradient_clip=1.0), plain_engine(gradient_clip=10.0)
+        self.policy = plain_engine(gradient_clip=1.0, temperature=settings.temperature)
+        self.prm = plain_engine(gradient_clip=10.0)
         self.critic = PlainEngine(TokenValueModel(tiny_model()), adam_eps=ADAM_EPS)
         section = PrmSection.model_validate(
             {"learning_rate": LEARNING_RATE, "beta": settings.beta, "update": settings.prm_update, "loss": settings.prm_loss}
@@ -141,7 +144,7 @@ def test_weights_after_two_steps_agree(changes: dict[str, object]) -> None:
     settings = one_file.Settings(policy_learning_rate=LEARNING_RATE, prm_learning_rate=LEARNING_RATE, **changes)  # pyright: ignore[reportArgumentType]
     script, services = OneFile(settings), Services(settings)
     for step in range(1, STEPS + 1):
-        batch = batch_from_the_model(step, baselines=settings.estimator == "remax")
+        batch = batch_from_the_model(step, temperature=settings.temperature, baselines=settings.estimator == "remax")
         script.process(batch)
         services.process(batch)
 

@@ -23,6 +23,12 @@ class LogitTransform:
     scale: float = 1.0
     cap: float | None = None
 
+    def at_temperature(self, temperature: float) -> "LogitTransform":
+        """The same, then divided by `temperature`. Raises ValueError unless that is above 0."""
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}: log-probs need one above 0")
+        return LogitTransform(scale=self.scale / temperature, cap=None if self.cap is None else self.cap / temperature)
+
     def apply_(self, logits: Float[Tensor, "token vocabulary"]) -> Float[Tensor, "token vocabulary"]:
         """In place: the caller has no other use of the raw logits."""
         if self.scale != 1.0:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class FrozenModel:
     """Token log-probs under weights that no optimizer touches."""
 
-    def __init__(self, causal_lm: "PreTrainedModel", *, chunk_tokens: int, packing: bool = True) -> None:
+    def __init__(self, causal_lm: "PreTrainedModel", *, chunk_tokens: int, packing: bool = True, temperature: float = 1.0) -> None:
         self._causal_lm = causal_lm.requires_grad_(False)
-        self._model = TokenLogprobModel(causal_lm, chunk_tokens, packing=packing).eval()
+        self._model = TokenLogprobModel(causal_lm, chunk_tokens, packing=packing, temperature=temperature).eval()
         self._device = causal_lm.device
 
     @torch.no_grad()

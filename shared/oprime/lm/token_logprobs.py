@@ -59,17 +59,18 @@ class TokenLogprobModel(nn.Module):
     """A causal language model that returns token log-probs instead of logits.
 
     Dropout is off in both modes: the training pass computes what the scoring pass computes. With `packing` nothing is computed
-    on padding, unless the model cannot keep rollouts of one row apart. Raises SettingsError for models whose logits are not a
-    linear map of the last hidden state, scaled or capped.
+    on padding, unless the model cannot keep rollouts of one row apart. Log-probs are those of softmax(logits / temperature).
+    Raises SettingsError for models whose logits are not a linear map of the last hidden state, scaled or capped.
     """
 
-    def __init__(self, causal_lm: "PreTrainedModel", chunk_tokens: int, *, packing: bool = True) -> None:
+    def __init__(self, causal_lm: "PreTrainedModel", chunk_tokens: int, *, packing: bool = True, temperature: float = 1.0) -> None:
         super().__init__()
         disable_dropout(causal_lm)
         self.causal_lm = causal_lm
         transform = _logit_transform(causal_lm)
         self.head = TokenLogprobHead(_linear_head(causal_lm), transform, chunk_tokens)
         _require_plain_head(causal_lm, self.head)
+        self.head.transform = transform.at_temperature(temperature)
         self.packing = choose_packing(causal_lm) if packing else PADDED
         if packing and self.packing.refusal:
             log.warning("rows_stay_padded", reason=self.packing.refusal)
@@ -94,7 +95,7 @@ class TokenLogprobModel(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Log-prob of every response token given those before it, [rollout token] float32; 0 elsewhere. Rows are padded on the right.
 
-        With `entropies` also the entropy, in nats and at temperature 1, of the distribution that each response token is drawn from.
+        With `entropies` also the entropy, in nats, of the distribution that each response token is drawn from.
         """
         if bool(is_response[:, 0].any()):
             raise ValueError("is_response is true at position 0: nothing predicts the first token, so a row needs a prompt token")

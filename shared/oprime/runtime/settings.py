@@ -90,7 +90,8 @@ class SamplingSection(Section):
     group_size: int = Field(default=4, ge=1)
     """K, the number of responses per prompt."""
     temperature: float = Field(default=1.0, gt=0)
-    """Sampling temperature; behaviour log-probs are taken after it."""
+    """Sampling temperature. The policy that is trained is the one that samples: its log-probs, entropy and KL are those after it, like the
+    behaviour log-probs. PRM and held-out accuracy are at temperature 1."""
     max_prompt_tokens: int = Field(default=1024, gt=0)
     """Longer training prompts are passed over when their turn comes, and counted; a longer held-out prompt is refused at the start."""
     max_response_tokens: int = Field(default=3072, gt=0, le=16_384)
@@ -157,7 +158,7 @@ class AlgorithmSection(Section):
     kl_in: Literal["loss", "reward"] = "loss"
     """`loss` adds kl_coefficient * KL per token to the loss; `reward` subtracts kl_coefficient * sum_t KL_t from the outcome reward."""
     entropy_coefficient: float = Field(default=0.0, ge=0)
-    """Weight of the entropy bonus: this times the entropy of each token's distribution (nats, temperature 1) comes off its loss."""
+    """Weight of the entropy bonus: this times the entropy of each token's distribution (nats, after temperature) comes off its loss."""
     aggregation: Literal["tokens", "sequences", "groups"] = "tokens"
     """What weighs the same in an optimizer step's loss: all response tokens, all rollouts, or all groups."""
 

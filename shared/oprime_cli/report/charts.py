@@ -65,7 +65,7 @@ def charts(records: RunRecords) -> list[Chart]:
     drawings: list[tuple[str, str, Sequence[Row], Callable[[Axes], None]]] = [
         (
             "Held-out accuracy",
-            f"Problems the policy never trains on; sampled at temperature {records.config.sampling.temperature:g}, and greedy.",
+            "Problems the policy never trains on; sampled at temperature 1, and greedy.",
             evaluations,
             lambda axes: _draw_heldout(axes, evaluations),
         ),

@@ -39,10 +39,10 @@ ROWS = token_rows([[2, 3, 4], [5], [6, 7]], [[8, 9], [10, 11, 12, 13, 14], [15]]
 WEIGHTS = torch.linspace(-1, 1, ROWS.is_response.numel()).reshape(ROWS.is_response.shape)
 
 
-def plain_logprobs(model: Any, rows: TokenRows) -> Tensor:
+def plain_logprobs(model: Any, rows: TokenRows, temperature: float = 1.0) -> Tensor:
     """The obvious way: all logits, log-softmax, pick."""
     logits = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask.long(), use_cache=False).logits
-    picked = logits.log_softmax(-1)[:, :-1].gather(-1, rows.input_ids[:, 1:, None]).squeeze(-1)
+    picked = (logits / temperature).log_softmax(-1)[:, :-1].gather(-1, rows.input_ids[:, 1:, None]).squeeze(-1)
     return torch.nn.functional.pad(picked, (1, 0)) * rows.is_response
 
 
@@ -72,6 +72,25 @@ def test_values_and_gradients_are_those_of_the_full_log_softmax(family: str, chu
     assert our_gradients.keys() == expected_gradients.keys()
     for name, gradient in expected_gradients.items():
         torch.testing.assert_close(our_gradients[name], gradient, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.7])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_probs_after_temperature_are_those_of_the_divided_logits(family: str, temperature: float) -> None:
+    causal_lm = random_causal_lm(FAMILIES[family], 0)
+    expected = plain_logprobs(causal_lm, ROWS, temperature)
+    (expected * WEIGHTS).sum().backward()
+    expected_gradients = gradients(causal_lm)
+    ours = run(TokenLogprobModel(causal_lm, 3, temperature=temperature), ROWS)
+    (ours * WEIGHTS).sum().backward()
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+    for name, gradient in gradients(causal_lm).items():
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-5, atol=1e-6)
+
+
+def test_log_probs_need_a_temperature_above_0() -> None:
+    with pytest.raises(ValueError, match=r"temperature is 0\.0: log-probs need one above 0"):
+        TokenLogprobModel(random_causal_lm(FAMILIES["plain"], 0), 3, temperature=0.0)
 
 
 def test_a_head_with_a_bias_counts_it() -> None:
