@@ -4,7 +4,6 @@ import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 from transformers import PreTrainedTokenizerBase
@@ -209,7 +208,10 @@ def build_models(settings: LearnerSettings) -> Models:
         gradient_checkpointing=settings.model.gradient_checkpointing,
         trust_remote_code=settings.model.trust_remote_code,
     )
-    scored = TokenLogprobModel(model, **_scoring(settings))
+    # The policy is what sampled the rollouts, and so is the start that its KL is measured from: both after temperature.
+    scored = TokenLogprobModel(
+        model, settings.learner.logprob_chunk_tokens, packing=settings.learner.packing, temperature=settings.sampling.temperature
+    )
     engine = DeepSpeedEngine(scored, settings.learner, dtype=settings.model.dtype)
     pad_id, steps = pad_token_id(tokenizer), settings.run.steps
     critic_engine = _critic_engine(settings, tokenizer) if settings.algorithm.needs_critic else None
@@ -258,13 +260,9 @@ def _kl_reference(settings: LearnerSettings, engine: DeepSpeedEngine) -> FrozenM
         device=engine.device,
         trust_remote_code=settings.model.trust_remote_code,
     )
-    return FrozenModel(model, **_scoring(settings))
-
-
-def _scoring(settings: LearnerSettings) -> dict[str, Any]:
-    """The policy is what sampled the rollouts, so its log-probs are those after temperature."""
-    return {
-        "chunk_tokens": settings.learner.logprob_chunk_tokens,
-        "packing": settings.learner.packing,
-        "temperature": settings.sampling.temperature,
-    }
+    return FrozenModel(
+        model,
+        chunk_tokens=settings.learner.logprob_chunk_tokens,
+        packing=settings.learner.packing,
+        temperature=settings.sampling.temperature,
+    )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FrozenModel:
-    """Token log-probs under weights that no optimizer touches."""
+    """Token log-probs, after temperature, under weights that no optimizer touches."""
 
     def __init__(self, causal_lm: "PreTrainedModel", *, chunk_tokens: int, packing: bool = True, temperature: float = 1.0) -> None:
         self._causal_lm = causal_lm.requires_grad_(False)
