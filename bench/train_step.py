@@ -1,12 +1,12 @@
 """A train step of PRM and policy beside the obvious implementation, in one run: python -m bench.train_step.
 
 One batch of uneven lengths goes through reference scores, PRM update, PRM scores and policy update, in micro-batches of equally many
-rollouts. `obvious` is transformers and autograd on padded rows in the order given: all logits, log_softmax, gather. `oprime` is the
-real ImplicitPrm and PolicyTrainer on the real DeepSpeedEngine of one rank (ZeRO 0), entropy metric included; `oprime, padded` is that
-with packing off. Each runs in a process of its own. Memory is the most that the step takes beyond weights and optimizer state;
-"matrix rate" is the share of what one large matrix product reaches on this machine that the needed products (no padding, no head
-on prompts, nothing recomputed) make up. On a CPU one thread computes and its CPU time counts, so that neighbours on the machine do not
-matter much; on a GPU it is the time on the clock. Compare the rows of one run.
+rollouts (the reference's are groups). `obvious` is transformers and autograd on padded rows in the order given: all logits, log_softmax,
+gather. `oprime` is the real ImplicitPrm and PolicyTrainer on the real DeepSpeedEngine of one rank (ZeRO 0), entropy metric included;
+`oprime, padded` is that with packing off. Each runs in a process of its own. Memory is the most that the step takes beyond weights and
+optimizer state; "matrix rate" is the share of what one large matrix product reaches on this machine that the needed products (no padding,
+no head on prompts, nothing recomputed) make up. On a CPU one thread computes and its CPU time counts, so that neighbours on the machine do
+not matter much; on a GPU it is the time on the clock. Compare the rows of one run.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oprime.core.token_rows import TokenRows, token_rows
-from oprime.core.types import Batch, FinishReason, Rollout, ScoredBatch, VerifiedGroup, VerifiedRollout, WeightVersionSpan
+from bench.operations import ModelShape, learner_passes, matrix_rate, prm_passes
+from oprime.adapters.memory_payloads import MemoryPayloads
+from oprime.core.token_rows import TokenRows, token_rows_of
+from oprime.core.types import Batch, FinishReason, Rollout, VerifiedGroup, VerifiedRollout, WeightVersionSpan, sampled, untrained
 from oprime.core.verification import scored
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.models import random_causal_lm
 from oprime.lm.token_logprobs import TokenLogprobModel
+from oprime.runtime.rollout_payloads import RewardWriter, read_rewards, read_rollouts, write_rollouts
 from oprime.runtime.settings import AlgorithmSection
 from oprime_learner.config import LearnerSection
 from oprime_learner.policy_trainer import PolicyTrainer
 from oprime_prm.config import PrmSection
 from oprime_prm.implicit_prm import ImplicitPrm
+from oprime_prm.references import References, units_of
 
 VOCABULARIES = (100, 32_000, 152_000)
 VARIANTS = ("obvious", "oprime, padded", "oprime")
@@ -44,9 +49,11 @@ HIDDEN, LAYERS, HEADS, FEED_FORWARD = 256, 4, 4, 1024
 GROUPS, GROUP_SIZE, MICRO_BATCH = 4, 4, 8
 LONGEST_RESPONSE = 320
 BETA = 0.05
-PASSES = 8
-"""Forward passes' worth of products: reference 1, PRM update 3, PRM scores 1, policy update 3."""
+PASSES = prm_passes(PrmSection()) + learner_passes(LearnerSection(), AlgorithmSection())
+"""Forward equivalents of the step."""
 MEBIBYTE = 2**20
+STORE = MemoryPayloads()
+CONTENTS = partial(read_rollouts, STORE)
 
 Step = Callable[[Batch], object]
 
@@ -73,26 +80,30 @@ def random_batch(groups: int, vocabulary: int, *, longest: int = LONGEST_RESPONS
             group_id=group,
             index=index,
             seed=index,
-            prompt_ids=prompt,
-            response_ids=dice.integers(0, vocabulary, length).astype(np.int32),
+            segments=(
+                untrained(prompt),
+                *sampled(
+                    dice.integers(0, vocabulary, length),
+                    np.full(length, -np.log(vocabulary)),
+                    [WeightVersionSpan(start=0, end=length, version=0)],
+                ),
+            ),
             text="",
-            behaviour_logprobs=np.full(length, -np.log(vocabulary), dtype=np.float32),
-            spans=(WeightVersionSpan(start=0, end=length, version=0),),
             finish_reason=FinishReason.STOP,
         )
-        return VerifiedRollout(rollout=one, outcome=scored(float(index % 2)))
+        return VerifiedRollout(rollout=write_rollouts(STORE, [one])[0], outcome=scored(float(index % 2)))
 
     def group(number: int) -> VerifiedGroup:
-        prompt = dice.integers(0, vocabulary, int(dice.integers(24, 96))).astype(np.int32)
+        prompt = dice.integers(0, vocabulary, int(dice.integers(24, 96)))
         return VerifiedGroup(group_id=number, rollouts=tuple(rollout(number, index, prompt) for index in range(GROUP_SIZE)))
 
     return Batch(step=1, groups=tuple(group(number) for number in range(groups)))
 
 
-def new_model(vocabulary: int) -> Any:
+def model_config(vocabulary: int) -> Any:
     from transformers import Qwen2Config
 
-    config = Qwen2Config(
+    return Qwen2Config(
         vocab_size=vocabulary,
         hidden_size=HIDDEN,
         intermediate_size=FEED_FORWARD,
@@ -103,7 +114,10 @@ def new_model(vocabulary: int) -> Any:
         tie_word_embeddings=True,
         use_cache=False,
     )
-    return random_causal_lm(config, 0)
+
+
+def new_model(vocabulary: int) -> Any:
+    return random_causal_lm(model_config(vocabulary), 0)
 
 
 class Obvious:
@@ -128,23 +142,24 @@ class Obvious:
         self._finish(self.prm, self._prm_optimizer)
         with torch.no_grad():
             rewards = [BETA * (self._logprobs(self.prm, row) - known) for row, known in zip(rows, reference, strict=True)]
-        tokens = sum(len(one.rollout.response_ids) for one in rollouts)
+        tokens = sum(one.rollout.trained_tokens for one in rollouts)
         for row, reward in zip(rows, rewards, strict=True):
             logprobs = self._logprobs(self.policy, row)
             ratio = (logprobs - logprobs.detach()).exp()
             advantages = reward.flip(1).cumsum(1).flip(1)
             per_token = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(0.8, 1.2))
-            ((per_token * row.is_response.to(self._device)).sum() / tokens).backward()
+            ((per_token * row.is_trained.to(self._device)).sum() / tokens).backward()
         self._finish(self.policy, self._policy_optimizer)
 
     def _rows(self, part: Sequence[VerifiedRollout]) -> TokenRows:
-        return token_rows([one.rollout.prompt_ids for one in part], [one.rollout.response_ids for one in part], pad_id=0)
+        rollouts = CONTENTS([one.rollout for one in part])
+        return token_rows_of([one.token_ids for one in rollouts], [one.is_trained for one in rollouts], pad_id=0)
 
     def _logprobs(self, model: Any, rows: TokenRows) -> Tensor:
         input_ids, mask = rows.input_ids.to(self._device), rows.attention_mask.long().to(self._device)
         logits = model(input_ids=input_ids, attention_mask=mask).logits
         picked = logits[:, :-1].float().log_softmax(-1).gather(-1, input_ids[:, 1:, None]).squeeze(-1)
-        return torch.nn.functional.pad(picked, (1, 0)) * rows.is_response.to(self._device)
+        return torch.nn.functional.pad(picked, (1, 0)) * rows.is_trained.to(self._device)
 
     def _finish(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -165,12 +180,15 @@ class Oprime:
             for section in (prm, learner)
         ]
         reference = FrozenModel(new_model(vocabulary).to(device), chunk_tokens=prm.logprob_chunk_tokens, packing=packing)
-        self._prm = ImplicitPrm(engines[0], reference, prm, pad_id=0, total_steps=100)
-        self._policy = PolicyTrainer(engines[1], AlgorithmSection(), learner, pad_id=0, total_steps=100)
+        self._references = References(reference, CONTENTS, STORE, prm, rank=0, ranks=1, pad_id=0)
+        self._prm = ImplicitPrm(engines[0], CONTENTS, self._references, prm, pad_id=0, total_steps=100)
+        self._policy = PolicyTrainer(engines[1], AlgorithmSection(), learner, CONTENTS, pad_id=0, total_steps=100)
 
     def __call__(self, batch: Batch) -> None:
-        found = self._prm.process(batch)
-        self._policy.process(ScoredBatch(batch=batch, process_rewards=found.process_rewards, prm_version=found.prm_version))
+        self._references.use(self._references.compute(units_of(batch)))
+        rewards = RewardWriter(STORE, batch.step)
+        self._prm.process(batch, rewards.add)
+        self._policy.process(batch, read_rewards(STORE, rewards.finish(), batch))
 
 
 def new_step(variant: str, vocabulary: int, device: str) -> Step:
@@ -192,7 +210,7 @@ def measure(variant: str, vocabulary: int, repeats: int) -> StepResult:
         step(batch)
         seconds.append(now(device) - started)
     peak = peak_bytes(device) - before
-    tokens = sum(len(one.rollout.prompt_ids) + len(one.rollout.response_ids) for one in batch.rollouts)
+    tokens = sum(one.rollout.tokens for one in batch.rollouts)
     return StepResult(
         variant=variant,
         vocabulary=vocabulary,
@@ -200,28 +218,15 @@ def measure(variant: str, vocabulary: int, repeats: int) -> StepResult:
         tokens=tokens,
         seconds=statistics.median(seconds),
         step_mebibytes=peak / MEBIBYTE,
-        matrix_share=needed_operations(batch, vocabulary) / statistics.median(seconds) / matrix_rate(device),
+        matrix_share=needed_operations(batch, vocabulary) / statistics.median(seconds) / matrix_rate(lambda: now(device), device),
     )
 
 
 def needed_operations(batch: Batch, vocabulary: int) -> float:
-    """Of the matrix products with weights: attention scores, a few percent here, left out."""
-    head_size = HIDDEN // HEADS
-    layer = HIDDEN * (2 * HIDDEN + 2 * head_size * (HEADS // 2)) + 3 * HIDDEN * FEED_FORWARD
-    responses = sum(len(one.rollout.response_ids) for one in batch.rollouts)
-    tokens = responses + sum(len(one.rollout.prompt_ids) for one in batch.rollouts)
-    return PASSES * 2.0 * (tokens * LAYERS * layer + responses * HIDDEN * vocabulary)
-
-
-def matrix_rate(device: str, size: int = 2048) -> float:
-    """Operations per second of a float32 matrix product: the best of some."""
-    one, other = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
-    best = float("inf")
-    for _ in range(5):
-        started = now(device)
-        torch.mm(one, other)
-        best = min(best, now(device) - started)
-    return 2.0 * size**3 / best
+    responses = sum(one.rollout.trained_tokens for one in batch.rollouts)
+    tokens = sum(one.rollout.tokens for one in batch.rollouts)
+    shape = ModelShape.of(model_config(vocabulary))
+    return PASSES * shape.forward_operations(tokens=tokens, predicted=responses)
 
 
 def now(device: str) -> float:

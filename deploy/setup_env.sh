@@ -74,7 +74,7 @@ install_torch() {
 }
 
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] \
-  || fail "the pinned packages are for Linux on x86-64, this is $(uname -s) on $(uname -m): use the containers (docker compose up)"
+  || fail "the pinned packages are for Linux on x86-64, this is $(uname -s) on $(uname -m): use an x86-64 machine, or a virtual one; the containers are for linux/amd64 as well"
 
 lock=$(choose_lock)
 python=$(find_python)

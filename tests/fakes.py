@@ -53,3 +53,21 @@ class ManualClock:
 async def _let_others_run() -> None:
     for _ in range(LOOP_TURNS):
         await asyncio.sleep(0)
+
+
+class OneRank:
+    """The RankChannel of a service that runs in this process alone."""
+
+    rank, world_size = 0, 1
+
+    def broadcast(self, payload: bytes | None) -> bytes:
+        return payload or b""
+
+    def post(self, notice: bytes) -> None:
+        """Nobody else is there."""
+
+    def notice(self) -> bytes | None:
+        return None
+
+    def close(self) -> None:
+        """Nobody to part from."""

@@ -36,8 +36,8 @@ class PlainEngine:
     @torch.no_grad()
     def logprobs(self, rows: TokenRows) -> Tensor:
         if len(rows.input_ids) == 0:
-            return torch.zeros(rows.is_response.shape)
-        return self.model(rows.input_ids, rows.attention_mask, rows.is_response)
+            return torch.zeros(rows.is_trained.shape)
+        return self.model(rows.input_ids, rows.attention_mask, rows.is_trained)
 
     def values(self, rows: TokenRows) -> Tensor:
         return self.logprobs(rows)
@@ -48,7 +48,7 @@ class PlainEngine:
         self._optimizer.zero_grad()
         for index, rows in enumerate(micro_batches):
             if len(rows.input_ids):
-                found = self.model(rows.input_ids, rows.attention_mask, rows.is_response, **({"entropies": True} if entropies else {}))
+                found = self.model(rows.input_ids, rows.attention_mask, rows.is_trained, **({"entropies": True} if entropies else {}))
                 loss(index, *(found if isinstance(found, tuple) else (found,))).backward()
         self._share_gradients()
         for group in self._optimizer.param_groups:
@@ -71,14 +71,7 @@ class PlainEngine:
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
 
-    def broadcast(self, payload: bytes | None) -> bytes:
-        assert payload is not None
-        return payload
-
     def all_sum(self, values: Tensor) -> Tensor:
-        return values
-
-    def all_max(self, values: Tensor) -> Tensor:
         return values
 
     def gather(self, payload: bytes) -> list[bytes] | None:
@@ -123,14 +116,8 @@ class RankedEngine(PlainEngine):
         for parameter, gradients in zip(self.model.trained.parameters(), zip(*every, strict=True), strict=True):
             parameter.grad = torch.stack(gradients).sum(0)
 
-    def broadcast(self, payload: bytes | None) -> bytes:
-        return self._exchange.all(self._rank, payload)[0]
-
     def all_sum(self, values: Tensor) -> Tensor:
         return torch.stack(self._exchange.all(self._rank, values.clone())).sum(0)
-
-    def all_max(self, values: Tensor) -> Tensor:
-        return torch.stack(self._exchange.all(self._rank, values.clone())).amax(0)
 
     def gather(self, payload: bytes) -> list[bytes] | None:
         payloads = self._exchange.all(self._rank, payload)

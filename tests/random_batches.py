@@ -27,13 +27,13 @@ class Case:
     """Several independent numbers per response token."""
 
     @property
-    def is_response(self) -> Tensor:
+    def is_trained(self) -> Tensor:
         spans = [(prompt, prompt + length) for prompt, length in zip(self.prompt_lengths, self.lengths, strict=True)]
         return torch.tensor([[start <= token < end for token in range(PADDED_WIDTH)] for start, end in spans])
 
     def matrix(self, rows: Rows) -> Tensor:
         """Float64, with NaN outside the response."""
-        return response_matrix(rows, self.is_response, dtype=torch.float64).masked_fill(~self.is_response, float("nan"))
+        return response_matrix(rows, self.is_trained, dtype=torch.float64).masked_fill(~self.is_trained, float("nan"))
 
     @property
     def outcome_rewards(self) -> Tensor:
@@ -45,8 +45,8 @@ class Case:
 
     def rows_of(self, values: Tensor) -> Rows:
         """What is inside the response; everything outside must be 0."""
-        assert not values[~self.is_response].any()
-        return [row.tolist() for row in ragged(values, self.is_response)]
+        assert not values[~self.is_trained].any()
+        return [row.tolist() for row in ragged(values, self.is_trained)]
 
     def reordered(self, order: list[int]) -> "Case":
         def take(values: list) -> list:

@@ -1,11 +1,15 @@
 """Tiny models and rollouts for tests."""
 
+from dataclasses import replace
+
 import numpy as np
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel, Qwen2Config
 
-from oprime.core.types import Batch, FinishReason, Rollout, VerifiedGroup, VerifiedRollout, WeightVersionSpan
-from oprime.core.verification import scored
+from oprime.core.types import Batch, Rollout, VerifiedGroup, VerifiedRollout
 from oprime.lm.models import random_causal_lm
+from rollouts import content, in_turns, single_turn, verified, written
 
 VOCABULARY = 54
 
@@ -26,19 +30,8 @@ def tiny_model(seed: int = 0) -> PreTrainedModel:
 
 
 def verified_rollout(group: int, index: int, score: float, response: list[int], *, version: int = 0) -> VerifiedRollout:
-    """A rollout of prompt 3, 4, 5 with behaviour log-probs of -1."""
-    rollout = Rollout(
-        group_id=group,
-        index=index,
-        seed=index,
-        prompt_ids=np.array([3, 4, 5], dtype=np.int32),
-        response_ids=np.array(response, dtype=np.int32),
-        text="",
-        behaviour_logprobs=np.full(len(response), -1.0, dtype=np.float32),
-        spans=(WeightVersionSpan(start=0, end=len(response), version=version),),
-        finish_reason=FinishReason.STOP,
-    )
-    return VerifiedRollout(rollout=rollout, outcome=scored(float(score)))
+    """A rollout of prompt 3, 4, 5 with behaviour log-probs of -1, in the tests' store."""
+    return verified(single_turn(group, index, [3, 4, 5], response, version=version, seed=index), score)
 
 
 def batch_of(step: int, groups: int = 3, *, seed: int = 0, version: int = 0, baselines: bool = False) -> Batch:
@@ -70,3 +63,25 @@ def batch_of(step: int, groups: int = 3, *, seed: int = 0, version: int = 0, bas
             for group in range(groups)
         ),
     )
+
+
+def batch_in_turns(step: int, *, baselines: bool = False) -> Batch:
+    """`batch_of`, into whose responses others wrote: the same trained tokens, most with gaps between them."""
+
+    def gapped(one: VerifiedRollout) -> VerifiedRollout:
+        return replace(one, rollout=written(in_turns(content(one))))
+
+    return Batch(
+        step=step,
+        groups=tuple(
+            replace(group, rollouts=tuple(map(gapped, group.rollouts)), baseline=group.baseline and gapped(group.baseline))
+            for group in batch_of(step, baselines=baselines).groups
+        ),
+    )
+
+
+def plain_logprobs(model: PreTrainedModel, rollout: Rollout) -> Tensor:
+    """Log-prob of each trained token, the obvious way: one row without padding, all logits, log-softmax, pick."""
+    token_ids, is_trained = torch.tensor(rollout.token_ids.tolist()), torch.from_numpy(rollout.is_trained)
+    logits = model(input_ids=token_ids[None], use_cache=False).logits[0, :-1]
+    return logits.log_softmax(-1).gather(-1, token_ids[1:, None]).squeeze(-1)[is_trained[1:]]

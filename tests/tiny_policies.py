@@ -13,17 +13,17 @@ from oprime.lm.models import load_causal_lm, random_causal_lm
 
 PAD, BOS, END = 0, 1, 2
 VOCABULARY = 40
-POSITIONS = 128
+POSITIONS = 1024
 
 
-def write_tokenizer(directory: Path) -> None:
-    """Words w3 to w39, each one token; a prompt is the messages' words."""
+def write_tokenizer(directory: Path, template: str = "{% for message in messages %}{{ message['content'] + ' ' }}{% endfor %}") -> None:
+    """Words w3 to w39, each one token; a prompt is the messages' words unless another chat template is given."""
     words = {"<pad>": PAD, "<bos>": BOS, "<eos>": END} | {f"w{token}": token for token in range(3, VOCABULARY)}
     special = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
     inner = Tokenizer(WordLevel(words, "<pad>"))
     inner.pre_tokenizer = WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **special)
-    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] + ' ' }}{% endfor %}"
+    tokenizer.chat_template = template
     tokenizer.save_pretrained(directory)
 
 

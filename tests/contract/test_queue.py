@@ -16,18 +16,13 @@ from fakes import ManualClock
 from oprime.adapters.local_redis import LocalRedis, find_server
 from oprime.adapters.memory_queue import MemoryQueue
 from oprime.adapters.redis_queue import RedisQueue
-from oprime.core.types import (
-    FinishReason,
-    Rollout,
-    VerificationTask,
-    VerifiedRollout,
-    WeightVersionSpan,
-)
-from oprime.core.verification import VerificationRequest, VerifierIdentity, correct
-from oprime.ports import BATCHES, LIVE, ROLLOUTS, STREAMS, TICKETS, VERDICTS, Delivery, LedgerMove, Output, Queue
-from oprime.runtime.errors import QueueUnavailableError, UnusableInputError
+from oprime.core.types import RolloutRecord, VerificationTask, VerifiedRollout
+from oprime.core.verification import VerifierIdentity, correct
+from oprime.ports import BATCHES, DEAD, LIVE, ROLLOUTS, STREAMS, TICKETS, VERDICTS, Committed, Delivery, Fence, LedgerMove, Output, Queue
+from oprime.runtime.errors import FencedError, QueueUnavailableError, UnusableInputError
 from oprime.wire.codec import event_from_proto, event_to_proto, verification_task_to_proto
 from oprime_proto.v1 import common_pb2 as pb
+from rollouts import single_turn
 
 SHORT_LEASE_S = 0.3
 """For tests in which leases run out: they only ever wait longer than that."""
@@ -106,24 +101,15 @@ def queue(patient_bench: Bench) -> Queue:
     return patient_bench.queue
 
 
-def a_rollout(rollout_id: str = "7:0", tokens: int = 3) -> Rollout:
+def a_record(rollout_id: str = "7:0", tokens: int = 3) -> RolloutRecord:
     group_id, index = (int(part) for part in rollout_id.split(":"))
-    return Rollout(
-        group_id=group_id,
-        index=index,
-        seed=11,
-        prompt_ids=np.array([1, 2], dtype=np.int32),
-        response_ids=np.arange(tokens, dtype=np.int32),
-        text="4",
-        behaviour_logprobs=np.linspace(-9.0, 0.0, tokens, dtype=np.float32),
-        spans=(WeightVersionSpan(start=0, end=tokens, version=5),),
-        finish_reason=FinishReason.STOP,
-    )
+    rollout = single_turn(group_id, index, [1, 2], np.arange(tokens), version=5, seed=11, text="4")
+    return rollout.record(payload=f"rollout/{rollout_id}/payload", text=f"text/{rollout_id}/payload")
 
 
 def task_entry(rollout_id: str = "7:0") -> Output:
     """A rollout on its way to the verifier."""
-    task = VerificationTask(rollout=a_rollout(rollout_id), request=VerificationRequest(kind="math", response="", golds=("4",)))
+    task = VerificationTask(rollout=a_record(rollout_id), material="task/7/payload")
     return Output(stream=ROLLOUTS, key=rollout_id, payload=verification_task_to_proto(task).SerializeToString())
 
 
@@ -199,7 +185,7 @@ async def test_a_repeated_commit_still_acknowledges_what_it_consumed(bench: Benc
 async def test_many_workers_at_once_commit_one_mark_once(patient_bench: Bench) -> None:
     workers = [patient_bench.another_worker() for _ in range(8)]
     verdicts = await asyncio.gather(*(worker.commit("verify:1", outputs=[entry("a")]) for worker in workers))
-    assert sorted(verdicts) == [False] * 7 + [True]
+    assert Counter(verdicts) == {Committed.NEW: 1, Committed.KNOWN: 7}
     assert len(await patient_bench.queue.receive(ROLLOUTS, "worker", most=10, wait_s=0)) == 1
 
 
@@ -216,16 +202,13 @@ async def test_an_empty_payload_is_an_entry(queue: Queue) -> None:
     assert (await receive_one(queue)).payload == b""
 
 
-async def test_a_rollout_of_16384_tokens_passes_unchanged(queue: Queue) -> None:
-    rollout = a_rollout(tokens=16_384)
-    outcome = correct(verifier=VerifierIdentity(name="math"))
-    payload = event_to_proto(VerifiedRollout(rollout=rollout, outcome=outcome)).SerializeToString()
+async def test_a_rollout_of_any_length_travels_as_a_small_record_that_arrives_unchanged(queue: Queue) -> None:
+    verified = VerifiedRollout(rollout=a_record(tokens=1_000_000), outcome=correct(verifier=VerifierIdentity(name="math")))
+    payload = event_to_proto(verified).SerializeToString()
+    assert len(payload) < 200
     assert await queue.commit("verify:7:0", outputs=[Output(stream=VERDICTS, key="7:0", payload=payload)])
     received = await receive_one(queue, stream=VERDICTS)
-    event = event_from_proto(pb.RolloutEvent.FromString(received.payload))
-    assert isinstance(event, VerifiedRollout)
-    np.testing.assert_array_equal(event.rollout.response_ids, rollout.response_ids)
-    np.testing.assert_array_equal(event.rollout.behaviour_logprobs, rollout.behaviour_logprobs)
+    assert event_from_proto(pb.RolloutEvent.FromString(received.payload)) == verified
 
 
 @pytest.mark.parametrize(("stream", "mebibytes"), [(TICKETS, 64), (ROLLOUTS, 64), (VERDICTS, 64), (BATCHES, 500)])
@@ -469,7 +452,8 @@ async def test_an_entry_delivered_three_times_becomes_a_dead_letter(bench: Bench
     await issue(bench.queue, "7:0")
     await fail_every_delivery(bench)
     (letter,) = await bench.queue.dead_letters()
-    assert (letter.stream, letter.key, letter.payload, letter.rollout_ids) == (ROLLOUTS, "7:0", task_entry("7:0").payload, ("7:0",))
+    assert (letter.stream, letter.key, letter.rollout_ids) == (ROLLOUTS, "7:0", ("7:0",))
+    assert letter.payload_bytes == len(task_entry("7:0").payload)
     assert "delivered 3 times" in letter.reason
     assert await bench.queue.ledger_counts() == {"issued": 1, LIVE: 0, "dead:rollouts": 1}
     depth = await bench.queue.depth(ROLLOUTS)
@@ -505,7 +489,7 @@ async def test_a_replayed_letter_is_live_and_can_be_processed(bench: Bench) -> N
     assert await queue.dead_letters() == []
     assert await queue.ledger_counts() == {"issued": 1, LIVE: 1}
     delivery = await receive_one(queue)
-    assert (delivery.key, delivery.payload, delivery.attempt) == ("7:0", letter.payload, 1)
+    assert (delivery.key, delivery.payload, delivery.attempt) == ("7:0", task_entry("7:0").payload, 1)
     assert await queue.commit("verify:7:0", outputs=[entry("7:0", VERDICTS)], moves=to("trained:4", "7:0"), consumed=[delivery])
     assert len(await queue.receive(VERDICTS, "coordinator", wait_s=0)) == 1
     assert await queue.ledger_counts() == {"issued": 1, LIVE: 0, "trained": 1}
@@ -580,7 +564,7 @@ async def test_an_unreadable_entry_can_be_set_aside_and_its_key_is_its_rollout(q
     assert await queue.commit("issue", outputs=[unreadable], moves=to(LIVE, "7:0"))
     await queue.dead_letter(await receive_one(queue), reason="unreadable")
     (letter,) = await queue.dead_letters()
-    assert (letter.payload, letter.rollout_ids) == (unreadable.payload, ("7:0",))
+    assert (letter.payload_bytes, letter.rollout_ids) == (len(unreadable.payload), ("7:0",))
     assert await queue.ledger_counts() == {"issued": 1, LIVE: 0, "dead:rollouts": 1}
 
 
@@ -625,6 +609,56 @@ async def test_depth_tells_waiting_from_lent_entries(bench: Bench) -> None:
 async def test_every_stream_has_a_depth_before_its_first_entry(queue: Queue) -> None:
     depths = [await queue.depth(stream) for stream in STREAMS]
     assert [(depth.stream, depth.waiting, depth.pending) for depth in depths] == [(stream, 0, 0) for stream in STREAMS]
+
+
+# --- entries ---
+
+
+async def payloads_of(queue: Queue, stream: str) -> list[bytes]:
+    return [payload async for payload in queue.entries(stream)]
+
+
+async def test_entries_are_read_whether_on_loan_or_not_and_not_taken(bench: Bench) -> None:
+    queue = bench.queue
+    assert await payloads_of(queue, ROLLOUTS) == []
+    await queue.commit("a", outputs=[entry(str(number), payload=b"%d" % number) for number in range(4)] + [entry("t", TICKETS, b"other")])
+    first, second = await queue.receive(ROLLOUTS, "worker", most=2, wait_s=0)
+    assert await payloads_of(queue, ROLLOUTS) == [b"0", b"1", b"2", b"3"]
+    assert await payloads_of(bench.another_worker(), TICKETS) == [b"other"]
+    depth = await queue.depth(ROLLOUTS)
+    assert (depth.waiting, depth.pending) == (2, 2)
+    await queue.commit("b", consumed=[first])
+    await queue.dead_letter(second, reason="bad")
+    assert await payloads_of(queue, ROLLOUTS) == [b"2", b"3"]
+    assert await payloads_of(queue, DEAD) == [b"1"]
+    assert [(delivery.payload, delivery.attempt) for delivery in await queue.receive(ROLLOUTS, "worker", most=9, wait_s=0)] == [
+        (b"2", 1),
+        (b"3", 1),
+    ]
+
+
+@pytest.mark.parametrize("number", [16, 17, 50])
+async def test_all_pages_of_entries_are_read_once(queue: Queue, number: int) -> None:
+    payloads = [b"%d" % index for index in range(number)]
+    await queue.commit("a", outputs=[entry(str(index), payload=payload) for index, payload in enumerate(payloads)])
+    assert await payloads_of(queue, ROLLOUTS) == payloads
+
+
+async def test_entries_that_come_and_go_while_all_are_read_do_not_end_the_reading(queue: Queue) -> None:
+    await queue.commit("a", outputs=[entry(str(index), payload=b"%d" % index) for index in range(50)])
+    read: list[bytes] = []
+    async for payload in queue.entries(ROLLOUTS):
+        if not read:
+            await queue.acknowledge(await queue.receive(ROLLOUTS, "worker", most=30, wait_s=0))
+            await queue.commit("b", outputs=[entry("new", payload=b"new")])
+        read.append(payload)
+    assert len(read) == len(set(read))
+    assert {b"%d" % index for index in range(30, 50)} <= set(read)
+
+
+async def test_entries_of_a_stream_that_does_not_exist_are_refused(queue: Queue) -> None:
+    with pytest.raises(ValueError, match=r"unknown stream 'rollout': streams are tickets"):
+        await payloads_of(queue, "rollout")
 
 
 # --- the ledger ---
@@ -790,6 +824,121 @@ async def test_an_extended_turn_lasts_from_then_on(patient_bench: Bench) -> None
     assert await patient_bench.queue.take_turn("coordinator", "mine", seconds=60)
     await patient_bench.pass_time(0.3)
     assert not await patient_bench.queue.take_turn("coordinator", "theirs", seconds=60)
+
+
+async def test_a_new_owner_of_a_turn_has_a_higher_token_and_the_same_owner_keeps_its_own(bench: Bench) -> None:
+    first = await bench.queue.take_turn("coordinator", "mine", seconds=0.2)
+    assert first > 0
+    assert await bench.queue.take_turn("coordinator", "mine", seconds=0.2) == first
+    await bench.pass_time(0.3)
+    assert await bench.queue.take_turn("coordinator", "mine", seconds=0.2) == first, "nobody came between"
+    await bench.pass_time(0.3)
+    assert await bench.queue.take_turn("coordinator", "theirs", seconds=60) > first
+
+
+async def test_a_writer_whose_turn_another_took_changes_nothing(bench: Bench) -> None:
+    queue = bench.queue
+    mine = Fence(name="coordinator", token=await queue.take_turn("coordinator", "mine", seconds=0.2))
+    assert await queue.commit("a", moves=to(LIVE, "1:0"), fence=mine)
+    await bench.pass_time(0.3)
+    assert await queue.commit("b", fence=mine), "a turn that ran out and that nobody took is still one's own"
+    theirs = Fence(name="coordinator", token=await queue.take_turn("coordinator", "theirs", seconds=60))
+    with pytest.raises(FencedError, match="c was not committed: the coordinator of this run is no longer this process"):
+        await queue.commit("c", outputs=[entry("x")], moves=to("dropped:late", "1:0"), values={"v": b"1"}, fence=mine)
+    with pytest.raises(FencedError, match="restore was not committed"):
+        await queue.restore_ledger({"9:9": LIVE}, fence=mine)
+    assert (await queue.depth(ROLLOUTS)).waiting == 0
+    assert await queue.value("v") is None
+    assert await ledger(queue) == {"1:0": LIVE}
+    assert await queue.commit("c", fence=theirs), "the refused commit left no mark"
+
+
+async def test_a_fence_is_refused_by_a_queue_that_never_gave_its_token(queue: Queue) -> None:
+    with pytest.raises(FencedError, match="or the queue was emptied"):
+        await queue.commit("a", fence=Fence(name="coordinator", token=1))
+
+
+async def test_a_snapshot_shows_ledger_and_values_of_one_moment(queue: Queue) -> None:
+    assert (await queue.snapshot()).ledger == {}
+    ids = [f"{group}:0" for group in range(2500)]
+    await queue.commit("first", moves=to(LIVE, *ids), values={"next": b"2500"})
+    await queue.set_value("beat", b"1", expires_s=60)
+
+    async def go_on() -> None:
+        for group in range(2500, 2600):
+            await queue.commit(f"issue:{group}", moves=to(LIVE, f"{group}:0"), values={"next": str(group + 1).encode()})
+
+    issuing = asyncio.create_task(go_on())
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        snapshot = await queue.snapshot()
+        assert len(snapshot.ledger) == int(snapshot.values["next"])
+        assert set(snapshot.values) == {"next"}
+    await issuing
+
+
+async def test_states_of_named_rollouts(queue: Queue) -> None:
+    await queue.commit("a", moves=[*to(LIVE, "1:0", "1:1"), *to("dropped:late", "1:1")])
+    assert await queue.ledger_states(["1:0", "1:1", "2:0"]) == {"1:0": LIVE, "1:1": "dropped:late"}
+    assert await queue.ledger_states([]) == {}
+
+
+async def test_a_value_that_expires_is_gone_unless_it_is_set_again(bench: Bench) -> None:
+    queue = bench.queue
+    await queue.set_value("generator/dead", b"1|2\xff", expires_s=0.3)
+    await queue.set_value("generator/alive", b"1", expires_s=0.3)
+    await queue.set_value("generator/lasting", b"1")
+    assert await queue.value("generator/dead") == b"1|2\xff"
+    await bench.pass_time(0.2)
+    await queue.set_value("generator/alive", b"2", expires_s=0.6)
+    await bench.pass_time(0.2)
+    assert await queue.values("generator/") == {"generator/alive": b"2", "generator/lasting": b"1"}
+    assert await queue.value("generator/dead") is None
+
+
+async def test_a_commit_removes_values_and_forgets_marks(queue: Queue) -> None:
+    assert await queue.commit("a", values={"x": b"1", "y": b"2"})
+    assert await queue.commit("b", values={"x": None}, forget=["a", "never made"])
+    assert await queue.values("") == {"y": b"2"}
+    assert await queue.commit("a") is Committed.NEW
+    assert await queue.commit("b", forget=["a"]) is Committed.KNOWN
+    assert await queue.commit("a") is Committed.KNOWN, "a commit that does not count forgets nothing"
+
+
+async def test_entries_given_back_come_at_once_and_their_delivery_does_not_count(patient_bench: Bench) -> None:
+    queue = patient_bench.queue
+    await queue.commit("a", outputs=[entry("a"), entry("b")])
+    for _ in range(2 * MAX_DELIVERIES):
+        taken = await queue.receive(ROLLOUTS, "stopping", most=2, wait_s=0)
+        assert [(one.key, one.attempt) for one in taken] == [("a", 1), ("b", 1)]
+        await queue.give_back(taken, "stopping")
+        await queue.renew(taken, "stopping")
+    assert await queue.dead_letters() == []
+
+
+async def test_only_the_holder_gives_back(bench: Bench) -> None:
+    queue = bench.queue
+    await queue.commit("a", outputs=[entry("a"), entry("done")])
+    taken = await queue.receive(ROLLOUTS, "slow", most=2, wait_s=0)
+    await queue.acknowledge(taken[1:])
+    await bench.outlast_the_lease()
+    (again,) = await queue.receive(ROLLOUTS, "quick", wait_s=0)
+    await queue.give_back(taken, "slow")
+    assert await queue.receive(ROLLOUTS, "third", most=5, wait_s=0) == []
+    assert again.attempt == 2
+
+
+async def test_letters_are_read_from_where_the_last_reading_ended(queue: Queue) -> None:
+    await queue.commit("a", outputs=[entry(str(number), payload=b"12345") for number in range(4)])
+    taken = await queue.receive(ROLLOUTS, "worker", most=4, wait_s=0)
+    for delivery in taken[:2]:
+        await queue.dead_letter(delivery, reason="test")
+    first = await queue.dead_letters()
+    assert [(letter.key, letter.payload_bytes) for letter in first] == [("0", 5), ("1", 5)]
+    assert await queue.dead_letters(after=first[-1].entry) == []
+    for delivery in taken[2:]:
+        await queue.dead_letter(delivery, reason="test")
+    assert [letter.key for letter in await queue.dead_letters(after=first[-1].entry)] == ["2", "3"]
 
 
 async def test_a_queue_answers_a_ping(queue: Queue) -> None:

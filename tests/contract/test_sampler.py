@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from oprime.core.types import FinishReason
-from oprime.runtime.errors import SettingsError, WeightsRefusedError
+from oprime.runtime.errors import NotReadyError, SettingsError, WeightsRefusedError
 from oprime_generator.config import GeneratorSection
 from oprime_generator.sampler import SampleAbortedError, SampledResponse, Sampler, SamplerDiedError, SampleRequest, TokenDelta
 from oprime_generator.transformers_sampler import TransformersSampler
@@ -19,6 +19,7 @@ from oprime_generator.vllm_sampler import VllmSampler
 from tiny_policies import END, POSITIONS, full_logprobs, greedy_tokens, with_other_head, write_policy
 
 PROMPT = (5, 6, 7, 8)
+PROMPT_LIMIT = 500
 RESPONSE_LIMIT = 100
 
 pytestmark = [
@@ -57,12 +58,13 @@ async def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     with_other_head(write_policy(directories[1]), seed=1).save_pretrained(directories[1])
     if request.param == "vllm":
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        settings = GeneratorSection(cpu_cache_gib=0.125, max_running_rollouts=16)
+        # A cache too small for the long prompts below with their responses.
+        settings = GeneratorSection(cpu_cache_gib=0.005, max_running_rollouts=16)
         sampler: Sampler = VllmSampler(
-            directories[0], version=0, settings=settings, max_prompt_tokens=20, max_response_tokens=RESPONSE_LIMIT
+            directories[0], version=0, settings=settings, max_prompt_tokens=PROMPT_LIMIT, max_response_tokens=RESPONSE_LIMIT
         )
     else:
-        sampler = TransformersSampler(directories[0], version=0, max_prompt_tokens=20, max_response_tokens=RESPONSE_LIMIT)
+        sampler = TransformersSampler(directories[0], version=0, max_prompt_tokens=PROMPT_LIMIT, max_response_tokens=RESPONSE_LIMIT)
     await sampler.start()
     yield Bench(sampler, directories)
     await sampler.close()
@@ -89,6 +91,26 @@ async def test_the_same_seed_gives_the_same_response_and_others_give_others(benc
     assert together[3].response_ids == alone.response_ids
     assert together[3].behaviour_logprobs == pytest.approx(alone.behaviour_logprobs, abs=1e-4)
     assert len({response.response_ids for response in together}) == 8
+
+
+async def test_long_prompts_together_are_answered_as_each_alone(bench: Bench) -> None:
+    # Together they are more tokens than one forward pass of vLLM reads, and more than its cache holds.
+    requests = [
+        SampleRequest(
+            request_id=f"long-{number}",
+            prompt_ids=tuple(3 + (7 * place + number) % 37 for place in range(PROMPT_LIMIT - 20 * number)),
+            temperature=1.0,
+            max_tokens=RESPONSE_LIMIT,
+            seed=number,
+        )
+        for number in range(12)
+    ]
+    together = await asyncio.gather(*[bench.sampler.sample(request) for request in requests])
+    for request, response in zip(requests, together, strict=True):
+        expected = full_logprobs(bench.directory, request.prompt_ids, response.response_ids, 1.0)
+        assert response.behaviour_logprobs == pytest.approx(expected, abs=2e-3)
+    alone = [await bench.sampler.sample(request) for request in requests[::4]]
+    assert [response.response_ids for response in alone] == [response.response_ids for response in together[::4]]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
@@ -189,6 +211,24 @@ async def test_after_a_switch_whole_responses_come_from_the_new_weights(bench: B
     assert [span.version for span in new.spans] == [bench.sampler.weight_version]
 
 
+async def test_a_switch_whose_caller_gives_up_leaves_a_sampler_that_samples(bench: Bench) -> None:
+    before = bench.sampler.weight_version
+    under_way = asyncio.create_task(bench.sampler.sample(a_request("meanwhile", seed=await _seed_of_a_long_response(bench.sampler))))
+    # Earlier than anything happens, later than all is done, and everywhere between.
+    for attempt in range(12):
+        switching = asyncio.create_task(bench.move_on())
+        await asyncio.sleep(0.01 * attempt)
+        switching.cancel()
+        await asyncio.gather(switching, return_exceptions=True)
+        # What the caller can see of a switch is all that there will be of it.
+        version = bench.sampler.weight_version
+        response = await asyncio.wait_for(bench.sampler.sample(a_request("after", seed=1)), 30)
+        assert [span.version for span in response.spans] == [version]
+        assert response.behaviour_logprobs == pytest.approx(full_logprobs(bench.directory, PROMPT, response.response_ids, 1.0), abs=2e-3)
+    assert before < version <= before + 12
+    assert covered(await asyncio.wait_for(under_way, 30))[0] == 0
+
+
 async def test_weights_that_do_not_fit_are_refused_and_the_old_ones_serve_on(bench: Bench, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -239,21 +279,35 @@ async def test_an_engine_that_dies_is_noticed(bench: Bench) -> None:
     for child in psutil.Process().children(recursive=True):
         if "VLLM::" in " ".join(child.cmdline()):
             child.kill()
-    with pytest.raises(SamplerDiedError, match="engine process has ended"):
+    with pytest.raises(SamplerDiedError, match=r"engine process has ended: .*(SIGKILL|exit code: -9)"):
         await asyncio.wait_for(bench.sampler.watch(), 60)
-    with pytest.raises(SamplerDiedError):
+    with pytest.raises(SamplerDiedError, match=r"SIGKILL|exit code: -9"):
         await under_way
+    with pytest.raises(SamplerDiedError):
+        await asyncio.wait_for(bench.move_on(), 60)
+
+
+@pytest.mark.parametrize("kind", ["transformers", "vllm"])
+async def test_there_is_nothing_to_switch_before_the_start(tmp_path: Path, kind: str) -> None:
+    write_policy(tmp_path)
+    sampler: Sampler = (
+        VllmSampler(tmp_path, version=0, settings=GeneratorSection(), max_prompt_tokens=8, max_response_tokens=8)
+        if kind == "vllm"
+        else TransformersSampler(tmp_path, version=0, max_prompt_tokens=8, max_response_tokens=8)
+    )
+    with pytest.raises(NotReadyError, match="not running yet"):
+        await sampler.load(tmp_path, 1)
 
 
 @pytest.mark.parametrize("kind", ["transformers", "vllm"])
 async def test_limits_beyond_the_models_positions_are_refused_before_anything_starts(tmp_path: Path, kind: str) -> None:
     write_policy(tmp_path)
     sampler: Sampler = (
-        VllmSampler(tmp_path, version=0, settings=GeneratorSection(), max_prompt_tokens=100, max_response_tokens=100)
+        VllmSampler(tmp_path, version=0, settings=GeneratorSection(), max_prompt_tokens=900, max_response_tokens=200)
         if kind == "vllm"
-        else TransformersSampler(tmp_path, version=0, max_prompt_tokens=100, max_response_tokens=100)
+        else TransformersSampler(tmp_path, version=0, max_prompt_tokens=900, max_response_tokens=200)
     )
     with pytest.raises(
-        SettingsError, match=rf"\(100\) \+ sampling.max_response_tokens \(100\) = 200 is more than the {POSITIONS} positions"
+        SettingsError, match=rf"\(900\) \+ sampling.max_response_tokens \(200\) = 1100 is more than the {POSITIONS} positions"
     ):
         await sampler.start()

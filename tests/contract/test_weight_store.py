@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import fsspec
 import pytest
@@ -57,10 +58,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(params=["directory", "file", "memory"])
+@pytest.fixture(params=["directory", "file", "memory", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, template: Path) -> Place:
     urls = {"directory": str(tmp_path / "store"), "file": f"file://{tmp_path}/store", "memory": f"memory://{uuid.uuid4().hex}"}
-    return Place(urls[request.param], template, tmp_path)
+    url = f"{request.getfixturevalue('s3_bucket')}/{uuid.uuid4().hex}" if request.param == "s3" else urls[request.param]
+    return Place(url, template, tmp_path)
 
 
 def policy(template: Path, *, plus: float = 0.0) -> Tensors:
@@ -339,3 +341,164 @@ def test_a_cache_keeps_only_a_few_versions(tmp_path: Path, template: Path) -> No
 def test_a_template_must_be_a_model_directory(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"has no config.json"):
         StoreWeights(str(tmp_path / "store"), template=tmp_path)
+
+
+# --- versions that are stored as what changed ---
+
+
+def drifting(template: Path, version: int) -> Tensors:
+    """The template's weights after `version` small steps, each of which changes some elements of some tensors."""
+    rows: Tensors = []
+    for place, (name, tensor) in enumerate(policy(template)):
+        moved = tensor.clone()
+        if place % 3:
+            moved.view(-1)[version % 5 :: 7] += version * 1e-3
+        rows.append((name, moved))
+    return rows
+
+
+def publish(store: StoreWeights, template: Path, *versions: int) -> None:
+    for version in versions:
+        store.publish(version, iter(drifting(template, version)), parent=version - 1 if version else None)
+
+
+def is_version(directory: Path, template: Path, version: int, dtype: torch.dtype = torch.float32) -> bool:
+    loaded, wanted = load_file(directory / "model.safetensors"), dict(drifting(template, version))
+    return loaded.keys() == wanted.keys() and all(torch.equal(loaded[name], wanted[name].to(dtype)) for name in wanted)
+
+
+def files_of(place: Place, version: int) -> set[str]:
+    files, path = fsspec.url_to_fs(f"{place.url}/v{version:08d}", use_listings_cache=False)
+    return {str(name).rpartition("/")[2] for name in files.ls(path, detail=False)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_changes_come_back_bit_for_bit_whatever_a_reader_has(place: Place, dtype: Literal["float32", "bfloat16"]) -> None:
+    writer, follower = place.open(full_every=4, dtype=dtype), place.open(dtype=dtype)
+    for version in range(7):
+        publish(writer, place.template, version)
+        fetched = follower.fetch(version)
+        assert is_version(fetched.directory, place.template, version, getattr(torch, dtype))
+        assert {"config.json", "tokenizer.json"} <= {file.name for file in fetched.directory.iterdir()}
+    assert [("delta.bin" in files_of(place, version)) for version in range(7)] == [False, True, True, True, False, True, True]
+    assert files_of(place, 6) == {"delta.bin", "manifest.json"}
+    assert len(place.read(6, "delta.bin")) < len(place.read(4, "model.safetensors")) / 2
+    # One that has nothing yet, and one that has seen no version since 1.
+    assert is_version(place.open(dtype=dtype).fetch(6).directory, place.template, 6, getattr(torch, dtype))
+    late = place.open(dtype=dtype)
+    late.fetch(1)
+    assert is_version(late.fetch(3).directory, place.template, 3, getattr(torch, dtype))
+
+
+def test_transformers_can_load_a_version_that_is_stored_as_changes(place: Place) -> None:
+    publish(place.open(full_every=4), place.template, 0, 1, 2)
+    model = load_causal_lm(place.open().fetch(2).directory)
+    name, tensor = drifting(place.template, 2)[1]
+    assert torch.equal(model.state_dict()[name], tensor)
+
+
+def test_changes_of_weights_in_several_files_come_back(place: Place) -> None:
+    publish(place.open(full_every=4, shard_bytes=16_384), place.template, 0, 1)
+    directory = place.open().fetch(1).directory
+    loaded = {name: tensor for file in directory.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in drifting(place.template, 1))
+    assert AutoModelForCausalLM.from_pretrained(directory).config.vocab_size
+
+
+def test_the_initial_weights_are_a_base(place: Place) -> None:
+    writer = place.open(full_every=4)
+    writer.publish_directory(0, place.template)
+    publish(writer, place.template, 1)
+    # Its file has another header than those that are written here, so the first version may be whole; the next ones are not.
+    publish(writer, place.template, 2)
+    assert "delta.bin" in files_of(place, 2)
+    assert is_version(place.open().fetch(2).directory, place.template, 2)
+
+
+def test_a_damaged_change_is_refused_until_it_is_mended_or_a_whole_version_comes(place: Place) -> None:
+    writer = place.open(full_every=4)
+    publish(writer, place.template, 0, 1, 2)
+    whole = place.read(2, "delta.bin")
+    place.write(2, "delta.bin", whole[:-1] + bytes([whole[-1] ^ 1]))
+    reader = place.open()
+    with pytest.raises(WeightsRefusedError, match=r"against weight version 1: it has \d+ bytes with checksum \w+, its manifest says"):
+        reader.fetch(2)
+    assert is_version(reader.fetch(1).directory, place.template, 1)
+    # The writer has a sound copy of its own, so what follows is sound, but not for those who need the damaged file.
+    publish(writer, place.template, 3, 4)
+    with pytest.raises(WeightsRefusedError, match="against weight version 1"):
+        reader.fetch(3)
+    assert is_version(reader.fetch(4).directory, place.template, 4)
+    place.write(2, "delta.bin", whole)
+    assert is_version(reader.fetch(3).directory, place.template, 3)
+
+
+def test_a_change_whose_base_is_gone_is_refused_and_not_taken_for_one_that_was_removed(place: Place) -> None:
+    publish(place.open(full_every=4), place.template, 0, 1, 2)
+    place.remove(1, "manifest.json")
+    with pytest.raises(WeightsRefusedError, match="weight version 2 changes version 1, which is gone") as caught:
+        place.open().fetch(2)
+    assert not isinstance(caught.value, WeightVersionMissingError)
+
+
+def test_pruning_keeps_what_kept_versions_are_based_on(place: Place) -> None:
+    store = place.open(full_every=4)
+    publish(store, place.template, *range(8))
+    assert place.open().prune({2}, 1) == [3]
+    assert place.open().versions() == [0, 1, 2, 4, 5, 6, 7]
+    assert place.open().prune(set(), 2) == [0, 1, 2]
+    assert is_version(place.open().fetch(7).directory, place.template, 7)
+
+
+def test_a_version_that_was_published_anew_after_a_restart_is_not_taken_from_an_old_copy(place: Place) -> None:
+    writer, reader = place.open(full_every=4), place.open()
+    publish(writer, place.template, 0, 1, 2)
+    reader.fetch(2)
+    assert place.open().prune({0, 1}, 0) == [2]
+    restarted = place.open(full_every=4)
+    restarted.publish(2, iter(policy(place.template, plus=0.5)), parent=1)
+    assert "delta.bin" in files_of(place, 2)
+    loaded = load_file(reader.fetch(2).directory / "model.safetensors")
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in policy(place.template, plus=0.5))
+
+
+def test_a_writer_without_a_base_publishes_the_whole(place: Place) -> None:
+    publish(place.open(full_every=4), place.template, 1)
+    place.open(full_every=4).publish(2, iter([("another", torch.ones(3))]), parent=1)
+    assert [("delta.bin" in files_of(place, version)) for version in (1, 2)] == [False, False]
+    assert torch.equal(load_file(place.open().fetch(2).directory / "model.safetensors")["another"], torch.ones(3))
+
+
+def test_a_cache_keeps_only_a_few_versions_of_a_writer_too(place: Place) -> None:
+    cache = place.home / "writers-cache"
+    store = StoreWeights(place.url, cache=cache, template=place.template, full_every=20)
+    publish(store, place.template, *range(8))
+    assert sorted(entry.name for entry in cache.glob("v*")) == ["v00000005", "v00000006", "v00000007"]
+
+
+def test_a_manifest_cannot_be_based_on_itself(place: Place) -> None:
+    publish(place.open(full_every=4), place.template, 0, 1)
+    manifest = json.loads(place.read(1, "manifest.json"))
+    manifest["delta"]["base"] = 1
+    place.write(1, "manifest.json", json.dumps(manifest).encode())
+    with pytest.raises(WeightsRefusedError, match="is based on version 1, which is not older"):
+        place.open().fetch(1)
+
+
+# --- a store that is away ---
+
+
+def test_a_store_that_does_not_answer_is_told_with_its_address(
+    s3_bucket: str, tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = type(fsspec.filesystem("s3"))
+    clients.clear_instance_cache()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    store = StoreWeights(f"{s3_bucket}/weights", cache=tmp_path / "cache", template=template)
+    clients.clear_instance_cache()
+    for call in (store.versions, store.latest, lambda: store.publish(1, iter(policy(template)), parent=0)):
+        with pytest.raises(OprimeError, match=r"the weight store s3://.* cannot .*Could not connect to the endpoint .*check store.url"):
+            call()
+    with pytest.raises(WeightsRefusedError, match=r"weight version 1: .* cannot be read: Could not connect"):
+        store.fetch(1)

@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
+import tomli_w
 from safetensors.torch import load_file
 
-from e2e.command_line import metric_rows, oprime, processes_of, start_oprime, summary
+from e2e.command_line import metric_rows, oprime, processes_of, resolved, start_oprime, summary
 from e2e.conftest import small_run, wait_for_step
 from golden.prime_in_one_file import Settings, train
 from oprime.runtime.settings import ChainSection
@@ -93,10 +94,16 @@ def test_a_killed_ppo_run_ends_with_the_policy_and_critic_of_the_plain_loop(star
         assert max(apart.values()) < 2e-6, f"{part}: {apart}"
 
 
+def edit(run: Path, section: str, **changes: object) -> None:
+    document = resolved(run)
+    document[section] |= changes
+    (run / "config.toml").write_text(tomli_w.dumps(document), encoding="utf-8")
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
 def test_a_run_whose_redis_data_is_gone_resumes_from_its_checkpoint(starting_model: Path, tmp_path: Path) -> None:
-    arguments = small_run(starting_model, tmp_path, "lost", **{"run.steps": 6, "run.checkpoint_every": 2, "staleness.max_staleness": 1})
+    arguments = small_run(starting_model, tmp_path, "lost", **{"run.steps": 10, "run.checkpoint_every": 2, "staleness.max_staleness": 1})
     run = tmp_path / "lost"
     process = start_oprime(*arguments, log=tmp_path / "first.log")
     try:
@@ -108,10 +115,20 @@ def test_a_run_whose_redis_data_is_gone_resumes_from_its_checkpoint(starting_mod
         process.wait()
     for file in (run / "redis").rglob("*.aof*"):
         file.unlink()
+    emptied = oprime("ledger", str(run), timeout_s=60)
+    assert (emptied.returncode, "Redis holds nothing of run lost" in emptied.stdout) == (1, True)
+    # A person's change of the run's settings counts, and one that changes what the run computes does not pass.
+    edit(run, "learner", learning_rate=1e-7, updates_per_batch=2)
+    refused = oprime("resume", str(run), timeout_s=60)
+    assert refused.returncode == 2
+    assert "learner.updates_per_batch 1 -> 2" in refused.stderr
+    edit(run, "learner", updates_per_batch=1)
     result = oprime("resume", str(run), timeout_s=400)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert "resuming with learner.learning_rate 0.0002 -> 1e-07" in result.stdout
+    assert metric_rows(run, "step")[-1]["learning_rate"] == 1e-7
     ledger = summary(run)["ledger"]
-    assert ledger["trained"] == 6 * 4 * 4
-    assert [row["step"] for row in metric_rows(run, "step")] == [1, 2, 3, 4, 5, 6]
+    assert ledger["trained"] == 10 * 4 * 4
+    assert [row["step"] for row in metric_rows(run, "step")] == list(range(1, 11))
     assert ledger["live"] == 0
     assert ledger["issued"] == sum(count for name, count in ledger.items() if name != "issued")

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import socket
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from oprime.adapters.local_redis import LocalRedis, find_server
 from oprime.adapters.redis_queue import RedisQueue
-from oprime.ports import BATCHES, LIVE, ROLLOUTS, LedgerMove, Output
+from oprime.ports import BATCHES, LIVE, ROLLOUTS, Committed, LedgerMove, Output
 from oprime.runtime.errors import QueueUnavailableError, SettingsError
 
 pytestmark = [pytest.mark.redis, pytest.mark.e2e]
@@ -60,7 +62,7 @@ async def connect() -> AsyncIterator[Connect]:
         await queue.close()
 
 
-async def put(queue: RedisQueue, number: int, payload: bytes = b"work") -> bool:
+async def put(queue: RedisQueue, number: int, payload: bytes = b"work") -> Committed:
     name = f"{number}:0"
     moves = [LedgerMove(rollout_id=name, state=LIVE)]
     return await queue.commit(f"issue:{name}", outputs=[Output(stream=ROLLOUTS, key=name, payload=payload)], moves=moves)
@@ -252,7 +254,7 @@ async def test_a_wrong_password_is_named_but_not_shown(tmp_path: Path, start_red
     server = start_redis(tmp_path, port=0, password=HARD_TO_QUOTE)
     await connect(server.url, password=HARD_TO_QUOTE).ping()
     for wrong in (WRONG, None):
-        with pytest.raises(QueueUnavailableError, match=r"Redis at 127.0.0.1:\d+ refuses the password .*queue.password_file") as refused:
+        with pytest.raises(SettingsError, match=r"Redis at 127.0.0.1:\d+ refuses the password .*queue.password_file") as refused:
             await connect(server.url, password=wrong).ping()
         assert HARD_TO_QUOTE not in str(refused.value)
         assert WRONG not in str(refused.value)
@@ -280,7 +282,7 @@ async def test_a_password_in_the_address_is_not_shown_either(connect: Connect) -
 
 
 async def test_an_address_that_is_none_is_refused(connect: Connect) -> None:
-    with pytest.raises(SettingsError, match=r"queue.url is not an address of Redis"):
+    with pytest.raises(SettingsError, match=r"queue.url = .http.*write .embedded., or an address"):
         connect("http://127.0.0.1:6379")
 
 
@@ -292,6 +294,17 @@ def test_a_taken_port_is_named(tmp_path: Path, start_redis: StartRedis) -> None:
     port = int(server.url.rpartition(":")[2])
     with pytest.raises(QueueUnavailableError, match=rf"port {port} for Redis is taken .*choose another port"):
         start_redis(tmp_path / "second", port=port)
+
+
+def test_servers_that_start_at_once_choose_different_ports(tmp_path: Path, start_redis: StartRedis) -> None:
+    with ThreadPoolExecutor() as pool:
+        servers = list(pool.map(lambda number: start_redis(tmp_path / str(number), port=0), range(4)))
+    ports = {int(server.url.rpartition(":")[2]) for server in servers}
+    assert len(ports) == 4
+    servers[0].kill()
+    # The port stays this server's until it is stopped in order.
+    with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+        stranger.bind(("127.0.0.1", int(servers[0].url.rpartition(":")[2])))
 
 
 async def test_a_folder_in_use_is_refused_and_its_server_left_alone(tmp_path: Path, start_redis: StartRedis, connect: Connect) -> None:

@@ -152,7 +152,7 @@ def test_training_sees_bit_for_bit_what_scoring_sees(engine: tuple[int, Outcome]
     scoring = engine[1].results[f"scoring stage {stage}"]
     assert scoring["same"]
     assert scoring["sum"] == pytest.approx(engine[1].results["scoring stage 0"]["sum"], abs=1e-5)
-    assert scoring["shapes_of_nothing"] == [0, 5]
+    assert scoring["shapes_of_nothing"] == [0, 0]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -209,15 +209,15 @@ def test_bfloat16_checkpoints_hold_float32_master_weights_and_survive_a_round_tr
 
 def test_ranks_exchange_bytes_and_numbers(engines: dict[int, Outcome]) -> None:
     bytes_arrive = {"broadcast": True, "broadcast nothing": True}
-    assert engines[1].results["talking"] == bytes_arrive | {"gathered": [""], "gathered nothing": [""], "sum": [1, 0], "max": [1, 0]}
-    two = {"gathered": ["", "rank"], "gathered nothing": ["", ""], "sum": [2, 1], "max": [1, 1]}
+    assert engines[1].results["talking"] == bytes_arrive | {"gathered": [""], "gathered nothing": [""], "sum": [1, 0]}
+    two = {"gathered": ["", "rank"], "gathered nothing": ["", ""], "sum": [2, 1]}
     assert engines[2].results["talking"] == bytes_arrive | two
     assert engines[2].results["others gather"] == [True]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_infinite_gradient_is_refused_and_changes_nothing(engine: tuple[int, Outcome], stage: int) -> None:
-    assert "no step was taken" in engine[1].results[f"infinite stage {stage}"]
+    assert "no optimizer step was taken" in engine[1].results[f"infinite stage {stage}"]
     assert engine[1].results[f"unharmed stage {stage}"]
 
 

@@ -17,6 +17,7 @@ from oprime_learner.config import CriticSection, LearnerSection
 from oprime_learner.critic_trainer import CriticTrainer
 from oprime_learner.policy_trainer import PolicyTrainer
 from plain_engine import PlainEngine
+from rollouts import CONTENTS
 from tiny_models import tiny_model
 from two_engines import ALGORITHM, SECTION, STAGES, batch
 
@@ -33,11 +34,11 @@ def plain() -> dict[str, Tensor]:
         "policy": PlainEngine(TokenLogprobModel(tiny_model(), 7), adam_eps=SECTION["adam_eps"]),
         "critic": PlainEngine(TokenValueModel(tiny_model()), adam_eps=SECTION["adam_eps"]),
     }
-    critic = CriticTrainer(engines["critic"], ALGORITHM, CriticSection.model_validate(SECTION), pad_id=0, total_steps=10)
+    critic = CriticTrainer(engines["critic"], ALGORITHM, CriticSection.model_validate(SECTION), total_steps=10)
     section = LearnerSection.model_validate(SECTION)
-    trainer = PolicyTrainer(engines["policy"], ALGORITHM, section, pad_id=0, total_steps=10, critic=critic)
+    trainer = PolicyTrainer(engines["policy"], ALGORITHM, section, CONTENTS, pad_id=0, total_steps=10, critic=critic)
     for step in (1, 2):
-        trainer.process(batch(step))
+        trainer.process(*batch(step))
     return {f"{name}/{key}": tensor for name, engine in engines.items() for key, tensor in engine.weights()}
 
 

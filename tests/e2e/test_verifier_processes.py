@@ -10,18 +10,20 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import tomli_w
 
 from oprime.adapters.local_redis import LocalRedis, find_server
+from oprime.adapters.redis_payloads import RedisPayloads
 from oprime.adapters.redis_queue import RedisQueue
-from oprime.core.types import FinishReason, Rollout, Task, VerificationTask, VerifiedRollout, WeightVersionSpan
+from oprime.core.types import Task, VerificationTask, VerifiedRollout
 from oprime.ports import LIVE, ROLLOUTS, VERDICTS, LedgerMove, Output
 from oprime.runtime.errors import QueueUnavailableError
+from oprime.runtime.rollout_payloads import material_of, material_owner, write_rollouts
 from oprime.wire.codec import event_from_proto, verification_task_to_proto
 from oprime_proto.v1 import common_pb2 as pb
+from rollouts import single_turn
 
 pytestmark = [pytest.mark.redis, pytest.mark.e2e]
 
@@ -55,28 +57,16 @@ def posed(number: int) -> tuple[Task, str, float]:
     return task, f"\\boxed{{{number + (not right)}/7}}", float(right)
 
 
-def rollout(number: int, text: str) -> Rollout:
-    return Rollout(
-        group_id=number,
-        index=0,
-        seed=number,
-        prompt_ids=np.array([1], dtype=np.int32),
-        response_ids=np.array([2], dtype=np.int32),
-        text=text,
-        behaviour_logprobs=np.array([-0.5], dtype=np.float32),
-        spans=(WeightVersionSpan(start=0, end=1, version=0),),
-        finish_reason=FinishReason.STOP,
-    )
-
-
-async def put(queue: RedisQueue, number: int) -> None:
-    task, response, _ = posed(number)
-    made = rollout(number, response)
-    payload = verification_task_to_proto(VerificationTask(rollout=made, request=task.verification(response))).SerializeToString()
-    name = made.rollout_id
-    await queue.commit(
-        f"generate:{name}", outputs=[Output(stream=ROLLOUTS, key=name, payload=payload)], moves=[LedgerMove(rollout_id=name, state=LIVE)]
-    )
+async def put_all(queue: RedisQueue, payloads: RedisPayloads, count: int) -> None:
+    for number in range(count):
+        task, response, _ = posed(number)
+        material = payloads.put(material_owner(number), material_of(task.verification("")))
+        (record,) = write_rollouts(payloads, [single_turn(number, 0, [1], [2], text=response)])
+        entry = verification_task_to_proto(VerificationTask(rollout=record, material=material)).SerializeToString()
+        name = record.rollout_id
+        output, move = Output(stream=ROLLOUTS, key=name, payload=entry), LedgerMove(rollout_id=name, state=LIVE)
+        await queue.commit(f"generate:{name}", outputs=[output], moves=[move])
+    payloads.close()
 
 
 def start_verifier(config: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -122,8 +112,7 @@ async def test_every_rollout_is_judged_once_although_verifiers_are_killed(tmp_pa
     }
     config.write_text(tomli_w.dumps(settings), encoding="utf-8")
     queue = RedisQueue.connect(redis.url, run=RUN, lease_s=2.0, max_deliveries=50)
-    for number in range(count):
-        await put(queue, number)
+    await put_all(queue, RedisPayloads.connect(redis.url, run=RUN), count)
 
     running = [start_verifier(config, log) for _ in range(PROCESSES)]
     killer = asyncio.create_task(kill_and_replace(running, config, log, 3.0, random.Random(7)))

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from e2e.command_line import OPRIME, ROOT, oprime
+from oprime_cli.main import main
 
 pytestmark = pytest.mark.e2e
 
+EVERYWHERE = "0.0.0.0:0"
 DOUBLE = json.dumps({"inputs": ["3\n"], "outputs": ["6\n"]})
 ROWS: list[dict[str, Any]] = [
     {"id": "right", "kind": "math", "response": "So \\boxed{\\frac{2}{4}}.", "ground_truth": "0.5"},
@@ -117,10 +119,11 @@ def test_what_cannot_be_used_is_said_in_one_line(tmp_path: Path, arguments: tupl
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[str]:
-    """A verifier by itself, on a free port."""
+    """A verifier by itself, on a free port of all interfaces."""
     log = tmp_path / "serve.log"
+    command = [*OPRIME, "serve", "verifier", "--listen", EVERYWHERE, "--insecure"]
     with log.open("wb") as file:
-        process = subprocess.Popen([*OPRIME, "serve", "verifier", "--listen", "127.0.0.1:0"], cwd=ROOT, stdout=file, stderr=file)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
     try:
         ends = time.monotonic() + 120
         while time.monotonic() < ends and process.poll() is None:
@@ -140,3 +143,8 @@ def service(tmp_path: Path) -> Iterator[str]:
 def test_a_verifier_served_by_itself_passes_its_own_conformance_suite(service: str) -> None:
     result = oprime("verifier", "test", service, "--kind", "math")
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_verifier_that_anybody_could_use_is_refused_unless_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "verifier", "--listen", EVERYWHERE]) == 2
+    assert "the gRPC server of verifier would listen where other machines reach them" in capsys.readouterr().err

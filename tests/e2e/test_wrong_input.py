@@ -104,6 +104,8 @@ def test_vllm_that_is_not_installed(starting_model: Path, tmp_path: Path) -> Non
         "class Without:\n"
         "    def __init__(self, finder):\n"
         "        self.finder = finder\n"
+        "    def __getattr__(self, name):\n"
+        "        return getattr(self.finder, name)\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        return None if name.partition('.')[0] == 'vllm' else self.finder.find_spec(name, path, target)\n"
         "sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]\n",

@@ -65,7 +65,7 @@ def share_of_loss(positions: list[int], rows: TokenRows, logprobs: Tensor) -> Te
     behaviour, advantages = behaviour_and_advantages(positions, logprobs.shape)
     ratio = (logprobs - behaviour).exp()
     per_token = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(0.8, 1.2))
-    return (per_token * rows.is_response).sum() / TOKENS
+    return (per_token * rows.is_trained).sum() / TOKENS
 
 
 def dealt(step: int, micro_batch: int, rank: int, ranks: int) -> list[list[int]]:
@@ -94,7 +94,7 @@ def reference(out: Path) -> None:
         for learning_rate in LEARNING_RATES:
             logits = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask.long()).logits
             chosen = logits.log_softmax(-1)[:, :-1].gather(-1, rows.input_ids[:, 1:, None]).squeeze(-1)
-            logprobs = torch.cat([torch.zeros(len(everything), 1), chosen], dim=1) * rows.is_response
+            logprobs = torch.cat([torch.zeros(len(everything), 1), chosen], dim=1) * rows.is_trained
             loss = share_of_loss(everything, rows, logprobs)
             loss.backward()
             norms.append(float(torch.stack([gradient.double().norm() for gradient in gradients(model)]).norm()))
@@ -191,7 +191,7 @@ class Rank:
                 "names": [name for name, _ in engine.weights()],
                 "entropy": float(engine.all_sum(torch.stack([one.sum() for one in measured]).sum())),
                 "entropy_norm": norm,
-                "shapes_of_nothing": list(engine.logprobs(token_rows([], [], pad_id=0, length=5)).shape),
+                "shapes_of_nothing": list(engine.logprobs(token_rows([], [], pad_id=0)).shape),
             }
             engine.close()
 
@@ -261,12 +261,11 @@ class Rank:
         me = engine.rank
         long = bytes(range(256)) * 9
         self.results["talking"] = {
-            "broadcast": engine.broadcast(long if me == 0 else None) == long,
-            "broadcast nothing": engine.broadcast(b"" if me == 0 else None) == b"",
+            "broadcast": engine.group.broadcast(long if me == 0 else None) == long,
+            "broadcast nothing": engine.group.broadcast(b"" if me == 0 else None) == b"",
             "gathered": [payload.decode() for payload in engine.gather(b"rank" * me) or []],
             "gathered nothing": [payload.decode() for payload in engine.gather(b"") or []],
             "sum": engine.all_sum(torch.tensor([1.0, me])).tolist(),
-            "max": engine.all_max(torch.tensor([1.0, me])).tolist(),
         }
         self.results["others gather"] = [text == b"None" for text in (engine.gather(str(engine.gather(b"x")).encode()) or [])[1:]]
         engine.close()

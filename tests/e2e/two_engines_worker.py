@@ -19,6 +19,7 @@ from oprime.lm.token_values import TokenValueModel
 from oprime_learner.config import CriticSection, LearnerSection
 from oprime_learner.critic_trainer import CriticTrainer
 from oprime_learner.policy_trainer import PolicyTrainer
+from rollouts import CONTENTS
 from tiny_models import tiny_model
 from two_engines import ALGORITHM, SECTION, STAGES, batch
 
@@ -34,8 +35,8 @@ class Learner:
             "policy": DeepSpeedEngine(TokenLogprobModel(tiny_model(seed), 7), section, dtype),
             "critic": DeepSpeedEngine(TokenValueModel(tiny_model(seed)), section.training(critic), dtype),
         }
-        trained = CriticTrainer(self.engines["critic"], ALGORITHM, critic, pad_id=0, total_steps=10)
-        self.trainer = PolicyTrainer(self.engines["policy"], ALGORITHM, section, pad_id=0, total_steps=10, critic=trained)
+        trained = CriticTrainer(self.engines["critic"], ALGORITHM, critic, total_steps=10)
+        self.trainer = PolicyTrainer(self.engines["policy"], ALGORITHM, section, CONTENTS, pad_id=0, total_steps=10, critic=trained)
 
     def finish(self) -> dict[str, Tensor]:
         weights = {f"{name}/{key}": tensor for name, engine in self.engines.items() for key, tensor in engine.weights()}
@@ -51,20 +52,20 @@ def main() -> None:
     for stage in STAGES:
         for micro_batch in (1, 5):
             loop = Learner(stage, micro_batch)
-            loop.trainer.process(batch(1))
+            loop.trainer.process(*batch(1))
             saved = out / f"ranks-{RANKS}-stage-{stage}-micro-{micro_batch}"
             for name, engine in loop.engines.items():
                 engine.save(saved / name)
-            loop.trainer.process(batch(2))
+            loop.trainer.process(*batch(2))
             results |= {f"stage {stage} micro {micro_batch}/{key}": tensor for key, tensor in loop.finish().items()}
         resumed = Learner(stage, 5, seed=1)
         for name, engine in resumed.engines.items():
             engine.load(out / f"ranks-{RANKS}-stage-{stage}-micro-5" / name)
-        resumed.trainer.process(batch(2))
+        resumed.trainer.process(*batch(2))
         results |= {f"stage {stage} resumed/{key}": tensor for key, tensor in resumed.finish().items()}
     half = Learner(3, 5, dtype="bfloat16")
     for step in (1, 2):
-        half.trainer.process(batch(step))
+        half.trainer.process(*batch(step))
     results |= {f"bfloat16/{key}": tensor for key, tensor in half.finish().items()}
     if os.environ.get("RANK", "0") == "0":
         save_file({name: tensor.contiguous() for name, tensor in results.items()}, out / f"ranks-{RANKS}.safetensors")

@@ -17,9 +17,9 @@ with atheris.instrument_imports(include=["oprime_verifier"]):
     from oprime_verifier.code.formats import parse_tests
     from oprime_verifier.code.options import Comparison
     from oprime_verifier.code.suite import BadTaskError
-    from oprime_verifier.math.extract import extract
     from oprime_verifier.math.options import MathOptions
-    from oprime_verifier.math.reader import read
+    from oprime_verifier.math.read.extract import extract
+    from oprime_verifier.math.read.reader import read
 
 OPTIONS = MathOptions()
 

@@ -10,19 +10,19 @@ the same rollouts. Paper: arXiv 2502.01456, Algorithm 1.
 import argparse
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from oprime.core.types import Task
+from oprime.core.types import Task, rollout_seed
 from oprime.lm.models import load_causal_lm
 from oprime.lm.sampling import sample_response
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, render_prompt
 from oprime.runtime.settings import ChainSection, TasksSection
 from oprime.tasks.dataset import PromptOrder, load_tasks
-from oprime.tasks.seeds import rollout_seed
 
 
 @dataclass
@@ -71,13 +71,22 @@ class Rollout:
     truncated: bool
     greedy: "Rollout | None" = None
     """The policy's greedy response to the same prompt, with which ReMax compares this one; nothing is trained on it."""
+    mask: list[bool] | None = None
+    """Which tokens of the response the policy sampled; None where no other (a tool, an environment) wrote some of them. What others
+    wrote is read and never trained on: log-probs, rewards and advantages below are those of the policy's own tokens, in their order."""
+
+
+def own(rollout: Rollout, per_token: Tensor) -> Tensor:
+    """The values of the policy's own tokens, of those of all response tokens."""
+    return per_token if rollout.mask is None else per_token[torch.tensor(rollout.mask)]
 
 
 def token_logprobs(model: torch.nn.Module, rollout: Rollout, temperature: float = 1.0) -> Tensor:
-    """log pi(y_t | x, y_<t) for every response token."""
+    """log pi(y_t | x, y_<t) for every response token that the policy sampled."""
     ids = torch.tensor([rollout.prompt + rollout.response])
     logits = model(input_ids=ids).logits[0, len(rollout.prompt) - 1 : -1].float()
-    return (logits / temperature).log_softmax(-1)[torch.arange(len(rollout.response)), ids[0, len(rollout.prompt) :]]
+    logprobs = (logits / temperature).log_softmax(-1)[torch.arange(len(rollout.response)), ids[0, len(rollout.prompt) :]]
+    return own(rollout, logprobs)
 
 
 def is_right(text: str, ground_truth: str) -> float:
@@ -105,7 +114,7 @@ class Prompts:
 
 
 def respond(
-    settings: Settings, policy: PreTrainedModel, tokenizer, end_ids, group: int, task: Task, *, index: int = 0, greedy: bool = False
+    settings: Settings, policy: PreTrainedModel, tokenizer, end_ids, group: int, task: Task, index: int = 0, *, greedy: bool = False
 ) -> Rollout:
     """One response to a task, sampled or greedy, and its outcome."""
     prompt = render_prompt(tokenizer, task.messages)
@@ -123,14 +132,16 @@ def respond(
     return Rollout(group, prompt, response, torch.as_tensor(sampled.behaviour_logprobs), outcome, truncated)
 
 
-def sample_batch(settings: Settings, prompts: Prompts, policy: PreTrainedModel, tokenizer, end_ids) -> list[list[Rollout]]:
+def sample_batch(
+    settings: Settings, prompts: Prompts, policy: PreTrainedModel, tokenizer, end_ids, respond: Callable[..., Rollout]
+) -> list[list[Rollout]]:
     """Sample waves of prompts until enough groups pass the online prompt filter (paper, section 4.1)."""
     batch: list[list[Rollout]] = []
     while len(batch) < settings.groups_per_batch:
         for group, task in prompts.wave(settings.groups_per_batch - len(batch)):
             greedy = respond(settings, policy, tokenizer, end_ids, group, task, greedy=True) if settings.estimator == "remax" else None
             rollouts = [
-                replace(respond(settings, policy, tokenizer, end_ids, group, task, index=index), greedy=greedy)
+                replace(respond(settings, policy, tokenizer, end_ids, group, task, index), greedy=greedy)
                 for index in range(settings.group_size)
             ]
             mean = sum(rollout.outcome for rollout in rollouts) / len(rollouts)
@@ -247,10 +258,10 @@ class Critic(torch.nn.Module):
         torch.nn.init.zeros_(self.value_head.bias)
 
     def values(self, rollout: Rollout) -> Tensor:
-        """V of what precedes every response token."""
+        """V of what precedes every response token that the policy sampled."""
         ids = torch.tensor([rollout.prompt + rollout.response])
         hidden = self.backbone(input_ids=ids).last_hidden_state[0, len(rollout.prompt) - 1 : -1]
-        return self.value_head(hidden).squeeze(-1)
+        return own(rollout, self.value_head(hidden).squeeze(-1))
 
 
 def ppo_advantages(
@@ -277,7 +288,7 @@ def ppo_advantages(
 def update_critic(settings: Settings, critic: Critic, optimizer, rollouts: list[Rollout], targets: list[Tensor]) -> None:
     """Half the squared error over all response tokens; with one step per batch the value clip cannot bind."""
     optimizer.zero_grad()
-    tokens = sum(len(rollout.response) for rollout in rollouts)
+    tokens = sum(len(rollout.behaviour_logprobs) for rollout in rollouts)
     for rollout, target in zip(rollouts, targets, strict=True):
         (0.5 * (critic.values(rollout) - target).square().sum() / tokens).backward()
     torch.nn.utils.clip_grad_norm_(critic.parameters(), settings.critic_gradient_clip)
@@ -287,7 +298,7 @@ def update_critic(settings: Settings, critic: Critic, optimizer, rollouts: list[
 def update_policy(settings: Settings, policy, optimizer, rollouts: list[Rollout], advantage: list[Tensor]) -> None:
     """Clipped policy loss over all response tokens, with truncated importance sampling against the sampler."""
     optimizer.zero_grad()
-    tokens = sum(len(rollout.response) for rollout in rollouts)
+    tokens = sum(len(rollout.behaviour_logprobs) for rollout in rollouts)
     for rollout, values in zip(rollouts, advantage, strict=True):
         logprobs = token_logprobs(policy, rollout, settings.temperature)
         proximal = logprobs.detach()
@@ -309,7 +320,9 @@ def update(settings: Settings, policy, critic, rollouts: list[Rollout], process_
     update_policy(settings, policy[0], policy[1], rollouts, advantage)
 
 
-def train(model_path: str, settings: Settings) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module]:
+def train(
+    model_path: str, settings: Settings, respond: Callable[..., Rollout] = respond
+) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module]:
     """Run PRIME (paper, Algorithm 1); returns policy, PRM and critic (which only ppo trains)."""
     tokenizer = load_tokenizer(model_path)
     end_ids = end_token_ids(tokenizer, model_path)
@@ -320,7 +333,7 @@ def train(model_path: str, settings: Settings) -> tuple[torch.nn.Module, torch.n
     critic_optimizer = torch.optim.AdamW(critic.parameters(), lr=settings.critic_learning_rate, eps=settings.adam_eps, weight_decay=0.0)
     prompts = Prompts(settings, list(load_tasks(TasksSection(source="chain", chain=settings.chain), "train")))
     for step in range(1, settings.steps + 1):
-        batch = sample_batch(settings, prompts, policy, tokenizer, end_ids)
+        batch = sample_batch(settings, prompts, policy, tokenizer, end_ids, respond)
         rollouts = [rollout for group in batch for rollout in group]
         process_rewards = process_rewards_of_batch(settings, prm, prm_optimizer, reference, rollouts)
         update(settings, (policy, policy_optimizer), (critic, critic_optimizer), rollouts, process_rewards)

@@ -1,14 +1,16 @@
 """The trainers of PRM and learner, without their processes, compute what the single-process script computes."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from golden import prime_in_one_file as one_file
-from oprime.core.types import Batch, ScoredBatch, VerifiedGroup, VerifiedRollout
+from oprime.core.types import Batch, Rollout, VerifiedGroup, VerifiedRollout, WeightVersionSpan, sampled, untrained
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.token_values import TokenValueModel
@@ -16,9 +18,11 @@ from oprime.runtime.settings import AlgorithmSection
 from oprime_learner.config import CriticSection, LearnerSection
 from oprime_learner.critic_trainer import CriticTrainer
 from oprime_learner.policy_trainer import PolicyTrainer
+from oprime_prm.app import sampled_with
 from oprime_prm.config import PrmSection
 from oprime_prm.implicit_prm import ImplicitPrm
 from plain_engine import PlainEngine
+from rollouts import CONTENTS, Emitted, content, of_segments, single_turn, written
 from tiny_models import batch_of, tiny_model
 
 STEPS = 2
@@ -40,16 +44,22 @@ COMBINATIONS = [
 ]
 
 
+Form = Callable[[Rollout, npt.NDArray[np.floating]], Rollout]
+"""Lays a rollout's tokens out with new log-probs."""
+
+
 def rollouts_of(batch: Batch) -> list[one_file.Rollout]:
     return [rollout_of(verified, group.baseline) for group in batch.groups for verified in group.rollouts]
 
 
 def rollout_of(verified: VerifiedRollout, baseline: VerifiedRollout | None = None) -> one_file.Rollout:
-    rollout = verified.rollout
+    rollout = content(verified)
+    start = len(rollout.prompt_ids)
     return one_file.Rollout(
         group=rollout.group_id,
         prompt=rollout.prompt_ids.tolist(),
-        response=rollout.response_ids.tolist(),
+        response=rollout.token_ids[start:].tolist(),
+        mask=rollout.is_trained[start:].tolist(),
         behaviour_logprobs=torch.from_numpy(rollout.behaviour_logprobs),
         outcome=verified.outcome_reward,
         truncated=False,
@@ -57,23 +67,40 @@ def rollout_of(verified: VerifiedRollout, baseline: VerifiedRollout | None = Non
     )
 
 
-def batch_from_the_model(step: int, *, temperature: float, baselines: bool) -> Batch:
+def in_turns(rollout: Rollout, logprobs: npt.NDArray[np.floating]) -> Rollout:
+    """The same tokens with these log-probs, in two turns between which others wrote something, and something after the last."""
+    ids, middle = rollout.trained_ids, len(rollout.trained_ids) // 2
+    first, last = sampled(
+        ids, logprobs, [WeightVersionSpan(start=0, end=middle, version=0), WeightVersionSpan(start=middle, end=len(ids), version=0)]
+    )
+    between, after = untrained([9, 10, 11]), untrained([12])
+    turns = (first, between, last, after) if middle else (last, after)
+    return of_segments(rollout.group_id, rollout.index, (untrained(rollout.prompt_ids), *turns))
+
+
+def in_one_turn(rollout: Rollout, logprobs: npt.NDArray[np.floating]) -> Rollout:
+    return single_turn(rollout.group_id, rollout.index, rollout.prompt_ids, rollout.trained_ids, logprobs=logprobs)
+
+
+def batch_from_the_model(step: int, *, temperature: float, baselines: bool, form: Form) -> Batch:
     """A batch whose behaviour log-probs are near those of the model, so that ratios are near 1."""
     model, dice = tiny_model(), np.random.default_rng(step)
 
-    def sampled(verified: VerifiedRollout) -> VerifiedRollout:
+    def near(verified: VerifiedRollout) -> VerifiedRollout:
+        rollout = content(verified)
+        laid_out = replace(verified, rollout=written(form(rollout, rollout.behaviour_logprobs)))
         with torch.no_grad():
-            logprobs = one_file.token_logprobs(model, rollout_of(verified), temperature).numpy()
+            logprobs = one_file.token_logprobs(model, rollout_of(laid_out), temperature).numpy()
         noisy = (logprobs + dice.normal(0, 0.3, len(logprobs))).astype(np.float32)
-        return replace(verified, rollout=replace(verified.rollout, behaviour_logprobs=noisy))
+        return replace(verified, rollout=written(form(rollout, noisy)))
 
     return Batch(
         step=step,
         groups=tuple(
             VerifiedGroup(
                 group_id=group.group_id,
-                rollouts=tuple(sampled(one) for one in group.rollouts),
-                baseline=group.baseline and sampled(group.baseline),
+                rollouts=tuple(near(one) for one in group.rollouts),
+                baseline=group.baseline and near(group.baseline),
             )
             for group in batch_of(step, baselines=baselines).groups
         ),
@@ -117,34 +144,42 @@ class Services:
             {"learning_rate": LEARNING_RATE, "beta": settings.beta, "update": settings.prm_update, "loss": settings.prm_loss}
             | {"reference": settings.reference, "micro_batch_rollouts": 5}
         )
-        frozen = FrozenModel(tiny_model(), chunk_tokens=7) if settings.reference == "sft" else None
-        self._prm_trainer = ImplicitPrm(self.prm, frozen, section, pad_id=0, total_steps=STEPS)
+        frozen = FrozenModel(tiny_model(), chunk_tokens=7)
+        reference = (lambda micro: frozen.logprobs(micro.rows)) if settings.reference == "sft" else sampled_with
+        self._prm_trainer = ImplicitPrm(self.prm, CONTENTS, reference, section, pad_id=0, total_steps=STEPS)
         algorithm = AlgorithmSection.model_validate(
             {"estimator": settings.estimator, "process_weight": settings.process_weight, "trace_decay": settings.trace_decay}
         )
         critic_section = CriticSection(learning_rate=LEARNING_RATE, micro_batch_rollouts=3)
-        critic = CriticTrainer(self.critic, algorithm, critic_section, pad_id=0, total_steps=STEPS) if algorithm.needs_critic else None
+        critic = CriticTrainer(self.critic, algorithm, critic_section, total_steps=STEPS) if algorithm.needs_critic else None
         learner = LearnerSection(learning_rate=LEARNING_RATE, micro_batch_rollouts=5)
-        self._learner = PolicyTrainer(self.policy, algorithm, learner, pad_id=0, total_steps=STEPS, critic=critic)
+        self._learner = PolicyTrainer(self.policy, algorithm, learner, CONTENTS, pad_id=0, total_steps=STEPS, critic=critic)
 
     def process(self, batch: Batch) -> None:
-        scored = self._prm_trainer.process(batch)
-        self._learner.process(
-            ScoredBatch(
-                batch=batch,
-                process_rewards=scored.process_rewards,
-                prm_version=scored.prm_version,
-                baseline_process_rewards=scored.baseline_process_rewards,
-            )
-        )
+        emitted = Emitted()
+        self._prm_trainer.process(batch, emitted)
+        self._learner.process(batch, emitted.of(batch))
 
 
-@pytest.mark.parametrize("changes", COMBINATIONS, ids=lambda changes: " ".join(map(str, changes.values())))
+def named(changes: dict[str, object]) -> str:
+    return " ".join(map(str, changes.values()))
+
+
+@pytest.mark.parametrize("changes", COMBINATIONS, ids=named)
 def test_weights_after_two_steps_agree(changes: dict[str, object]) -> None:
+    assert_weights_agree(changes, in_one_turn)
+
+
+@pytest.mark.parametrize("changes", [*COMBINATIONS[:10:2], *COMBINATIONS[10:]], ids=named)
+def test_weights_agree_where_others_wrote_between_the_turns(changes: dict[str, object]) -> None:
+    assert_weights_agree(changes, in_turns)
+
+
+def assert_weights_agree(changes: dict[str, object], form: Form) -> None:
     settings = one_file.Settings(policy_learning_rate=LEARNING_RATE, prm_learning_rate=LEARNING_RATE, **changes)  # pyright: ignore[reportArgumentType]
     script, services = OneFile(settings), Services(settings)
     for step in range(1, STEPS + 1):
-        batch = batch_from_the_model(step, temperature=settings.temperature, baselines=settings.estimator == "remax")
+        batch = batch_from_the_model(step, temperature=settings.temperature, baselines=settings.estimator == "remax", form=form)
         script.process(batch)
         services.process(batch)
 

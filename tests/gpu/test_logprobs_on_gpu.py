@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from oprime.core.token_rows import token_rows
 from oprime.lm.frozen import FrozenModel
+from rollouts import rows_of
 from tiny_models import batch_of, tiny_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -12,8 +12,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 5e-2)])
 def test_log_probs_agree_with_the_cpu(dtype: torch.dtype, tolerance: float) -> None:
-    rollouts = [one.rollout for one in batch_of(1).rollouts]
-    rows = token_rows([one.prompt_ids for one in rollouts], [one.response_ids for one in rollouts], pad_id=0)
+    rows = rows_of(batch_of(1))
     on_cpu = FrozenModel(tiny_model(), chunk_tokens=8).logprobs(rows)
     on_gpu_model = tiny_model()
     torch.nn.Module.to(on_gpu_model, "cuda", dtype)

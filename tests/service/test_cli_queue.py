@@ -2,16 +2,25 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
+import redis.asyncio
 
 from oprime.adapters.local_redis import LocalRedis
 from oprime.adapters.redis_queue import RedisQueue
-from oprime.ports import ROLLOUTS, TICKETS, LedgerMove, Output
+from oprime.core.types import VerifiedRollout
+from oprime.core.verification import correct
+from oprime.ports import ROLLOUTS, TICKETS, VERDICTS, LedgerMove, Output
+from oprime.ports.payloads import payload_name
+from oprime.wire.codec import event_to_proto
 from oprime_cli.main import main
 from oprime_cli.run_config import RunConfig
+from oprime_cli.running.payload_audit import sweep_payloads
 from oprime_cli.running.run_folder import RunFolder, prepare_folder, sole_supervisor
+from oprime_coordinator.state import STATE, CoordinatorState
+from rollouts import single_turn
 
 pytestmark = pytest.mark.redis
 
@@ -24,12 +33,13 @@ def folder(tmp_path: Path) -> RunFolder:
             "run": {"name": "one", "directory": str(tmp_path), "steps": 1},
             "model": {"path": "model"},
             "tasks": {"source": "chain"},
+            "sampling": {"group_size": 2},
             "coordinator": {"groups_per_batch": 1},
         },
         origin="test",
     )
     folder = prepare_folder(config, fresh=False, command="train one.toml")
-    folder.write_original(config)
+    folder.begin(config)
     with LocalRedis.start(folder.redis) as server:
         asyncio.run(fill(server.url))
     return folder
@@ -37,14 +47,14 @@ def folder(tmp_path: Path) -> RunFolder:
 
 async def fill(url: str) -> None:
     queue = RedisQueue.connect(url, run="one")
-    ids = ("1/0", "1/1", "2/0", "2/1")
-    issued = [LedgerMove(rollout_id=name, state="live") for name in ids]
-    await queue.commit("admit:1", moves=issued, outputs=[Output(stream=TICKETS, key="1", payload=b"ticket")])
-    await queue.commit("learn:1", moves=[LedgerMove(rollout_id="1/0", state="trained:1")])
-    await queue.commit("filter:1", moves=[LedgerMove(rollout_id="1/1", state="filtered:too_easy")])
-    await queue.commit("sample:2", outputs=[Output(stream=ROLLOUTS, key="2/0", payload=b"rollout")])
+    issued = [LedgerMove(rollout_id=f"{group}:{index}", state="live") for group in (0, 1) for index in (0, 1)]
+    values = {STATE: CoordinatorState(next_group_id=2).to_bytes()}
+    await queue.commit("issue:0", moves=issued, outputs=[Output(stream=TICKETS, key="0", payload=b"ticket")], values=values)
+    await queue.commit("learn:1", moves=[LedgerMove(rollout_id="0:0", state="trained:1")])
+    await queue.commit("filter:1", moves=[LedgerMove(rollout_id="0:1", state="filtered:too_easy")])
+    await queue.commit("sample:2", outputs=[Output(stream=ROLLOUTS, key="1:0", payload=b"rollout")])
     (delivery,) = await queue.receive(ROLLOUTS, "worker", wait_s=1)
-    await queue.dead_letter(delivery, reason="cannot be read", rollout_ids=["2/0"])
+    await queue.dead_letter(delivery, reason="cannot be read", rollout_ids=["1:0"])
     await queue.close()
 
 
@@ -64,28 +74,129 @@ def test_the_ledger_of_a_stopped_run_is_counted_and_nothing_is_left_running(fold
 
 def test_the_ledger_of_a_running_run_is_read_from_its_own_redis(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     with sole_supervisor(folder), LocalRedis.start(folder.redis) as server:
-        config = folder.load_original()
-        folder.write_config(config.model_copy(update={"queue": config.queue.model_copy(update={"url": server.url})}))
+        config = folder.load_settings()
+        folder.note_session(config, config.model_copy(update={"queue": config.queue.model_copy(update={"url": server.url})}))
         assert main(["ledger", str(folder.path)]) == 0
         assert server.running
     assert "invariant OK" in capsys.readouterr().out
 
 
-def test_a_violated_ledger_gives_exit_code_1(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+async def run_on(url: str, *commands: tuple[str, ...]) -> None:
+    """Change the server's data by hand; {RUN} stands before the name of a key."""
+    client = redis.asyncio.Redis.from_url(url)
+    for name, *words in commands:
+        await client.execute_command(name, *(word.replace("{RUN}", "oprime:{one}:") for word in words))
+    await client.aclose()
+
+
+def old(owner: str) -> str:
+    """The name of a payload that was written an hour ago."""
+    return payload_name(owner, time.time() - 3600)
+
+
+async def store(url: str, *names: str) -> None:
+    await run_on(url, *(("SET", f"{{RUN}}payload:{name}", "bytes") for name in names))
+
+
+def test_payloads_that_nobody_needs_are_named_until_a_sweep_ends_them(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    needed = [old(owner) for owner in ("rollout/0:0", "rollout/1:0", "text/1:1", "task/1", "rewards/1")]
+    needless = [old(owner) for owner in ("rollout/0:1", "reference/0:1", "task/0")]
     with LocalRedis.start(folder.redis) as server:
-        asyncio.run(forge(server.url))
+        asyncio.run(store(server.url, *needed, *needless))
     assert main(["ledger", str(folder.path)]) == 1
-    assert "invariant VIOLATED" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "payloads: 8 stored, 0 missing, 3 orphaned" in printed
+    assert "3 payloads are orphaned: " in printed
+    assert all(name in printed.replace("\n", "") for name in needless)
+    with LocalRedis.start(folder.redis) as server:
+        config = folder.load_settings()
+        swept = asyncio.run(sweep_payloads(config.model_copy(update={"queue": config.queue.model_copy(update={"url": server.url})})))
+    assert swept == 3
+    assert main(["ledger", str(folder.path)]) == 0
+    assert "payloads: 5 stored, 0 missing, 0 orphaned" in capsys.readouterr().out
 
 
-async def forge(url: str) -> None:
-    """Issue a rollout in the entries alone, as no commit ever does."""
-    queue = RedisQueue.connect(url, run="one")
-    counts = await queue.ledger_counts()
-    entries = {name: state async for name, state in queue.ledger_entries()}
-    await queue.restore_ledger({**entries, "9/9": "live"})
-    await queue._client.hset(queue._key("counts"), mapping=counts)  # pyright: ignore[reportPrivateUsage, reportGeneralTypeIssues]
-    await queue.close()
+def test_payloads_that_somebody_will_ask_for_in_vain_are_named(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    there, missing = old("text/1:1"), old("rollout/1:1")
+    record = single_turn(1, 1, [3], [4]).record(payload=missing, text=there)
+    verdict = event_to_proto(VerifiedRollout(rollout=record, outcome=correct())).SerializeToString()
+
+    async def pass_on(url: str) -> None:
+        await store(url, there)
+        queue = RedisQueue.connect(url, run="one")
+        await queue.commit("verify:1:1", outputs=[Output(stream=VERDICTS, key="1:1", payload=verdict)])
+        await queue.close()
+
+    with LocalRedis.start(folder.redis) as server:
+        asyncio.run(pass_on(server.url))
+    assert main(["ledger", str(folder.path)]) == 1
+    printed = capsys.readouterr().out
+    assert "payloads: 1 stored, 1 missing, 0 orphaned" in printed
+    assert f"1 payloads are missing: {missing}" in printed.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        # A rollout in the entries alone, as no commit ever issues one.
+        (("HSET", "{RUN}ledger", "9:0", "live"), ["issued: the counts say 4, the entries 5", "never issued (the next one is 2): 9"]),
+        (("HDEL", "{RUN}ledger", "1:1"), ["issued: the counts say 4, the entries 3", "fewer than their 2 rollouts: 1"]),
+        (("HSET", "{RUN}ledger", "1:1", "trained:1"), ["trained: the counts say 1, the entries 2"]),
+        (("HINCRBY", "{RUN}counts", "live", "1"), ["the counts do not add up: 4 issued, 5 in all states"]),
+        # What an evicting server removes: one key.
+        (
+            ("DEL", "{RUN}ledger"),
+            ["issued: the counts say 4, the entries 0", "2 group(s) are absent, but 0 prompt(s) were passed over: 0, 1"],
+        ),
+        (("DEL", "{RUN}counts"), ["issued: the counts say 0, the entries 4"]),
+        (("DEL", "{RUN}values"), ["the coordinator's state is gone"]),
+        (("HSET", "{RUN}values", "coordinator/state", "{"), ["the coordinator's state cannot be read"]),
+        (("HSET", "{RUN}values", "coordinator/state", '{"next_group_id": 1}'), ["never issued (the next one is 1): 1"]),
+        (
+            ("HSET", "{RUN}values", "coordinator/state", '{"next_group_id": 4, "passed_over": 1}'),
+            ["2 group(s) are absent, but 1 prompt(s) were passed over: 2, 3"],
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_ledger_is_said_with_exit_code_1(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], said: list[str]
+) -> None:
+    with LocalRedis.start(folder.redis) as server:
+        asyncio.run(run_on(server.url, command))
+    assert main(["ledger", str(folder.path)]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "invariant VIOLATED" in printed
+    assert [text for text in said if text not in printed] == [], printed
+
+
+def test_counts_and_entries_that_agree_are_not_enough(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    moved = [("HDEL", "{RUN}ledger", "1:1"), ("HSET", "{RUN}ledger", "0:2", "live")]
+    with LocalRedis.start(folder.redis) as server:
+        asyncio.run(run_on(server.url, *moved))
+    assert main(["ledger", str(folder.path)]) == 1
+    assert "fewer than their 2 rollouts: 1" in capsys.readouterr().out
+
+
+def test_prompts_that_were_passed_over_leave_gaps(folder: RunFolder) -> None:
+    with LocalRedis.start(folder.redis) as server:
+        asyncio.run(run_on(server.url, ("HSET", "{RUN}values", "coordinator/state", '{"next_group_id": 4, "passed_over": 2}')))
+    assert main(["ledger", str(folder.path)]) == 0
+
+
+def test_with_a_greedy_baseline_a_group_has_one_rollout_more(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    config = folder.load_settings()
+    folder.begin(config.model_copy(update={"algorithm": config.algorithm.model_copy(update={"estimator": "remax"})}))
+    assert main(["ledger", str(folder.path)]) == 1
+    assert "fewer than their 3 rollouts: 0, 1" in capsys.readouterr().out
+
+
+def test_an_emptied_server_holds_nothing_of_the_run_and_is_no_closed_ledger(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    with LocalRedis.start(folder.redis) as server:
+        asyncio.run(run_on(server.url, ("FLUSHALL",)))
+    assert main(["ledger", str(folder.path)]) == 1
+    printed = capsys.readouterr().out
+    assert "Redis holds nothing of run one" in printed
+    assert "invariant OK" not in printed
 
 
 def test_dead_letters_are_listed_with_their_reason_and_go_back(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,9 +27,9 @@ class Parrot(generator_pb2_grpc.GeneratorServiceServicer):
         if self.error is not None:
             raise self.error
         prompt = request.messages[-1].content
-        span = common_pb2.WeightVersionSpan(start=0, end=1, version=request.min_weight_version)
+        segment = common_pb2.Segment(trained=True, weight_version=request.min_weight_version)
         texts = [prompt if request.sampling.temperature == 0 or index % 2 == 0 else "wrong" for index in range(len(request.seeds))]
-        return generator_messages.GenerateResponse(rollouts=[common_pb2.Rollout(text=text, spans=[span]) for text in texts])
+        return generator_messages.GenerateResponse(rollouts=[common_pb2.Rollout(text=text, segments=[segment]) for text in texts])
 
 
 class Comparison(verifier_pb2_grpc.VerifierServiceServicer):

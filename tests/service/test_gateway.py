@@ -18,10 +18,11 @@ from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.core.verification import TestResult, Verdict, no_answer, scored, unscored
 from oprime.runtime.errors import UnusableInputError
 from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.setting_rules import SERVICES
 from oprime.wire.codec import floats_to_bytes, ids_from_bytes, ids_to_bytes
 from oprime.wire.verification import outcome_to_proto
 from oprime_gateway.api import Gateway, build_api
-from oprime_gateway.app import SERVICES
+from oprime_gateway.app import addresses
 from oprime_gateway.config import GatewaySettings
 from oprime_gateway.services import Services
 from oprime_proto.v1 import common_pb2, coordinator_pb2, prm_pb2, verification_pb2, verifier_pb2
@@ -113,6 +114,7 @@ class BusyCoordinator(CoordinatorServiceServicer):
             queues=[coordinator_pb2.QueueDepth(stream="tickets", waiting=4, pending=1, oldest_seconds=1.5)],
             metrics={"staleness_max": 1.0, "prm_loss": math.nan},
             bottleneck="generator",
+            stalled="nothing has moved for 62 s",
         )
 
 
@@ -142,10 +144,11 @@ class World:
         return answer.json()
 
 
-def settings_of(folder: Path, addresses: dict[str, str], **gateway: Any) -> GatewaySettings:
+def settings_of(folder: Path, addresses: dict[str, str], *, process_weight: float = 1.0, **gateway: Any) -> GatewaySettings:
     document = {
         "run": {"name": "demo", "steps": 10, "directory": str(folder)},
         "model": {"path": "models/tiny"},
+        "algorithm": {"process_weight": process_weight},
         "endpoints": addresses,
         "gateway": gateway,
     }
@@ -170,7 +173,7 @@ async def world(
         await servers[name].set_serving(True)
     settings = settings_of(tmp_path, addresses, **gateway)
     services = Services.open(addresses, timeout_s=settings.gateway.timeout_s)
-    api = build_api(Gateway(settings=settings, services=services, metrics=PrometheusMetrics(), keys=keys))
+    api = build_api(Gateway(settings=settings, services=services, metrics=PrometheusMetrics(), of_run=PrometheusMetrics, keys=keys))
     transport = httpx.ASGITransport(app=api, raise_app_exceptions=False)
     try:
         async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
@@ -461,6 +464,7 @@ async def test_a_run_shows_its_status_and_rows(tmp_path: Path) -> None:
             "ready_groups": 0,
             "acceptance_rate": 0.5,
             "bottleneck": "generator",
+            "stalled": "nothing has moved for 62 s",
             "ledger": {"issued": 8, "trained": 6, "live": 2},
             "queues": [{"stream": "tickets", "waiting": 4, "pending": 1, "oldest_seconds": 1.5}],
             "metrics": {"prm_loss": None, "staleness_max": 1.0},
@@ -532,6 +536,18 @@ async def test_metrics_count_requests_and_show_the_run(tmp_path: Path) -> None:
     assert 'oprime_http_requests_total{route="unmatched",status="404"} 1.0' in lines
     assert 'oprime_queue_lag_entries{stream="tickets"} 4.0' in lines
     assert "oprime_staleness_versions 1.0" in lines
+    # What the coordinator did not say is not known, not 0.
+    for unknown in ("oprime_prm_loss", "oprime_train_steps", "oprime_busy_seconds", "oprime_verifications"):
+        assert unknown not in page
+
+
+async def test_what_was_known_is_not_shown_once_the_coordinator_is_away(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        assert "oprime_tickets_live" in (await w.client.get("/metrics")).text
+        await w.servers["coordinator"].stop(0)
+        page = (await w.client.get("/metrics")).text
+    assert "oprime_http_requests_total" in page
+    assert "oprime_tickets_live" not in page
 
 
 async def test_unknown_routes_and_methods_are_problems_too(tmp_path: Path) -> None:
@@ -567,8 +583,17 @@ async def test_the_dashboard_loads_nothing_from_elsewhere(tmp_path: Path) -> Non
 
 
 def test_every_service_with_an_endpoint_is_asked_for_its_health(tmp_path: Path) -> None:
-    endpoints = settings_of(tmp_path, {}).endpoints
-    assert set(SERVICES) == set(type(endpoints).model_fields) - {"gateway", "bind", "reflection", "metrics_port"}
+    settings = settings_of(tmp_path, {})
+    assert set(addresses(settings)) == set(SERVICES) - {"gateway"}
+
+
+async def test_a_run_without_a_prm_has_no_rewards_to_ask_for(tmp_path: Path) -> None:
+    async with world(tmp_path, process_weight=0.0) as w:
+        refused = await w.client.post("/v1/rewards", json={"inputs": [TEXT]})
+        models = await w.client.get("/v1/models")
+    is_problem(refused, 404, "this run has no PRM: algorithm.process_weight = 0")
+    assert (models.status_code, models.json()["data"]) == (200, [])
+    assert set(addresses(settings_of(tmp_path, {}, process_weight=0.0))) == {"coordinator", "generator", "verifier", "learner"}
 
 
 def test_the_fake_prm_obeys_the_contract() -> None:

@@ -1,16 +1,20 @@
 """The generator over a real gRPC server, with tickets from a queue and weights from a store on disk."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
 from fakes import ManualClock
+from oprime.adapters.memory_payloads import MemoryPayloads
 from oprime.adapters.memory_queue import MemoryQueue
 from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.adapters.store_weights import StoreWeights
@@ -19,8 +23,8 @@ from oprime.core.types import (
     ChatMessage,
     DroppedRollout,
     FinishReason,
+    Rollout,
     SamplingSettings,
-    Task,
     Ticket,
     VerificationTask,
     WeightVersionSpan,
@@ -28,19 +32,21 @@ from oprime.core.types import (
 from oprime.lm.models import load_causal_lm
 from oprime.lm.sampling import sample_response
 from oprime.lm.tokenizers import load_tokenizer
-from oprime.ports import LIVE, ROLLOUTS, TICKETS, VERDICTS, LedgerMove, Output
+from oprime.ports import LIVE, ROLLOUTS, TICKETS, VERDICTS, Committed, LedgerMove, Output
 from oprime.runtime.consume import consume
+from oprime.runtime.errors import QueueUnavailableError
 from oprime.runtime.grpc_client import connect
 from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.rollout_payloads import read_rollouts
 from oprime.wire.codec import event_from_proto, ids_from_bytes, rollout_from_proto, ticket_to_proto, verification_task_from_proto
 from oprime_generator.follow import WeightFollower
 from oprime_generator.generate import GenerateGroup, GenerateRollouts
-from oprime_generator.sampler import SampleAbortedError, SampledResponse, Sampler, SampleRequest, TokenDelta
+from oprime_generator.sampler import SampleAbortedError, SampledResponse, Sampler, SampleRequest, TokenDelta, response_text
 from oprime_generator.servicer import GeneratorServicer
 from oprime_generator.transformers_sampler import TransformersSampler
 from oprime_proto.v1 import common_pb2, generator_pb2
 from oprime_proto.v1.generator_pb2_grpc import GeneratorServiceStub, add_GeneratorServiceServicer_to_server
-from tiny_policies import END, POSITIONS, full_logprobs, with_other_head, write_policy
+from tiny_policies import END, POSITIONS, full_logprobs, with_other_head, write_policy, write_tokenizer
 
 SAMPLING = SamplingSettings(temperature=1.0, max_prompt_tokens=8, max_response_tokens=24)
 MESSAGES = (ChatMessage(role="user", content="w5 w6 w7"),)
@@ -50,9 +56,14 @@ PROMPT = (5, 6, 7)
 def a_ticket(
     group_id: int, *, seeds: tuple[int, ...] = (1, 2, 3), min_weight_version: int = 0, content: str = "w5 w6 w7", greedy: bool = False
 ) -> Ticket:
-    task = Task(messages=(ChatMessage(role="user", content=content),), verifier="exact", ground_truth="7", data_source="test")
     return Ticket(
-        group_id=group_id, task=task, sampling=SAMPLING, seeds=seeds, min_weight_version=min_weight_version, greedy_baseline=greedy
+        group_id=group_id,
+        messages=(ChatMessage(role="user", content=content),),
+        material=f"task/{group_id}/written",
+        sampling=SAMPLING,
+        seeds=seeds,
+        min_weight_version=min_weight_version,
+        greedy_baseline=greedy,
     )
 
 
@@ -73,11 +84,12 @@ class Service:
         self.policies = policies
         self.clock = SystemClock()
         self.queue = MemoryQueue(self.clock)
+        self.payloads = MemoryPayloads()
         self.store = StoreWeights(str(self.root), template=policies[0])
         self.sampler = sampler
         self.metrics = PrometheusMetrics()
         self.rollouts = GenerateRollouts(sampler, load_tokenizer(policies[0]), self.metrics)
-        self.groups = GenerateGroup(self.queue, self.clock, self.rollouts, max_staleness=max_staleness)
+        self.groups = GenerateGroup(self.queue, self.payloads, self.clock, self.rollouts, max_staleness=max_staleness)
         self.follower = WeightFollower(
             StoreWeights(str(self.root), template=policies[0]),
             sampler,
@@ -87,6 +99,8 @@ class Service:
             generator_id="one",
             poll_s=0.02,
             turn_s=30,
+            at_once=1,
+            is_sampling=lambda: True,
             activated=self.groups.drop_stale,
         )
         self.stub: GeneratorServiceStub
@@ -132,9 +146,7 @@ class Service:
         self.store.publish_directory(version, self.policies[version % 2])
 
     async def issue(self, ticket: Ticket) -> None:
-        moves = [LedgerMove(rollout_id=name, state=LIVE) for name in ticket.rollout_ids]
-        output = Output(stream=TICKETS, key=str(ticket.group_id), payload=ticket_to_proto(ticket).SerializeToString())
-        await self.queue.commit(f"issue:{ticket.group_id}", outputs=[output], moves=moves)
+        await issue(self.queue, ticket)
 
     async def take(self, stream: str, count: int) -> list[bytes]:
         """Payloads of the next `count` entries."""
@@ -147,9 +159,13 @@ class Service:
                 await self.queue.acknowledge(deliveries)
         return payloads
 
-    async def take_rollouts(self, count: int) -> list[VerificationTask]:
+    async def take_tasks(self, count: int) -> list[VerificationTask]:
         payloads = await self.take(ROLLOUTS, count)
         return [verification_task_from_proto(common_pb2.VerificationTask.FromString(payload)) for payload in payloads]
+
+    async def take_rollouts(self, count: int) -> list[Rollout]:
+        """The next rollouts, whole, without their texts."""
+        return read_rollouts(self.payloads, [task.rollout for task in await self.take_tasks(count)])
 
     async def is_idle(self) -> None:
         """Wait until no ticket is waiting or held."""
@@ -175,6 +191,12 @@ class Service:
                 await asyncio.sleep(0.02)
 
 
+async def issue(queue: MemoryQueue, ticket: Ticket) -> None:
+    moves = [LedgerMove(rollout_id=name, state=LIVE) for name in ticket.rollout_ids]
+    output = Output(stream=TICKETS, key=str(ticket.group_id), payload=ticket_to_proto(ticket).SerializeToString())
+    await queue.commit(f"issue:{ticket.group_id}", outputs=[output], moves=moves)
+
+
 @pytest.fixture
 async def service(tmp_path: Path, policies: list[Path]) -> AsyncIterator[Service]:
     sampler = TransformersSampler(policies[0], version=0, max_prompt_tokens=8, max_response_tokens=24)
@@ -191,24 +213,25 @@ def generate_request(**changes: object) -> generator_pb2.GenerateRequest:
     return generator_pb2.GenerateRequest(**(fields | changes))  # pyright: ignore[reportArgumentType]
 
 
+def response_ids(message: common_pb2.Rollout) -> list[int]:
+    return rollout_from_proto(message).trained_ids.tolist()
+
+
 async def test_a_ticket_becomes_the_same_k_rollouts_as_in_a_plain_loop(service: Service, policies: list[Path]) -> None:
     await service.issue(a_ticket(4, seeds=(11, 12, 13)))
-    tasks = await service.take_rollouts(3)
-    model = load_causal_lm(policies[0])
+    tasks = await service.take_tasks(3)
+    model, tokenizer = load_causal_lm(policies[0]), load_tokenizer(policies[0])
     assert [task.rollout.rollout_id for task in tasks] == ["4:0", "4:1", "4:2"]
-    for task, seed in zip(tasks, (11, 12, 13), strict=True):
+    rollouts = read_rollouts(service.payloads, [task.rollout for task in tasks])
+    texts = service.payloads.get_many([task.rollout.text for task in tasks])
+    for task, rollout, text, seed in zip(tasks, rollouts, texts, (11, 12, 13), strict=True):
         expected = sample_response(model, PROMPT, temperature=1.0, max_tokens=24, seed=seed, end_ids=(2,))
-        rollout = task.rollout
-        assert (rollout.seed, rollout.finish_reason, task.request.kind, task.request.golds) == (
-            seed,
-            expected.finish_reason,
-            "exact",
-            ("7",),
-        )
+        assert (rollout.seed, rollout.finish_reason, task.material) == (seed, expected.finish_reason, "task/4/written")
         assert rollout.prompt_ids.tolist() == list(PROMPT)
-        assert rollout.response_ids.tolist() == list(expected.response_ids)
+        assert rollout.trained_ids.tolist() == list(expected.response_ids)
         np.testing.assert_array_equal(rollout.behaviour_logprobs, np.array(expected.behaviour_logprobs, dtype=np.float32))
-        assert rollout.spans == (WeightVersionSpan(start=0, end=len(expected.response_ids), version=0),)
+        assert [segment.weight_version for segment in rollout.trained_segments] == [0]
+        assert text == response_text(tokenizer, expected.response_ids).encode()
     assert (await service.stats()).finished_rollouts == 3
 
 
@@ -223,33 +246,95 @@ async def test_a_ticket_that_comes_twice_counts_once(service: Service) -> None:
     assert await service.queue.ledger_counts() == {"issued": 3, LIVE: 3}
 
 
+async def names_passed_on(service: Service, queue: MemoryQueue) -> list[str]:
+    """Payloads that the entries for the verifier name, sorted."""
+    deliveries = await queue.receive(ROLLOUTS, "test", most=100, wait_s=0)
+    tasks = [verification_task_from_proto(common_pb2.VerificationTask.FromString(delivery.payload)) for delivery in deliveries]
+    assert [task.rollout.rollout_id for task in tasks] == ["4:0", "4:1", "4:2"]
+    assert len(read_rollouts(service.payloads, [task.rollout for task in tasks])) == 3
+    return sorted(name for task in tasks for name in task.rollout.payloads)
+
+
+async def test_a_generator_that_repeats_a_group_in_vain_takes_its_own_payloads_away_and_no_others(service: Service) -> None:
+    """Two generators work on one ticket: the one that commits first is the one whose payloads are read."""
+    queue = MemoryQueue(ManualClock(), lease_s=1)
+    slow, quick = (GenerateGroup(queue, service.payloads, service.clock, service.rollouts, max_staleness=1) for _ in range(2))
+    await issue(queue, a_ticket(4))
+    (delivery,) = await queue.receive(TICKETS, "slow", wait_s=0)
+    await quick.handle(replace(delivery, attempt=2), service.follower)
+    won = sorted(service.payloads.names())
+    assert len(won) == 3 * 2
+    await slow.handle(delivery, service.follower)
+    assert sorted(service.payloads.names()) == won
+    assert await names_passed_on(service, queue) == won
+
+
+async def test_a_group_whose_ticket_was_set_aside_meanwhile_leaves_no_payloads(service: Service) -> None:
+    queue = MemoryQueue(ManualClock(), lease_s=1)
+    groups = GenerateGroup(queue, service.payloads, service.clock, service.rollouts, max_staleness=1)
+    await issue(queue, a_ticket(4))
+    (delivery,) = await queue.receive(TICKETS, "one", wait_s=0)
+    await queue.dead_letter(delivery, reason="delivered too often")
+    await groups.handle(delivery, service.follower)
+    assert list(service.payloads.names()) == []
+    assert (await queue.depth(ROLLOUTS)).waiting == 0
+
+
+class SilentQueue(MemoryQueue):
+    """Commits a generated group, and the first answer is lost."""
+
+    silent = True
+
+    async def commit(self, mark: str, **parts: Any) -> Committed:
+        committed = await super().commit(mark, **parts)
+        if mark.startswith("generate:") and self.silent:
+            self.silent = False
+            raise QueueUnavailableError("no answer came")
+        return committed
+
+
+async def test_a_lost_answer_never_takes_away_what_was_passed_on(service: Service) -> None:
+    """The second try hears that the group counted before: by the first try, or by another generator."""
+    queue = SilentQueue(ManualClock(), lease_s=1)
+    ours, others = (GenerateGroup(queue, service.payloads, service.clock, service.rollouts, max_staleness=1) for _ in range(2))
+    await issue(queue, a_ticket(4))
+    (delivery,) = await queue.receive(TICKETS, "ours", wait_s=0)
+    await ours.handle(delivery, service.follower)
+    assert not queue.silent
+    passed_on = await names_passed_on(service, queue)
+    assert sorted(service.payloads.names()) == passed_on
+    # Then one that is late: the answer that it lost named no winner, so its own payloads are left to the sweep as well.
+    queue.silent = True
+    await others.handle(replace(delivery, attempt=2), service.follower)
+    assert set(service.payloads.names()) > set(passed_on)
+
+
 async def test_a_greedy_baseline_comes_after_the_rollouts_and_depends_on_no_seed(service: Service, policies: list[Path]) -> None:
     await service.issue(a_ticket(4, greedy=True))
     await service.issue(a_ticket(5, seeds=(9,), greedy=True))
     await service.issue(a_ticket(6))
-    tasks = await service.take_rollouts(4 + 2 + 3)
-    rollouts = {task.rollout.rollout_id: task.rollout for task in tasks}
+    rollouts = {rollout.rollout_id: rollout for rollout in await service.take_rollouts(4 + 2 + 3)}
     assert sorted(rollouts) == ["4:0", "4:1", "4:2", "4:3", "5:0", "5:1", "6:0", "6:1", "6:2"]
     greedy = rollouts["4:3"]
-    assert greedy.response_ids.tolist() == rollouts["5:1"].response_ids.tolist()
+    assert greedy.trained_ids.tolist() == rollouts["5:1"].trained_ids.tolist()
     expected = sample_response(
         load_causal_lm(policies[0]), PROMPT, temperature=0.0, max_tokens=SAMPLING.max_response_tokens, seed=77, end_ids=(END,)
     )
-    assert tuple(greedy.response_ids.tolist()) == expected.response_ids
+    assert tuple(greedy.trained_ids.tolist()) == expected.response_ids
     # At temperature 0 the log-probs are those at temperature 1, which a PRM with the policy as its reference may read.
     assert greedy.behaviour_logprobs.tolist() == pytest.approx(full_logprobs(policies[0], PROMPT, expected.response_ids, 1.0), abs=1e-4)
     for index in range(3):
-        assert rollouts[f"4:{index}"].response_ids.tolist() == rollouts[f"6:{index}"].response_ids.tolist()
+        assert rollouts[f"4:{index}"].trained_ids.tolist() == rollouts[f"6:{index}"].trained_ids.tolist()
 
 
 async def test_a_ticket_waits_for_weights_that_are_new_enough(service: Service) -> None:
     await service.issue(a_ticket(1, min_weight_version=1))
     await service.issue(a_ticket(2))
-    assert {task.rollout.group_id for task in await service.take_rollouts(3)} == {2}
+    assert {task.rollout.group_id for task in await service.take_tasks(3)} == {2}
     service.publish(1)
-    tasks = await service.take_rollouts(3)
+    tasks = await service.take_tasks(3)
     assert {task.rollout.group_id for task in tasks} == {1}
-    assert {span.version for task in tasks for span in task.rollout.spans} == {1}
+    assert {(task.rollout.oldest_weight_version, task.rollout.newest_weight_version) for task in tasks} == {(1, 1)}
 
 
 async def test_an_overlong_prompt_is_set_aside_with_its_lengths(service: Service) -> None:
@@ -260,11 +345,29 @@ async def test_an_overlong_prompt_is_set_aside_with_its_lengths(service: Service
     assert letter.rollout_ids == ("4:0", "4:1", "4:2")
 
 
+async def test_a_prompt_that_the_chat_template_trips_over_is_set_aside_and_the_next_one_sampled(
+    tmp_path: Path, policies: list[Path]
+) -> None:
+    directory = tmp_path / "policy"
+    shutil.copytree(policies[0], directory)
+    # Fails with an error of Python's, not of the template's own, on prompts of one word.
+    write_tokenizer(directory, template="{{ 'w5 ' * (6 // (messages[0]['content'].split() | length - 1)) }}")
+    sampler = TransformersSampler(directory, version=0, max_prompt_tokens=8, max_response_tokens=24)
+    async with Service(tmp_path, [directory, policies[1]], sampler).running() as service:
+        await service.issue(a_ticket(4, content="w5"))
+        await service.issue(a_ticket(5))
+        assert {task.rollout.group_id for task in await service.take_tasks(3)} == {5}
+        await service.is_idle()
+        (letter,) = await service.queue.dead_letters()
+    assert "the chat template refuses a conversation of roles user: ZeroDivisionError" in letter.reason
+    assert letter.rollout_ids == ("4:0", "4:1", "4:2")
+
+
 async def test_an_unreadable_ticket_is_set_aside(service: Service) -> None:
     await service.queue.commit("issue:x", outputs=[Output(stream=TICKETS, key="x", payload=b"\xff\xff\xff")])
     await service.is_idle()
     (letter,) = await service.queue.dead_letters()
-    assert "not a readable message" in letter.reason
+    assert "is no readable Ticket" in letter.reason
 
 
 async def test_it_moves_to_published_versions_by_itself(service: Service, policies: list[Path]) -> None:
@@ -272,9 +375,9 @@ async def test_it_moves_to_published_versions_by_itself(service: Service, polici
     await service.version_is(1)
     answer = await service.stub.Generate(generate_request())
     for rollout in (rollout_from_proto(message) for message in answer.rollouts):
-        expected = full_logprobs(policies[1], PROMPT, tuple(rollout.response_ids.tolist()), 1.0)
+        expected = full_logprobs(policies[1], PROMPT, tuple(rollout.trained_ids.tolist()), 1.0)
         assert rollout.behaviour_logprobs.tolist() == pytest.approx(expected, abs=1e-4)
-        assert [span.version for span in rollout.spans] == [1]
+        assert [segment.weight_version for segment in rollout.trained_segments] == [1]
     assert (await service.stats()).weight_version == 1
 
 
@@ -296,7 +399,7 @@ async def test_a_spoiled_version_is_reported_and_the_old_one_serves_on(service: 
     assert stats.weight_version == 0
     assert ("has checksum" if harm == "flipped bit" else "file model.safetensors is missing") in stats.follow_error
     answer = await service.stub.Generate(generate_request())
-    assert [span.version for rollout in answer.rollouts for span in rollout.spans] == [0, 0]
+    assert [segment.weight_version for rollout in answer.rollouts for segment in rollout.segments if segment.trained] == [0, 0]
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await service.stub.Prepare(generator_pb2.PrepareRequest(weight_version=1))
     assert refused.value.code() is grpc.StatusCode.DATA_LOSS
@@ -315,12 +418,12 @@ async def test_prepare_and_activate_by_hand(service: Service) -> None:
 
 async def test_generate_answers_in_order_of_seeds_and_greedily_at_temperature_0(service: Service) -> None:
     sampled = await service.stub.Generate(generate_request(seeds=[1, 2, 1]))
-    ids = [ids_from_bytes(rollout.response_ids).tolist() for rollout in sampled.rollouts]
+    ids = [response_ids(rollout) for rollout in sampled.rollouts]
     assert [rollout.index for rollout in sampled.rollouts] == [0, 1, 2]
     assert ids[0] == ids[2] != ids[1]
     greedy_settings = common_pb2.SamplingSettings(temperature=0.0, max_prompt_tokens=8, max_response_tokens=5)
     greedy = await service.stub.Generate(generate_request(sampling=greedy_settings))
-    first, second = (ids_from_bytes(rollout.response_ids).tolist() for rollout in greedy.rollouts)
+    first, second = (response_ids(rollout) for rollout in greedy.rollouts)
     assert first == second
 
 
@@ -340,7 +443,8 @@ async def test_a_stream_brings_each_rollouts_tokens_and_then_the_rollout(service
     for index, rollout in enumerate(whole.rollouts):
         deltas = [part.delta for part in parts if part.HasField("delta") and part.delta.index == index]
         (finished,) = [part.finished for part in parts if part.HasField("finished") and part.finished.index == index]
-        assert b"".join(delta.response_ids for delta in deltas) == finished.response_ids == rollout.response_ids
+        streamed_ids = ids_from_bytes(b"".join(delta.response_ids for delta in deltas)).tolist()
+        assert streamed_ids == response_ids(finished) == response_ids(rollout)
         assert "".join(delta.text for delta in deltas) == finished.text
 
 
@@ -418,7 +522,11 @@ async def test_a_group_that_became_too_old_is_given_up_and_the_ledger_says_so(tm
         # At step 3, which starts from version 2, tokens of version 0 have staleness 2.
         service.publish(2)
         events = [event_from_proto(common_pb2.RolloutEvent.FromString(payload)) for payload in await service.take(VERDICTS, 3)]
-        assert events == [DroppedRollout(group_id=4, index=index, reason="stale") for index in range(3)]
+        # The first response had come to its end, after one token.
+        lengths = (1, 0, 0)
+        assert events == [
+            DroppedRollout(group_id=4, index=index, reason="stale", response_tokens=tokens) for index, tokens in enumerate(lengths)
+        ]
         assert await service.queue.ledger_counts() == {"issued": 3, LIVE: 0, "dropped:stale": 3}
         assert (await service.queue.depth(ROLLOUTS)).waiting == 0
         assert len(sampler.cancelled) == 2
@@ -437,7 +545,11 @@ async def test_a_group_is_as_old_as_its_greedy_baseline_and_is_given_up_with_it(
         await service.version_is(1)
         service.publish(2)
         events = [event_from_proto(common_pb2.RolloutEvent.FromString(payload)) for payload in await service.take(VERDICTS, 4)]
-        assert events == [DroppedRollout(group_id=4, index=index, reason="stale") for index in range(4)]
+        # All but the greedy response had come to their end, after one token each.
+        lengths = (1, 1, 1, 0)
+        assert events == [
+            DroppedRollout(group_id=4, index=index, reason="stale", response_tokens=tokens) for index, tokens in enumerate(lengths)
+        ]
         assert await service.queue.ledger_counts() == {"issued": 4, LIVE: 0, "dropped:stale": 4}
         assert len(sampler.cancelled) == 1
         await service.is_idle()
@@ -454,7 +566,7 @@ async def test_a_group_within_the_bound_is_finished(tmp_path: Path, policies: li
         await service.version_is(2)
         for ending in sampler.endings.values():
             ending.set_result(None)
-        assert [task.rollout.oldest_weight_version for task in await service.take_rollouts(3)] == [1, 1, 1]
+        assert [task.rollout.oldest_weight_version for task in await service.take_tasks(3)] == [1, 1, 1]
         assert sampler.cancelled == []
 
 
@@ -463,7 +575,7 @@ async def test_a_failed_response_leaves_the_ticket_to_its_lease(tmp_path: Path, 
     clock = ManualClock()
     service = Service(tmp_path, policies, sampler)
     queue = service.queue = MemoryQueue(clock, lease_s=30)
-    groups = GenerateGroup(queue, clock, service.rollouts, max_staleness=1)
+    groups = GenerateGroup(queue, service.payloads, clock, service.rollouts, max_staleness=1)
     await service.issue(a_ticket(4))
     (delivery,) = await queue.receive(TICKETS, "one", wait_s=0)
     handling = asyncio.create_task(groups.handle(delivery, service.follower))

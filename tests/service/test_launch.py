@@ -1,5 +1,6 @@
 """The supervisor with real child processes: what dies, who is told, and that nothing is left behind."""
 
+import asyncio
 import functools
 import os
 import signal
@@ -12,16 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from oprime.runtime.errors import SettingsError
+from oprime.runtime.errors import RunEndedError, SettingsError
+from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.settings import EndpointsSection
 from oprime_cli.planning.check_machine import cannot_listen
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.failures import RunBusyError, ServiceDiedError, ServiceNotHealthyError
-from oprime_cli.running.health import http_health
-from oprime_cli.running.launch import with_free_ports
+from oprime_cli.running.health import grpc_health, http_health
+from oprime_cli.running.launch import free_ports
 from oprime_cli.running.processes import is_same_process, marked, start_ticks
 from oprime_cli.running.run_folder import RunFolder, prepare_folder, sole_supervisor
 from oprime_cli.running.supervisor import Guard, ProcessSpec, Supervisor
+from oprime_gateway.app import listen
 
 TIMEOUT_S = 30.0
 LOOK_EVERY_S = 2.0
@@ -30,7 +33,7 @@ SLEEPER = "import time; time.sleep(600)"
 STUBBORN = (
     "import pathlib, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
 )
-DYING = "import sys; print('loading'); print('ValueError: no such model', file=sys.stderr); print('bye'); sys.exit(3)"
+DYING = "import sys; print('loading'); print('ValueError: no such model', file=sys.stderr); print('bye'); sys.exit(5)"
 ESCAPING = """
 import pathlib, subprocess, sys, time
 # A grandchild in a session of its own, without the run's environment: neither group nor variables lead to it.
@@ -80,10 +83,25 @@ def test_a_child_that_dies_ends_all_and_the_error_names_its_log_and_its_last_err
         pids = supervisor.pids()
         with pytest.raises(ServiceDiedError) as caught:
             check_for_ever(supervisor)
-    assert "prm ended with exit code 3" in str(caught.value)
+    assert "prm ended with exit code 5" in str(caught.value)
     assert str(logs / "prm.log") in str(caught.value)
     assert "ValueError: no such model" in str(caught.value)
     assert not any(alive(pid) for pid in pids.values())
+
+
+ENDING = """
+import sys
+print('{"event": "run_ended", "level": "error", "error": "train step 4: the gradient norm of the PRM is nan"}', file=sys.stderr)
+sys.exit(3)
+"""
+
+
+def test_a_child_that_ends_the_run_is_the_reason_whoever_else_died(logs: Path) -> None:
+    with Guard() as guard, Supervisor([spec("learner", DYING), spec("prm", ENDING)], guard=guard, logs=logs) as supervisor:
+        supervisor.start()
+        wait_until(lambda: not any(alive(pid) for pid in supervisor.pids().values()))
+        with pytest.raises(RunEndedError, match=r"prm has ended the run; .*train step 4: the gradient norm of the PRM is nan$"):
+            supervisor.check()
 
 
 def test_waiting_for_health_ends_when_a_child_dies(logs: Path) -> None:
@@ -107,14 +125,15 @@ def test_a_service_that_never_gets_healthy_is_named_with_its_log(logs: Path) -> 
 
 def test_an_http_server_is_healthy_once_it_answers(logs: Path, tmp_path: Path) -> None:
     (tmp_path / "healthz").write_text("ok")
-    port = int(with_free_ports(EndpointsSection()).gateway.rpartition(":")[2])
-    health = functools.partial(http_health, f"http://127.0.0.1:{port}/healthz")
-    assert not health()
-    argv = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(tmp_path), str(port))
-    with Guard() as guard, Supervisor([ProcessSpec(name="gateway", argv=argv, health=health)], guard=guard, logs=logs) as supervisor:
-        supervisor.start()
-        supervisor.wait_healthy(timeout_s=TIMEOUT_S)
-        assert health()
+    with free_ports(EndpointsSection()) as chosen, Guard() as guard:
+        port = chosen.gateway.rpartition(":")[2]
+        health = functools.partial(http_health, f"http://127.0.0.1:{port}/healthz")
+        assert not health()
+        argv = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(tmp_path), port)
+        with Supervisor([ProcessSpec(name="gateway", argv=argv, health=health)], guard=guard, logs=logs) as supervisor:
+            supervisor.start()
+            supervisor.wait_healthy(timeout_s=TIMEOUT_S)
+            assert health()
     assert not health()
 
 
@@ -148,6 +167,7 @@ SUPERVISOR = """
 import sys, time
 from pathlib import Path
 from oprime_cli.running.supervisor import Guard, ProcessSpec, Supervisor
+from oprime_gateway.app import listen
 sleeper, stubborn, escaping, folder = sys.argv[1], sys.argv[2], sys.argv[3], Path(sys.argv[4])
 specs = [
     ProcessSpec(name="sleeper", argv=(sys.executable, "-c", sleeper), health=lambda: True),
@@ -251,7 +271,8 @@ def test_a_taken_port_is_found() -> None:
 
 
 def test_ports_zero_become_distinct_free_ports_and_others_stay() -> None:
-    chosen = with_free_ports(EndpointsSection(prm="127.0.0.1:7777"))
+    with free_ports(EndpointsSection(prm="127.0.0.1:7777")) as chosen:
+        pass
     addresses = [chosen.coordinator, chosen.generator, chosen.verifier, chosen.learner, chosen.gateway]
     assert chosen.prm == "127.0.0.1:7777"
     assert len(set(addresses)) == 5
@@ -259,8 +280,62 @@ def test_ports_zero_become_distinct_free_ports_and_others_stay() -> None:
 
 
 def test_an_address_without_a_port_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"endpoints.prm = 'localhost'.*HOST:PORT"):
-        with_free_ports(EndpointsSection(prm="localhost"))
+    with pytest.raises(SettingsError, match=r"endpoints.prm = 'localhost'.*HOST:PORT"), free_ports(EndpointsSection(prm="localhost")):
+        pass
+
+
+def test_a_chosen_port_is_kept_for_the_service_alone_until_the_run_ends() -> None:
+    with free_ports(EndpointsSection()) as chosen:
+        port = int(chosen.gateway.rpartition(":")[2])
+        with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+            stranger.bind(("127.0.0.1", port))
+        # A service may listen, end, and listen again.
+        for _ in range(2):
+            with listen(chosen.gateway, 30) as listener, socket.create_connection(("127.0.0.1", port)) as caller:
+                listener.accept()[0].close()
+                assert caller.recv(1) == b""
+    with socket.socket() as stranger:
+        # Its last connections may still be closing.
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        stranger.bind(("127.0.0.1", port))
+
+
+async def test_a_grpc_service_can_listen_on_its_chosen_port() -> None:
+    with free_ports(EndpointsSection()) as chosen:
+        server = GrpcServer(chosen.prm)
+        await server.start()
+        await server.set_serving(True)
+        assert await asyncio.to_thread(grpc_health, chosen.prm)
+        await server.stop()
+
+
+CHOOSER = """
+import sys
+from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.settings import EndpointsSection
+from oprime_cli.running.launch import free_ports
+sys.stdin.readline()
+with free_ports(EndpointsSection()) as chosen:
+    print(chosen.coordinator, chosen.generator, chosen.verifier, chosen.prm, chosen.learner, chosen.gateway, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_runs_that_start_at_once_choose_different_ports() -> None:
+    choosers = [
+        subprocess.Popen([sys.executable, "-c", CHOOSER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    try:
+        for chooser in choosers:
+            assert chooser.stdin is not None
+            chooser.stdin.write("go\n")
+            chooser.stdin.flush()
+        ports = [port for chooser in choosers if chooser.stdout for port in chooser.stdout.readline().split()]
+        assert len(ports) == 4 * 6
+        assert len(set(ports)) == len(ports)
+    finally:
+        for chooser in choosers:
+            chooser.communicate("end\n", timeout=TIMEOUT_S)
 
 
 def test_a_second_signal_while_children_stop_kills_them_at_once(tmp_path: Path) -> None:
@@ -289,7 +364,7 @@ def test_an_existing_run_is_kept_unless_a_fresh_one_is_asked_for(tmp_path: Path)
         origin="test",
     )
     folder = prepare_folder(config, fresh=False, command="train one.toml")
-    folder.write_original(config)
+    folder.begin(config)
     (folder.path / "metrics.jsonl").write_text("old")
     with pytest.raises(SettingsError, match=r"was begun in .*oprime resume .*--fresh"):
         prepare_folder(config, fresh=False, command="train one.toml")

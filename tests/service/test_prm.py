@@ -36,6 +36,12 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def serving(directory: Path) -> ServingPrm:
+    made = new_serving(directory)
+    made.refresh(shifted(directory, 0.0), 0)
+    return made
+
+
+def new_serving(directory: Path) -> ServingPrm:
     copy, reference = (FrozenModel(load_causal_lm(directory), chunk_tokens=8) for _ in range(2))
     return ServingPrm(copy, reference, beta=BETA, pad_id=0, rows_per_pass=2)
 

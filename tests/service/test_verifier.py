@@ -3,7 +3,8 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,52 +12,38 @@ from typing import Any, TypeVar
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from structlog.testing import capture_logs
 
 from oprime.adapters.memory_queue import MemoryQueue
 from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import (
     DroppedRollout,
-    FinishReason,
-    Rollout,
-    VerificationTask,
     VerifiedRollout,
-    WeightVersionSpan,
 )
 from oprime.core.verification import Outcome, Verdict, VerificationRequest, correct
-from oprime.ports import LIVE, ROLLOUTS, VERDICTS, LedgerMove, Output
+from oprime.ports import ROLLOUTS, VERDICTS, Output
 from oprime.runtime.consume import consume
-from oprime.runtime.errors import NotReadyError
-from oprime.runtime.grpc_client import connect
+from oprime.runtime.errors import NotReadyError, QueueUnavailableError
 from oprime.runtime.grpc_server import GrpcServer
-from oprime.wire.codec import event_from_proto, verification_task_to_proto
-from oprime_proto.v1 import common_pb2, verification_pb2, verifier_pb2
-from oprime_proto.v1.verifier_pb2_grpc import VerifierServiceStub, add_VerifierServiceServicer_to_server
+from oprime.wire.verification import request_to_proto
+from oprime_proto.v1 import verification_pb2, verifier_pb2
+from oprime_proto.v1.verifier_pb2_grpc import add_VerifierServiceServicer_to_server
 from oprime_verifier.config import VerifierSection
 from oprime_verifier.external.settings import PluginSection
 from oprime_verifier.offer import Offer
 from oprime_verifier.sandbox_health import SandboxHealth
-from oprime_verifier.servicer import VerifierServicer
 from oprime_verifier.status import status_of, watch_health
 from oprime_verifier.verify import VerifyRollouts
+from rollouts import content
+from service.verifier_service import SERVICE, WAIT_S, NoMetrics, events, handler_of, send, servicer_of, serving, task
 
 PLUGINS = "service.verifier_plugins"
-WAIT_S = 60.0
 T = TypeVar("T")
-SERVICE = "oprime_proto.v1.VerifierService"
-
-
-class NoMetrics:
-    """Metrics that nobody reads."""
-
-    def count(self, name: str, amount: float = 1, **labels: str) -> None: ...
-
-    def gauge(self, name: str, value: float, **labels: str) -> None: ...
-
-    def observe(self, name: str, value: float, **labels: str) -> None: ...
 
 
 @asynccontextmanager
@@ -71,67 +58,8 @@ async def running(*names: str, workers: int = 1, **settings: Any) -> AsyncIterat
         await offer.close()
 
 
-def servicer_of(offer: Offer, *, strict: bool = False) -> VerifierServicer:
-    return VerifierServicer(offer.dispatcher, SandboxHealth(offer.pool, NoMetrics(), strict=strict), concurrency=2, deadline_s=WAIT_S)
-
-
-@asynccontextmanager
-async def serving(offer: Offer) -> AsyncIterator[VerifierServiceStub]:
-    server = GrpcServer("127.0.0.1:0")
-    server.add(add_VerifierServiceServicer_to_server, servicer_of(offer), SERVICE)
-    port = await server.start()
-    await server.set_serving(True)
-    channel = connect(f"127.0.0.1:{port}")
-    try:
-        yield VerifierServiceStub(channel)
-    finally:
-        await channel.close()
-        await server.stop(0)
-
-
 def request(kind: str, response: str, gold: str, request_id: str = "") -> verification_pb2.VerifyRequest:
     return verification_pb2.VerifyRequest(kind=kind, response=response, golds=[gold], request_id=request_id)
-
-
-def rollout(index: int, text: str, group_id: int = 7) -> Rollout:
-    return Rollout(
-        group_id=group_id,
-        index=index,
-        seed=index,
-        prompt_ids=np.array([1, 2], dtype=np.int32),
-        response_ids=np.array([3, 4, 5], dtype=np.int32),
-        text=text,
-        behaviour_logprobs=np.array([-0.5, -0.25, -0.125], dtype=np.float32),
-        spans=(WeightVersionSpan(start=0, end=3, version=0),),
-        finish_reason=FinishReason.STOP,
-    )
-
-
-def task(index: int, text: str, verifier: str = "chain", ground_truth: str = "8") -> VerificationTask:
-    return VerificationTask(
-        rollout=rollout(index, text), request=VerificationRequest(kind=verifier, response=text, golds=(ground_truth,), data_source="chain")
-    )
-
-
-async def send(queue: MemoryQueue, tasks: Sequence[VerificationTask]) -> None:
-    for item in tasks:
-        name = item.rollout.rollout_id
-        await queue.commit(
-            f"generate:{name}",
-            outputs=(Output(stream=ROLLOUTS, key=name, payload=verification_task_to_proto(item).SerializeToString()),),
-            moves=(LedgerMove(rollout_id=name, state=LIVE),),
-        )
-
-
-async def events(queue: MemoryQueue, count: int) -> dict[str, VerifiedRollout | DroppedRollout]:
-    found: dict[str, VerifiedRollout | DroppedRollout] = {}
-    async with asyncio.timeout(WAIT_S):
-        while len(found) < count:
-            for delivery in await queue.receive(VERDICTS, "coordinator", most=count, wait_s=0.1):
-                assert delivery.key not in found
-                found[delivery.key] = event_from_proto(common_pb2.RolloutEvent.FromString(delivery.payload))
-                await queue.acknowledge([delivery])
-    return found
 
 
 async def first(look: Callable[[], Awaitable[T]]) -> T:
@@ -169,7 +97,7 @@ async def test_verify_answers_with_a_verdict_and_says_who_judged() -> None:
     async with running() as offer, serving(offer) as stub:
         answer = await stub.Verify(request("math", "\\boxed{4}", "4", request_id="a-7"), timeout=WAIT_S)
         assert (answer.verdict, answer.score, answer.request_id) == (verification_pb2.VERDICT_CORRECT, 1.0, "a-7")
-        assert (answer.extracted, answer.verifier.name) == ("4", "math")
+        assert (answer.answer, answer.verifier.name) == ("4", "math")
         assert len(answer.verifier.config_hash) == 16
         assert answer.timings["total"] > 0
 
@@ -297,15 +225,15 @@ async def test_a_response_without_end_is_no_answer_and_reaches_no_worker() -> No
 
 async def test_every_rollout_gets_one_verdict() -> None:
     queue = MemoryQueue(SystemClock())
-    await send(queue, [task(0, "=1 #8"), task(1, "=1 #9"), task(2, "=1 =2")])
-    async with running() as offer, consuming(queue, VerifyRollouts(queue, offer.dispatcher.verify, NoMetrics())):
+    tasks = [task(0, "=1 #8"), task(1, "=1 #9"), task(2, "=1 =2")]
+    await send(queue, tasks)
+    async with running() as offer, consuming(queue, handler_of(queue, offer.dispatcher.verify)):
         found = await events(queue, 3)
     scores = {name: event.outcome.score for name, event in found.items() if isinstance(event, VerifiedRollout)}
     assert scores == {"7:0": 1.0, "7:1": 0.0, "7:2": 0.0}
-    first = found["7:0"]
-    assert isinstance(first, VerifiedRollout)
-    assert first.rollout.text == "=1 #8"
-    np.testing.assert_array_equal(first.rollout.behaviour_logprobs, [-0.5, -0.25, -0.125])
+    verified = [event for _, event in sorted(found.items()) if isinstance(event, VerifiedRollout)]
+    assert [event.rollout for event in verified] == [one.rollout for one in tasks]
+    np.testing.assert_array_equal(content(verified[0]).behaviour_logprobs, [-0.5, -0.25, -0.125])
     assert await queue.ledger_counts() == {"issued": 3, "live": 3}
     assert (await queue.depth(ROLLOUTS)).pending == 0
 
@@ -314,7 +242,7 @@ async def test_a_rollout_that_was_delivered_twice_is_judged_but_counts_once() ->
     queue = MemoryQueue(SystemClock(), lease_s=0.001)
     await send(queue, [task(0, "=1 #8")])
     async with running() as offer:
-        handler = VerifyRollouts(queue, offer.dispatcher.verify, NoMetrics())
+        handler = handler_of(queue, offer.dispatcher.verify)
         slow = await queue.receive(ROLLOUTS, "verifier-1", wait_s=0)
         await asyncio.sleep(0.01)
         fast = await queue.receive(ROLLOUTS, "verifier-2", wait_s=0)
@@ -330,7 +258,7 @@ async def test_a_failing_verifier_drops_the_rollout_and_never_scores_it() -> Non
     queue = MemoryQueue(SystemClock())
     await send(queue, [task(0, "r", verifier="raises"), task(1, "#8"), task(2, "\\boxed{1}", verifier="math", ground_truth=" ")])
     async with running("raises") as offer:
-        handler = VerifyRollouts(queue, offer.dispatcher.verify, NoMetrics())
+        handler = handler_of(queue, offer.dispatcher.verify)
         async with consuming(queue, handler):
             found = await events(queue, 3)
     assert found["7:0"] == DroppedRollout(group_id=7, index=0, reason="verifier_error")
@@ -343,7 +271,7 @@ async def test_a_failing_verifier_drops_the_rollout_and_never_scores_it() -> Non
 async def test_a_rollout_for_an_unknown_verifier_is_set_aside_with_the_reason() -> None:
     queue = MemoryQueue(SystemClock())
     await send(queue, [task(0, "#8", verifier="maths"), task(1, "#8")])
-    async with running() as offer, consuming(queue, VerifyRollouts(queue, offer.dispatcher.verify, NoMetrics())):
+    async with running() as offer, consuming(queue, handler_of(queue, offer.dispatcher.verify)):
         assert set(await events(queue, 1)) == {"7:1"}
         letters = await first(queue.dead_letters)
     assert [letter.rollout_ids for letter in letters] == [("7:0",)]
@@ -354,9 +282,9 @@ async def test_a_rollout_for_an_unknown_verifier_is_set_aside_with_the_reason() 
 async def test_a_payload_that_is_no_rollout_is_set_aside() -> None:
     queue = MemoryQueue(SystemClock())
     await queue.commit("generate:x", outputs=(Output(stream=ROLLOUTS, key="x", payload=b"\xff\xff"),))
-    async with running() as offer, consuming(queue, VerifyRollouts(queue, offer.dispatcher.verify, NoMetrics())):
+    async with running() as offer, consuming(queue, handler_of(queue, offer.dispatcher.verify)):
         letters = await first(queue.dead_letters)
-    assert "entry x of rollouts is not a VerificationTask" in letters[0].reason
+    assert "is no readable VerificationTask" in letters[0].reason
 
 
 async def test_a_rollout_whose_verification_is_cut_off_stays_in_the_queue() -> None:
@@ -368,7 +296,7 @@ async def test_a_rollout_whose_verification_is_cut_off_stays_in_the_queue() -> N
 
     queue = MemoryQueue(SystemClock())
     await send(queue, [task(0, "#8")])
-    async with consuming(queue, VerifyRollouts(queue, never, NoMetrics())):
+    async with consuming(queue, handler_of(queue, never)):
 
         async def pending() -> int:
             return (await queue.depth(ROLLOUTS)).pending
@@ -382,10 +310,10 @@ async def test_the_report_counts_verdicts_and_busy_seconds() -> None:
     queue = MemoryQueue(SystemClock())
     await send(queue, [task(0, "#8")])
     async with running() as offer:
-        handler = VerifyRollouts(queue, offer.dispatcher.verify, NoMetrics())
+        handler = handler_of(queue, offer.dispatcher.verify)
         (delivery,) = await queue.receive(ROLLOUTS, "verifier-1", wait_s=0)
         await handler(delivery)
-        report = status_of(offer.pool, handler, SandboxHealth(offer.pool, NoMetrics(), strict=False))
+        report = status_of(offer, handler, SandboxHealth(offer.pool, NoMetrics(), strict=False))
     assert {name: report[name] for name in ("verified", "dropped", "workers", "ready_workers")} == {
         "verified": 1,
         "dropped": 0,
@@ -413,7 +341,7 @@ async def test_health_follows_the_workers() -> None:
             assert await not_serving_now()
             health_of = SandboxHealth(offer.pool, NoMetrics(), strict=False)
             watching = asyncio.create_task(
-                watch_health(offer.pool, health_of, server, NoMetrics(), SystemClock(), every_s=0.01, stopping=stopping)
+                watch_health(offer, health_of, server, NoMetrics(), SystemClock(), every_s=0.01, stopping=stopping)
             )
             await first(serving_now)
             await offer.pool.close()
@@ -421,3 +349,119 @@ async def test_health_follows_the_workers() -> None:
             stopping.set()
             await watching
         await server.stop(0)
+
+
+class Blinking(MemoryQueue):
+    """A queue that does not answer the first commits of verdicts."""
+
+    def __init__(self, blinks: int) -> None:
+        super().__init__(SystemClock())
+        self.blinks = blinks
+        self.slow_s = 0.0
+
+    async def commit(self, mark: str, **parts: Any) -> Any:
+        if mark.startswith("verify:") and self.blinks:
+            self.blinks -= 1
+            raise QueueUnavailableError("the queue is away for a moment")
+        await asyncio.sleep(self.slow_s)
+        return await super().commit(mark, **parts)
+
+
+async def test_a_verdict_outlives_a_moment_without_the_queue() -> None:
+    asked: list[VerificationRequest] = []
+
+    async def once(request: VerificationRequest) -> Outcome:
+        asked.append(request)
+        return correct()
+
+    queue = Blinking(blinks=2)
+    await send(queue, [task(0, "#8")])
+    handler = handler_of(queue, once)
+    async with consuming(queue, handler):
+        assert isinstance((await events(queue, 1))["7:0"], VerifiedRollout)
+    assert (len(asked), handler.verified, queue.blinks) == (1, 1, 0)
+    assert (await queue.depth(ROLLOUTS)).pending == 0
+
+
+async def test_a_stop_lets_a_commit_that_has_begun_come_to_its_end() -> None:
+    async def right(_request: VerificationRequest) -> Outcome:
+        return correct()
+
+    queue = Blinking(blinks=0)
+    await send(queue, [task(0, "#8")])
+    queue.slow_s = 0.3
+    handler = handler_of(queue, right)
+    (delivery,) = await queue.receive(ROLLOUTS, "verifier-1", wait_s=0)
+    handling = asyncio.create_task(handler(delivery))
+    await asyncio.sleep(0.1)
+    handling.cancel()
+    await handling
+    assert handler.verified == 1
+    assert (await queue.depth(ROLLOUTS)).pending == 0
+    assert set(await events(queue, 1)) == {"7:0"}
+
+
+async def test_a_signal_to_all_processes_neither_drops_a_rollout_nor_scores_it(tmp_path: Path) -> None:
+    """As a service manager stops it: every process of the group gets SIGTERM, the workers first."""
+    queue, stopping = MemoryQueue(SystemClock()), asyncio.Event()
+    await send(queue, [task(0, "", verifier="wait_for_file", ground_truth=str(tmp_path))])
+    async with running("wait_for_file", attempts=1) as offer:
+        handler = handler_of(queue, offer.dispatcher.verify, stopping)
+        async with consuming(queue, handler):
+
+            async def at_work() -> bool:
+                return bool(os.listdir(tmp_path))  # noqa: PTH208 - quick
+
+            await first(at_work)
+            workers = [process for process in psutil.Process().children() if "oprime_verifier.working.judge" in process.cmdline()]
+            for worker in workers:
+                worker.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.5)
+            assert all(worker.is_running() for worker in workers)
+    assert (handler.verified, handler.dropped) == (0, 0)
+    assert (await queue.depth(VERDICTS)).waiting == 0
+    assert (await queue.depth(ROLLOUTS)).pending == 1
+
+
+async def test_what_ends_after_the_stop_began_is_left_to_another() -> None:
+    stopping = asyncio.Event()
+
+    async def cut_short(_request: VerificationRequest) -> Outcome:
+        stopping.set()
+        return Outcome(verdict=Verdict.RUNTIME, score=0.0, reason="the program was ended by signal 15")
+
+    queue = MemoryQueue(SystemClock())
+    await send(queue, [task(0, "#8")])
+    handler = handler_of(queue, cut_short, stopping)
+    async with consuming(queue, handler):
+        await stopping.wait()
+        await asyncio.sleep(0.1)
+    assert (handler.verified, handler.dropped) == (0, 0)
+    assert (await queue.depth(ROLLOUTS)).pending == 1
+
+
+async def test_a_rollout_that_is_dropped_says_why_in_the_log() -> None:
+    queue = MemoryQueue(SystemClock())
+    await send(queue, [task(0, "r", verifier="raises")])
+    with capture_logs() as logs:
+        async with running("raises", attempts=1) as offer, consuming(queue, handler_of(queue, offer.dispatcher.verify)):
+            await events(queue, 1)
+    (entry,) = [entry for entry in logs if entry["event"] == "rollout_dropped"]
+    assert (entry["rollout_id"], entry["verifier"], entry["verdict"], entry["log_level"]) == ("7:0", "raises", "INFRA_ERROR", "warning")
+    assert "raised" in entry["reason"]
+
+
+async def test_an_option_that_is_no_number_in_json_is_an_invalid_argument() -> None:
+    async with running("length") as offer, serving(offer) as stub:
+        asked = request("length", "8", "8")
+        asked.other.fields["n"].number_value = float("nan")
+        with pytest.raises(grpc.aio.AioRpcError, match="n is nan") as refused:
+            await stub.Verify(asked, timeout=WAIT_S)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("value", [3, True, 3.5, [1, {"n": 2}]])
+async def test_a_plug_in_gets_its_options_with_their_types(value: Any) -> None:
+    async with running("tells_options") as offer, serving(offer) as stub:
+        asked = request_to_proto(VerificationRequest(kind="tells_options", response="8", golds=("8",), options={"n": value}))
+        assert (await stub.Verify(asked, timeout=WAIT_S)).answer == repr(value)

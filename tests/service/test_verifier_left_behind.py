@@ -9,8 +9,8 @@ from dataclasses import replace
 import psutil
 
 from oprime.core.verification import Verdict, VerificationRequest
-from oprime_verifier.worker import WorkerSetup
-from oprime_verifier.worker_pool import WorkerPool
+from oprime_verifier.working.worker import WorkerSetup
+from oprime_verifier.working.worker_pool import WorkerPool
 
 LOOP = VerificationRequest(
     kind="code", response="while True: pass", tests=json.dumps({"inputs": ["1"], "outputs": ["1"]}), options={"bare": True, "cpu_s": 30}

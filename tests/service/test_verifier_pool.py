@@ -14,8 +14,8 @@ import pytest
 
 from oprime.core.verification import Verdict, VerificationRequest
 from oprime.runtime.errors import NotReadyError, SettingsError
-from oprime_verifier.worker import WorkerSetup
-from oprime_verifier.worker_pool import WorkerPool
+from oprime_verifier.working.worker import WorkerSetup
+from oprime_verifier.working.worker_pool import WorkerPool
 
 PLUGINS = "service.verifier_plugins"
 GENEROUS_S = 60.0
@@ -232,8 +232,8 @@ async def test_no_process_is_left_after_close(tmp_path: Path) -> None:
 PARENT = """
 import asyncio, sys
 from oprime.core.verification import VerificationRequest
-from oprime_verifier.worker import WorkerSetup
-from oprime_verifier.worker_pool import WorkerPool
+from oprime_verifier.working.worker import WorkerSetup
+from oprime_verifier.working.worker_pool import WorkerPool
 
 async def main():
     setup = WorkerSetup(plugin={"name": "hang", "target": "service.verifier_plugins:hang"}, memory_bytes=2**31, deadline_s=600)

@@ -121,3 +121,7 @@ def mapping_without_score(response: str, ground_truth: str) -> Mapping[str, obje
 
 
 NOT_A_FUNCTION = 3
+
+
+def tells_options(response: str, gold: str, n: object = None) -> Outcome:
+    return correct(answer=repr(n))

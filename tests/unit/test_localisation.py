@@ -56,3 +56,9 @@ def test_a_response_is_encoded_as_the_policy_writes_it(tmp_path: Path) -> None:
 def test_tasks_without_known_steps_are_skipped_with_the_reason(tmp_path: Path) -> None:
     assert measure(tmp_path, config(tmp_path, source="rows")) is None
     assert 'tasks.source = "rows"' in json.loads((tmp_path / "localisation.json").read_text())["skipped"]
+
+
+def test_without_a_prm_nothing_is_measured_and_the_file_says_why(tmp_path: Path) -> None:
+    algorithm = config(tmp_path).algorithm.model_copy(update={"process_weight": 0.0})
+    assert measure(tmp_path, config(tmp_path).model_copy(update={"algorithm": algorithm})) is None
+    assert json.loads((tmp_path / "localisation.json").read_text()) == {"skipped": "this run has no PRM: algorithm.process_weight = 0"}

@@ -53,11 +53,23 @@ def test_a_label_may_be_a_word_of_python() -> None:
     assert samples(metrics)["oprime_wait_seconds_total", ("batches",)] == 1.5
 
 
-def test_each_instance_counts_for_itself() -> None:
+def test_each_instance_counts_for_itself_and_shows_only_what_it_has_a_value_for() -> None:
     one, other = PrometheusMetrics(), PrometheusMetrics()
     one.count("train_steps")
-    assert samples(one)["oprime_train_steps_total", ()] == 1
-    assert samples(other)["oprime_train_steps_total", ()] == 0
+    assert samples(one) == {("oprime_train_steps_total", ()): 1}
+    assert samples(other) == {}
+    # That nothing was counted so far is a value too.
+    other.count("train_steps", 0)
+    assert samples(other) == {("oprime_train_steps_total", ()): 0}
+
+
+def test_every_series_says_which_service_of_which_run_it_is_from() -> None:
+    metrics = PrometheusMetrics(run="maths", service="prm")
+    metrics.gauge("prm_loss", 0.5)
+    metrics.gauge("queue_lag_entries", 2, stream="batches")
+    page = metrics.render()[0].decode()
+    assert 'oprime_prm_loss{run="maths",service="prm"} 0.5' in page
+    assert 'oprime_queue_lag_entries{run="maths",service="prm",stream="batches"} 2.0' in page
 
 
 def test_an_unknown_name_a_wrong_kind_and_wrong_labels_are_refused() -> None:
@@ -73,9 +85,12 @@ def test_an_unknown_name_a_wrong_kind_and_wrong_labels_are_refused() -> None:
 
 
 def test_every_metric_appears_with_its_help() -> None:
-    page, content_type = PrometheusMetrics().render()
-    documented = {family.name.removeprefix("oprime_"): family.documentation for family in text_string_to_metric_families(page.decode())}
-    # The client library adds a `_created` time to each counter.
-    shown = {name: text for name, text in documented.items() if not name.endswith("_created")}
+    metrics = PrometheusMetrics()
+    for metric in METRICS:
+        show = {"counter": metrics.count, "gauge": metrics.gauge, "histogram": metrics.observe}[metric.kind]
+        show(metric.name, 1, **dict.fromkeys(metric.labels, "x"))
+    page, content_type = metrics.render()
+    shown = {family.name.removeprefix("oprime_"): family.documentation for family in text_string_to_metric_families(page.decode())}
     assert shown == {metric.name: metric.help for metric in METRICS}
+    assert len(shown) == len(METRICS)
     assert content_type.startswith("text/plain")

@@ -8,7 +8,8 @@ import pytest
 
 from oprime.runtime.errors import UnusableInputError
 from oprime_cli.commands.report import write_report
-from oprime_cli.report.charts import trailing_mean
+from oprime_cli.report.charts import charts, trailing_mean
+from oprime_cli.report.data import read_run
 from oprime_cli.report.page import choose_groups, colour_limit, duration, first_wrong_token, shorten, signed, visible
 from report_builder import LEDGER, build_run, rollout_row, write_lines, write_object
 
@@ -171,12 +172,33 @@ def test_the_ledger_is_closed_only_when_counts_and_entries_agree(tmp_path: Path,
     assert f">{value}</div>" in page_of(folder)[0]
 
 
+def test_what_was_trained_and_dropped_is_shown_by_response_length(tmp_path: Path, finished: tuple[str, Page]) -> None:
+    assert "by response length" not in finished[1].text
+    folder = build_run(tmp_path / "lengths", steps=2)
+    row = {"kind": "step", "step": 3, "trained_to_64_tokens": 90.0, "stale_to_64_tokens": 10.0, "stale_to_128_tokens": 48.0}
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")
+    html, page = page_of(folder)
+    cells = re.findall(r"<tr><td>(\d+ to \d+)</td>" + r'<td class="number">([^<]*)</td>' * 5, html)
+    assert cells == [("33 to 64", "90", "0", "10", "0", "10 %"), ("65 to 128", "0", "0", "48", "0", "100 %")]
+    assert "100% of the rollouts with more than 64 response tokens became stale" in page.text
+
+
 def test_staleness_beyond_the_bound_is_said_plainly(tmp_path: Path) -> None:
     folder = build_run(tmp_path / "stale", steps=2)
     row: dict[str, Any] = {"kind": "step", "step": 3, "staleness_max": 2}
     with (folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(row) + "\n")
     assert "the bound S was broken" in page_of(folder)[1].text
+
+
+def test_staleness_beyond_the_bound_is_inside_its_chart(tmp_path: Path) -> None:
+    folder = build_run(tmp_path / "stale", steps=2)
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"kind": "step", "step": 3, "staleness_max": 9}) + "\n")
+    (chart,) = (one for one in charts(read_run(folder)) if one.title == "Staleness")
+    # The scale reaches the value, far above the bound of 1.
+    assert ">8</text>" in chart.svg
 
 
 def test_no_run_folder_and_damaged_files_are_named(tmp_path: Path) -> None:
@@ -239,3 +261,23 @@ def test_numbers_are_written_for_people() -> None:
     assert [signed(value) for value in (0.126, -0.5, 0.004, -0.001, float("nan"))] == ["+0.13", "\u22120.50", "0", "0", "\u2013"]
     assert [duration(value) for value in (9.4, 75, 3725, float("nan"))] == ["9 s", "1 min 15 s", "1 h 02 min", "\u2013"]
     assert shorten("abcdef", 4) == "abcd… (2 more characters)"
+
+
+def test_a_run_on_outcomes_alone_is_shown_without_a_prm(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    build_run(folder)
+    with (folder / "config.toml").open("a", encoding="utf-8") as file:
+        file.write("\n[algorithm]\nprocess_weight = 0.0\n")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    write_lines(folder / "metrics.jsonl", [{name: value for name, value in row.items() if "prm" not in name} for row in rows])
+    for file in (folder / "samples").iterdir():
+        file.unlink()
+    write_object(folder / "localisation.json", {"skipped": "this run has no PRM: algorithm.process_weight = 0"})
+    drawn = charts(read_run(folder))
+    assert all(chart.svg for chart in drawn)
+    assert "PRM classification accuracy" not in [chart.title for chart in drawn]
+    _, page = page_of(folder)
+    assert "PRM accuracy" not in page.text
+    assert "Not measured: this run has no PRM: algorithm.process_weight = 0." in page.text
+    assert "on outcome rewards alone" in page.text
+    assert not re.search(r"\bnan\b|Nothing recorded yet|No rollouts were sampled", page.text)

@@ -4,14 +4,13 @@ import pytest
 
 from oprime.core.types import DroppedRollout
 from oprime.ports import BATCHES, ROLLOUTS, SCORED, STEPS, STREAMS, TICKETS, VERDICTS
-from oprime.wire.codec import event_to_proto
+from oprime.wire.codec import event_from_proto, event_to_proto
 from oprime.wire.rollout_ids import rollout_ids
 from oprime_proto.v1 import common_pb2 as pb
-from oprime_proto.v1.verification_pb2 import VerifyRequest
 
 
 def verified(group_id: int, index: int) -> pb.VerifiedRollout:
-    return pb.VerifiedRollout(rollout=pb.Rollout(group_id=group_id, index=index, text="4"))
+    return pb.VerifiedRollout(rollout=pb.RolloutRecord(group_id=group_id, index=index))
 
 
 def batch() -> pb.Batch:
@@ -32,12 +31,12 @@ def test_a_ticket_carries_a_rollout_per_seed() -> None:
 
 
 def test_a_verification_task_carries_its_rollout() -> None:
-    task = pb.VerificationTask(rollout=pb.Rollout(group_id=12, index=3), request=VerifyRequest(kind="math"))
+    task = pb.VerificationTask(rollout=pb.RolloutRecord(group_id=12, index=3), material="task/12/name")
     assert rollout_ids(ROLLOUTS, task.SerializeToString()) == ("12:3",)
 
 
 def test_the_very_first_rollout_is_found_although_all_its_numbers_are_zero() -> None:
-    task = pb.VerificationTask(rollout=pb.Rollout())
+    task = pb.VerificationTask(rollout=pb.RolloutRecord())
     assert rollout_ids(ROLLOUTS, task.SerializeToString()) == ("0:0",)
 
 
@@ -47,9 +46,14 @@ def test_a_verdict_carries_its_rollout_verified_or_dropped() -> None:
     assert rollout_ids(VERDICTS, dropped.SerializeToString()) == ("12:4",)
 
 
+def test_a_dropped_rollout_keeps_its_reason_and_the_tokens_that_were_sampled() -> None:
+    dropped = DroppedRollout(group_id=12, index=4, reason="stale", response_tokens=300)
+    assert event_from_proto(event_to_proto(dropped)) == dropped
+
+
 def test_a_batch_carries_all_its_rollouts_in_order_scored_or_not() -> None:
     assert rollout_ids(BATCHES, batch().SerializeToString()) == ("9:1", "9:0", "4:0")
-    scored = pb.ScoredBatch(batch=batch(), process_rewards=[b"", b"", b""], prm_version=2)
+    scored = pb.ScoredBatch(batch=batch(), process_rewards=["rewards/3/name"], prm_version=2)
     assert rollout_ids(SCORED, scored.SerializeToString()) == ("9:1", "9:0", "4:0")
 
 

@@ -8,6 +8,7 @@ import pytest
 from oprime.runtime.settings import ChainSection, TasksSection
 from oprime.tasks.dataset import load_tasks
 from oprime_cli.main import main
+from tiny_policies import write_tokenizer
 
 CONFIG = """
 [run]
@@ -63,6 +64,35 @@ def test_questions_and_answers_become_tasks_and_are_counted(tmp_path: Path, caps
     assert main(["tasks", "check", str(settings)]) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == ["train: 1 tasks (1 math)", "heldout: none"]
     assert load_tasks(TasksSection(train=str(out)), "train")[0].messages[0].content == "2 + 2? Box it."
+
+
+def test_a_check_tries_the_models_chat_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tokenizer(tmp_path / "model", template="{{ 1 // (messages | length - 1) }} {{ messages[0]['content'] }}")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
+    rows, settings = tmp_path / "tasks.jsonl", tmp_path / "run.toml"
+    turns = [{"role": "system", "content": "Add."}, {"role": "user", "content": "1 + 1"}]
+    row = {"ability": "math", "reward_model": {"ground_truth": "2"}}
+    rows.write_text(json.dumps({**row, "prompt": turns}) + "\n" + json.dumps({**row, "prompt": turns[1:]}) + "\n")
+    settings.write_text(CONFIG.format(train=rows))
+    model = ["--set", f"model.path={tmp_path / 'model'}"]
+    assert main(["tasks", "check", str(settings), *model]) == 2
+    assert f"{rows}, row 2, prompt: refused by the chat template" in capsys.readouterr().err
+    assert main(["tasks", "check", str(settings), *model, "--set", "tasks.skip_bad_rows=true"]) == 0
+    assert "train: 1 tasks (1 math)" in capsys.readouterr().out
+    # A run would refuse to start with such a held-out split.
+    short = ["--set", f"tasks.heldout={rows}", "--set", "tasks.skip_bad_rows=true", "--set", "sampling.max_prompt_tokens=1"]
+    rows.write_text(json.dumps({**row, "prompt": turns}) + "\n")
+    assert main(["tasks", "check", str(settings), *model, *short]) == 2
+    assert "heldout task 0 ('1 + 1'...): the prompt has 2 tokens" in capsys.readouterr().err
+
+
+def test_a_check_without_a_model_says_that_prompts_were_not_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, settings = tmp_path / "tasks.jsonl", tmp_path / "run.toml"
+    prompt = [{"role": "user", "content": "1 + 1"}]
+    rows.write_text(json.dumps({"ability": "math", "reward_model": {"ground_truth": "2"}, "prompt": prompt}) + "\n")
+    settings.write_text(CONFIG.format(train=rows))
+    assert main(["tasks", "check", str(settings), "--set", "model.path=./nothing"]) == 0
+    assert "prompts are not tried with a chat template: there is no model directory ./nothing" in capsys.readouterr().out
 
 
 def test_an_empty_source_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from oprime.core.types import Task
 from oprime.core.verification import (
     UNSCORED,
     Outcome,
@@ -20,11 +21,13 @@ from oprime.core.verification import (
     VerifierIdentity,
     scored,
 )
+from oprime.runtime.rollout_payloads import material_of, request_of
 from oprime.wire.verification import outcome_from_proto, outcome_to_proto, request_from_proto, request_to_proto
 from oprime_proto.v1 import verification_pb2 as pb
 from oprime_verifier.code.options import CodeOptions
-from oprime_verifier.frames import outcome_from_json, outcome_to_json, request_from_json, request_to_json
+from oprime_verifier.external.json_mapping import request_to_json as webhook_json
 from oprime_verifier.math.options import MathOptions
+from oprime_verifier.working.frames import outcome_from_json, outcome_to_json, request_from_json, request_to_json
 
 # Plain fields: records are made in the tests, because their type checks draw random numbers, which strategies may not.
 WORD = st.text(max_size=5)
@@ -45,7 +48,7 @@ REQUEST = st.fixed_dictionaries(
         "response": st.text(max_size=30),
         "golds": st.lists(WORD, max_size=3).map(tuple),
         "tests": WORD,
-        "options": st.dictionaries(WORD, st.one_of(st.booleans(), WORD, st.floats(-9, 9)), max_size=3),
+        "options": st.dictionaries(WORD, st.one_of(st.booleans(), WORD, st.floats(-9, 9), st.integers(-9, 9)), max_size=3),
         "deadline_s": st.floats(0, 100),
         "seed": st.integers(0, 2**64 - 1),
         "metadata": st.dictionaries(WORD, WORD, max_size=2),
@@ -93,6 +96,25 @@ def test_a_request_survives_protobuf_and_the_worker_s_pipe(fields: dict[str, Any
     request = VerificationRequest(**fields)
     assert request_from_proto(request_to_proto(request)) == request
     assert request_from_json(json.loads(json.dumps(request_to_json(request)))) == request
+
+
+@pytest.mark.parametrize("value", [3, True, 3.5, [1, {"n": 2}], {"part": {"n": 3}}])
+def test_an_option_of_a_plug_in_keeps_its_type_on_every_way(value: Any) -> None:
+    request = VerificationRequest(kind="a plug-in", response="4", options={"n": value})
+    task = Task(messages=(), verifier="a plug-in", ground_truth="4", data_source="", verifier_options={"n": value})
+    arrived = [
+        request_from_proto(pb.VerifyRequest.FromString(request_to_proto(request).SerializeToString())).options["n"],
+        request_of(material_of(task.verification("")), name="task/1/name").options["n"],
+        request_from_json(json.loads(json.dumps(request_to_json(request)))).options["n"],
+        json.loads(json.dumps(webhook_json(request)))["options"]["n"],
+    ]
+    # The repr tells 3 from 3.0 and True from 1, at every depth.
+    assert [repr(option) for option in arrived] == [repr(value)] * 4
+
+
+def test_a_whole_number_that_would_be_rounded_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"options of a mine request: n is 9007199254740993: whole numbers above 2\^53 - 1"):
+        request_to_proto(VerificationRequest(kind="mine", response="4", options={"n": 2**53 + 1}))
 
 
 def test_http_json_is_the_same_message() -> None:

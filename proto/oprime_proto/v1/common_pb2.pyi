@@ -1,4 +1,3 @@
-from google.protobuf import struct_pb2 as _struct_pb2
 from oprime_proto.v1 import verification_pb2 as _verification_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -37,76 +36,94 @@ class SamplingSettings(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., max_prompt_tokens: _Optional[int] = ..., max_response_tokens: _Optional[int] = ...) -> None: ...
 
 class Ticket(_message.Message):
-    __slots__ = ("group_id", "messages", "verifier", "ground_truth", "data_source", "sampling", "seeds", "min_weight_version", "verifier_options", "greedy_baseline")
+    __slots__ = ("group_id", "messages", "sampling", "seeds", "min_weight_version", "greedy_baseline", "material", "trace")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
-    VERIFIER_FIELD_NUMBER: _ClassVar[int]
-    GROUND_TRUTH_FIELD_NUMBER: _ClassVar[int]
-    DATA_SOURCE_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     SEEDS_FIELD_NUMBER: _ClassVar[int]
     MIN_WEIGHT_VERSION_FIELD_NUMBER: _ClassVar[int]
-    VERIFIER_OPTIONS_FIELD_NUMBER: _ClassVar[int]
     GREEDY_BASELINE_FIELD_NUMBER: _ClassVar[int]
+    MATERIAL_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     group_id: int
     messages: _containers.RepeatedCompositeFieldContainer[ChatMessage]
-    verifier: str
-    ground_truth: str
-    data_source: str
     sampling: SamplingSettings
     seeds: _containers.RepeatedScalarFieldContainer[int]
     min_weight_version: int
-    verifier_options: _struct_pb2.Struct
     greedy_baseline: bool
-    def __init__(self, group_id: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., verifier: _Optional[str] = ..., ground_truth: _Optional[str] = ..., data_source: _Optional[str] = ..., sampling: _Optional[_Union[SamplingSettings, _Mapping]] = ..., seeds: _Optional[_Iterable[int]] = ..., min_weight_version: _Optional[int] = ..., verifier_options: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., greedy_baseline: _Optional[bool] = ...) -> None: ...
+    material: str
+    trace: str
+    def __init__(self, group_id: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., sampling: _Optional[_Union[SamplingSettings, _Mapping]] = ..., seeds: _Optional[_Iterable[int]] = ..., min_weight_version: _Optional[int] = ..., greedy_baseline: _Optional[bool] = ..., material: _Optional[str] = ..., trace: _Optional[str] = ...) -> None: ...
 
-class WeightVersionSpan(_message.Message):
-    __slots__ = ("start", "end", "version")
-    START_FIELD_NUMBER: _ClassVar[int]
-    END_FIELD_NUMBER: _ClassVar[int]
-    VERSION_FIELD_NUMBER: _ClassVar[int]
-    start: int
-    end: int
-    version: int
-    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+class Segment(_message.Message):
+    __slots__ = ("token_ids", "trained", "logprobs", "weight_version")
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    token_ids: bytes
+    trained: bool
+    logprobs: bytes
+    weight_version: int
+    def __init__(self, token_ids: _Optional[bytes] = ..., trained: _Optional[bool] = ..., logprobs: _Optional[bytes] = ..., weight_version: _Optional[int] = ...) -> None: ...
 
 class Rollout(_message.Message):
-    __slots__ = ("group_id", "index", "seed", "prompt_ids", "response_ids", "text", "behaviour_logprobs", "spans", "finish_reason")
+    __slots__ = ("group_id", "index", "seed", "text", "finish_reason", "segments")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_IDS_FIELD_NUMBER: _ClassVar[int]
-    RESPONSE_IDS_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
-    BEHAVIOUR_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
-    SPANS_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     group_id: int
     index: int
     seed: int
-    prompt_ids: bytes
-    response_ids: bytes
     text: str
-    behaviour_logprobs: bytes
-    spans: _containers.RepeatedCompositeFieldContainer[WeightVersionSpan]
     finish_reason: FinishReason
-    def __init__(self, group_id: _Optional[int] = ..., index: _Optional[int] = ..., seed: _Optional[int] = ..., prompt_ids: _Optional[bytes] = ..., response_ids: _Optional[bytes] = ..., text: _Optional[str] = ..., behaviour_logprobs: _Optional[bytes] = ..., spans: _Optional[_Iterable[_Union[WeightVersionSpan, _Mapping]]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ...) -> None: ...
+    segments: _containers.RepeatedCompositeFieldContainer[Segment]
+    def __init__(self, group_id: _Optional[int] = ..., index: _Optional[int] = ..., seed: _Optional[int] = ..., text: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ...) -> None: ...
+
+class RolloutRecord(_message.Message):
+    __slots__ = ("group_id", "index", "tokens", "trained_tokens", "oldest_weight_version", "newest_weight_version", "finish_reason", "payload", "text")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_WEIGHT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_WEIGHT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    group_id: int
+    index: int
+    tokens: int
+    trained_tokens: int
+    oldest_weight_version: int
+    newest_weight_version: int
+    finish_reason: FinishReason
+    payload: str
+    text: str
+    def __init__(self, group_id: _Optional[int] = ..., index: _Optional[int] = ..., tokens: _Optional[int] = ..., trained_tokens: _Optional[int] = ..., oldest_weight_version: _Optional[int] = ..., newest_weight_version: _Optional[int] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., payload: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class VerificationTask(_message.Message):
-    __slots__ = ("rollout", "request")
+    __slots__ = ("rollout", "material", "trace")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
-    REQUEST_FIELD_NUMBER: _ClassVar[int]
-    rollout: Rollout
-    request: _verification_pb2.VerifyRequest
-    def __init__(self, rollout: _Optional[_Union[Rollout, _Mapping]] = ..., request: _Optional[_Union[_verification_pb2.VerifyRequest, _Mapping]] = ...) -> None: ...
+    MATERIAL_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
+    rollout: RolloutRecord
+    material: str
+    trace: str
+    def __init__(self, rollout: _Optional[_Union[RolloutRecord, _Mapping]] = ..., material: _Optional[str] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class VerifiedRollout(_message.Message):
-    __slots__ = ("rollout", "response")
+    __slots__ = ("rollout", "response", "trace")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FIELD_NUMBER: _ClassVar[int]
-    rollout: Rollout
+    TRACE_FIELD_NUMBER: _ClassVar[int]
+    rollout: RolloutRecord
     response: _verification_pb2.VerifyResponse
-    def __init__(self, rollout: _Optional[_Union[Rollout, _Mapping]] = ..., response: _Optional[_Union[_verification_pb2.VerifyResponse, _Mapping]] = ...) -> None: ...
+    trace: str
+    def __init__(self, rollout: _Optional[_Union[RolloutRecord, _Mapping]] = ..., response: _Optional[_Union[_verification_pb2.VerifyResponse, _Mapping]] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class RolloutEvent(_message.Message):
     __slots__ = ("verified", "dropped")
@@ -117,35 +134,41 @@ class RolloutEvent(_message.Message):
     def __init__(self, verified: _Optional[_Union[VerifiedRollout, _Mapping]] = ..., dropped: _Optional[_Union[DroppedRollout, _Mapping]] = ...) -> None: ...
 
 class DroppedRollout(_message.Message):
-    __slots__ = ("group_id", "index", "reason")
+    __slots__ = ("group_id", "index", "reason", "response_tokens")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     group_id: int
     index: int
     reason: str
-    def __init__(self, group_id: _Optional[int] = ..., index: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    response_tokens: int
+    def __init__(self, group_id: _Optional[int] = ..., index: _Optional[int] = ..., reason: _Optional[str] = ..., response_tokens: _Optional[int] = ...) -> None: ...
 
 class VerifiedGroup(_message.Message):
-    __slots__ = ("group_id", "rollouts", "baseline")
+    __slots__ = ("group_id", "rollouts", "baseline", "trace")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
     BASELINE_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     group_id: int
     rollouts: _containers.RepeatedCompositeFieldContainer[VerifiedRollout]
     baseline: VerifiedRollout
-    def __init__(self, group_id: _Optional[int] = ..., rollouts: _Optional[_Iterable[_Union[VerifiedRollout, _Mapping]]] = ..., baseline: _Optional[_Union[VerifiedRollout, _Mapping]] = ...) -> None: ...
+    trace: str
+    def __init__(self, group_id: _Optional[int] = ..., rollouts: _Optional[_Iterable[_Union[VerifiedRollout, _Mapping]]] = ..., baseline: _Optional[_Union[VerifiedRollout, _Mapping]] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class Batch(_message.Message):
-    __slots__ = ("step", "groups")
+    __slots__ = ("step", "groups", "trace")
     STEP_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     step: int
     groups: _containers.RepeatedCompositeFieldContainer[VerifiedGroup]
-    def __init__(self, step: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[VerifiedGroup, _Mapping]]] = ...) -> None: ...
+    trace: str
+    def __init__(self, step: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[VerifiedGroup, _Mapping]]] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class ScoredBatch(_message.Message):
-    __slots__ = ("batch", "process_rewards", "prm_version", "metrics", "baseline_process_rewards")
+    __slots__ = ("batch", "prm_version", "metrics", "process_rewards")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -154,16 +177,14 @@ class ScoredBatch(_message.Message):
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     BATCH_FIELD_NUMBER: _ClassVar[int]
-    PROCESS_REWARDS_FIELD_NUMBER: _ClassVar[int]
     PRM_VERSION_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
-    BASELINE_PROCESS_REWARDS_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_REWARDS_FIELD_NUMBER: _ClassVar[int]
     batch: Batch
-    process_rewards: _containers.RepeatedScalarFieldContainer[bytes]
     prm_version: int
     metrics: _containers.ScalarMap[str, float]
-    baseline_process_rewards: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., process_rewards: _Optional[_Iterable[bytes]] = ..., prm_version: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., baseline_process_rewards: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    process_rewards: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., prm_version: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., process_rewards: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CommittedStep(_message.Message):
     __slots__ = ("step", "weight_version", "metrics")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!oprime_proto/v1/coordinator.proto\x12\x0foprime_proto.v1\"!\n\x1f\x43oordinatorServiceStatusRequest\"\x88\x04\n CoordinatorServiceStatusResponse\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.oprime_proto.v1.RunState\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x13\n\x0btotal_steps\x18\x03 \x01(\x04\x12\x13\n\x0b\x63ut_batches\x18\x04 \x01(\x04\x12\x13\n\x0blive_groups\x18\x05 \x01(\x04\x12\x14\n\x0cready_groups\x18\x06 \x01(\x04\x12\x17\n\x0f\x61\x63\x63\x65ptance_rate\x18\x07 \x01(\x01\x12M\n\x06ledger\x18\x08 \x03(\x0b\x32=.oprime_proto.v1.CoordinatorServiceStatusResponse.LedgerEntry\x12+\n\x06queues\x18\t \x03(\x0b\x32\x1b.oprime_proto.v1.QueueDepth\x12O\n\x07metrics\x18\n \x03(\x0b\x32>.oprime_proto.v1.CoordinatorServiceStatusResponse.MetricsEntry\x12\x12\n\nbottleneck\x18\x0b \x01(\t\x1a-\n\x0bLedgerEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"V\n\nQueueDepth\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x04\x12\x0f\n\x07pending\x18\x03 \x01(\x04\x12\x16\n\x0eoldest_seconds\x18\x04 \x01(\x01*\x9e\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12RUN_STATE_STARTING\x10\x01\x12\x16\n\x12RUN_STATE_TRAINING\x10\x02\x12\x18\n\x14RUN_STATE_EVALUATING\x10\x03\x12\x16\n\x12RUN_STATE_FINISHED\x10\x04\x12\x15\n\x11RUN_STATE_SERVING\x10\x05\x32\x83\x01\n\x12\x43oordinatorService\x12m\n\x06Status\x12\x30.oprime_proto.v1.CoordinatorServiceStatusRequest\x1a\x31.oprime_proto.v1.CoordinatorServiceStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!oprime_proto/v1/coordinator.proto\x12\x0foprime_proto.v1\"!\n\x1f\x43oordinatorServiceStatusRequest\"\x99\x04\n CoordinatorServiceStatusResponse\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.oprime_proto.v1.RunState\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x13\n\x0btotal_steps\x18\x03 \x01(\x04\x12\x13\n\x0b\x63ut_batches\x18\x04 \x01(\x04\x12\x13\n\x0blive_groups\x18\x05 \x01(\x04\x12\x14\n\x0cready_groups\x18\x06 \x01(\x04\x12\x17\n\x0f\x61\x63\x63\x65ptance_rate\x18\x07 \x01(\x01\x12M\n\x06ledger\x18\x08 \x03(\x0b\x32=.oprime_proto.v1.CoordinatorServiceStatusResponse.LedgerEntry\x12+\n\x06queues\x18\t \x03(\x0b\x32\x1b.oprime_proto.v1.QueueDepth\x12O\n\x07metrics\x18\n \x03(\x0b\x32>.oprime_proto.v1.CoordinatorServiceStatusResponse.MetricsEntry\x12\x12\n\nbottleneck\x18\x0b \x01(\t\x12\x0f\n\x07stalled\x18\x0c \x01(\t\x1a-\n\x0bLedgerEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"V\n\nQueueDepth\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x04\x12\x0f\n\x07pending\x18\x03 \x01(\x04\x12\x16\n\x0eoldest_seconds\x18\x04 \x01(\x01*\x9e\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12RUN_STATE_STARTING\x10\x01\x12\x16\n\x12RUN_STATE_TRAINING\x10\x02\x12\x18\n\x14RUN_STATE_EVALUATING\x10\x03\x12\x16\n\x12RUN_STATE_FINISHED\x10\x04\x12\x15\n\x11RUN_STATE_SERVING\x10\x05\x32\x83\x01\n\x12\x43oordinatorService\x12m\n\x06Status\x12\x30.oprime_proto.v1.CoordinatorServiceStatusRequest\x1a\x31.oprime_proto.v1.CoordinatorServiceStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,18 +35,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COORDINATORSERVICESTATUSRESPONSE_LEDGERENTRY']._serialized_options = b'8\001'
   _globals['_COORDINATORSERVICESTATUSRESPONSE_METRICSENTRY']._loaded_options = None
   _globals['_COORDINATORSERVICESTATUSRESPONSE_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_RUNSTATE']._serialized_start=701
-  _globals['_RUNSTATE']._serialized_end=859
+  _globals['_RUNSTATE']._serialized_start=718
+  _globals['_RUNSTATE']._serialized_end=876
   _globals['_COORDINATORSERVICESTATUSREQUEST']._serialized_start=54
   _globals['_COORDINATORSERVICESTATUSREQUEST']._serialized_end=87
   _globals['_COORDINATORSERVICESTATUSRESPONSE']._serialized_start=90
-  _globals['_COORDINATORSERVICESTATUSRESPONSE']._serialized_end=610
-  _globals['_COORDINATORSERVICESTATUSRESPONSE_LEDGERENTRY']._serialized_start=517
-  _globals['_COORDINATORSERVICESTATUSRESPONSE_LEDGERENTRY']._serialized_end=562
-  _globals['_COORDINATORSERVICESTATUSRESPONSE_METRICSENTRY']._serialized_start=564
-  _globals['_COORDINATORSERVICESTATUSRESPONSE_METRICSENTRY']._serialized_end=610
-  _globals['_QUEUEDEPTH']._serialized_start=612
-  _globals['_QUEUEDEPTH']._serialized_end=698
-  _globals['_COORDINATORSERVICE']._serialized_start=862
-  _globals['_COORDINATORSERVICE']._serialized_end=993
+  _globals['_COORDINATORSERVICESTATUSRESPONSE']._serialized_end=627
+  _globals['_COORDINATORSERVICESTATUSRESPONSE_LEDGERENTRY']._serialized_start=534
+  _globals['_COORDINATORSERVICESTATUSRESPONSE_LEDGERENTRY']._serialized_end=579
+  _globals['_COORDINATORSERVICESTATUSRESPONSE_METRICSENTRY']._serialized_start=581
+  _globals['_COORDINATORSERVICESTATUSRESPONSE_METRICSENTRY']._serialized_end=627
+  _globals['_QUEUEDEPTH']._serialized_start=629
+  _globals['_QUEUEDEPTH']._serialized_end=715
+  _globals['_COORDINATORSERVICE']._serialized_start=879
+  _globals['_COORDINATORSERVICE']._serialized_end=1010
 # @@protoc_insertion_point(module_scope)

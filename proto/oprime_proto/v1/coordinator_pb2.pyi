@@ -27,7 +27,7 @@ class CoordinatorServiceStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class CoordinatorServiceStatusResponse(_message.Message):
-    __slots__ = ("state", "step", "total_steps", "cut_batches", "live_groups", "ready_groups", "acceptance_rate", "ledger", "queues", "metrics", "bottleneck")
+    __slots__ = ("state", "step", "total_steps", "cut_batches", "live_groups", "ready_groups", "acceptance_rate", "ledger", "queues", "metrics", "bottleneck", "stalled")
     class LedgerEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class CoordinatorServiceStatusResponse(_message.Message):
     QUEUES_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     BOTTLENECK_FIELD_NUMBER: _ClassVar[int]
+    STALLED_FIELD_NUMBER: _ClassVar[int]
     state: RunState
     step: int
     total_steps: int
@@ -64,7 +65,8 @@ class CoordinatorServiceStatusResponse(_message.Message):
     queues: _containers.RepeatedCompositeFieldContainer[QueueDepth]
     metrics: _containers.ScalarMap[str, float]
     bottleneck: str
-    def __init__(self, state: _Optional[_Union[RunState, str]] = ..., step: _Optional[int] = ..., total_steps: _Optional[int] = ..., cut_batches: _Optional[int] = ..., live_groups: _Optional[int] = ..., ready_groups: _Optional[int] = ..., acceptance_rate: _Optional[float] = ..., ledger: _Optional[_Mapping[str, int]] = ..., queues: _Optional[_Iterable[_Union[QueueDepth, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., bottleneck: _Optional[str] = ...) -> None: ...
+    stalled: str
+    def __init__(self, state: _Optional[_Union[RunState, str]] = ..., step: _Optional[int] = ..., total_steps: _Optional[int] = ..., cut_batches: _Optional[int] = ..., live_groups: _Optional[int] = ..., ready_groups: _Optional[int] = ..., acceptance_rate: _Optional[float] = ..., ledger: _Optional[_Mapping[str, int]] = ..., queues: _Optional[_Iterable[_Union[QueueDepth, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., bottleneck: _Optional[str] = ..., stalled: _Optional[str] = ...) -> None: ...
 
 class QueueDepth(_message.Message):
     __slots__ = ("stream", "waiting", "pending", "oldest_seconds")

@@ -167,7 +167,7 @@ class CodeOptions(_message.Message):
     def __init__(self, language: _Optional[str] = ..., bare: _Optional[bool] = ..., entry_point: _Optional[str] = ..., usual_imports: _Optional[bool] = ..., comparison: _Optional[str] = ..., abs_tolerance: _Optional[float] = ..., rel_tolerance: _Optional[float] = ..., strict_types: _Optional[bool] = ..., checker: _Optional[str] = ..., checker_language: _Optional[str] = ..., scoring: _Optional[str] = ..., first_k: _Optional[int] = ..., partial: _Optional[bool] = ..., cpu_s: _Optional[float] = ..., cpu_factor: _Optional[float] = ..., wall_s: _Optional[float] = ..., memory_mib: _Optional[int] = ..., output_mib: _Optional[float] = ..., allow_nonzero_exit: _Optional[bool] = ..., profile: _Optional[str] = ..., reruns: _Optional[int] = ...) -> None: ...
 
 class VerifyResponse(_message.Message):
-    __slots__ = ("request_id", "verdict", "score", "components", "extracted", "explanation", "tests", "timings", "verifier", "flags", "cacheable")
+    __slots__ = ("request_id", "verdict", "score", "components", "answer", "reason", "tests", "timings", "verifier", "flags", "cacheable")
     class ComponentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -186,8 +186,8 @@ class VerifyResponse(_message.Message):
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     COMPONENTS_FIELD_NUMBER: _ClassVar[int]
-    EXTRACTED_FIELD_NUMBER: _ClassVar[int]
-    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     TESTS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     VERIFIER_FIELD_NUMBER: _ClassVar[int]
@@ -197,14 +197,14 @@ class VerifyResponse(_message.Message):
     verdict: Verdict
     score: float
     components: _containers.ScalarMap[str, float]
-    extracted: str
-    explanation: str
+    answer: str
+    reason: str
     tests: _containers.RepeatedCompositeFieldContainer[TestResult]
     timings: _containers.ScalarMap[str, float]
     verifier: VerifierIdentity
     flags: _containers.RepeatedScalarFieldContainer[str]
     cacheable: bool
-    def __init__(self, request_id: _Optional[str] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., score: _Optional[float] = ..., components: _Optional[_Mapping[str, float]] = ..., extracted: _Optional[str] = ..., explanation: _Optional[str] = ..., tests: _Optional[_Iterable[_Union[TestResult, _Mapping]]] = ..., timings: _Optional[_Mapping[str, float]] = ..., verifier: _Optional[_Union[VerifierIdentity, _Mapping]] = ..., flags: _Optional[_Iterable[str]] = ..., cacheable: _Optional[bool] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., score: _Optional[float] = ..., components: _Optional[_Mapping[str, float]] = ..., answer: _Optional[str] = ..., reason: _Optional[str] = ..., tests: _Optional[_Iterable[_Union[TestResult, _Mapping]]] = ..., timings: _Optional[_Mapping[str, float]] = ..., verifier: _Optional[_Union[VerifierIdentity, _Mapping]] = ..., flags: _Optional[_Iterable[str]] = ..., cacheable: _Optional[bool] = ...) -> None: ...
 
 class TestResult(_message.Message):
     __slots__ = ("index", "verdict", "cpu_s", "wall_s", "peak_bytes")

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from oprime_proto.v1 import verification_pb2 as oprime__proto_dot_v1_dot_verification__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eoprime_proto/v1/verifier.proto\x12\x0foprime_proto.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\"oprime_proto/v1/verification.proto\"F\n\x12VerifyBatchRequest\x12\x30\n\x08requests\x18\x01 \x03(\x0b\x32\x1e.oprime_proto.v1.VerifyRequest\"I\n\x13VerifyBatchResponse\x12\x32\n\tresponses\x18\x01 \x03(\x0b\x32\x1f.oprime_proto.v1.VerifyResponse\"\x11\n\x0f\x44\x65scribeRequest\"\x90\x01\n\x10\x44\x65scribeResponse\x12\x37\n\tverifiers\x18\x01 \x03(\x0b\x32$.oprime_proto.v1.VerifierDescription\x12\x13\n\x0b\x63oncurrency\x18\x02 \x01(\r\x12\x12\n\ndeadline_s\x18\x03 \x01(\x01\x12\x1a\n\x12max_response_chars\x18\x04 \x01(\x04\"\x8b\x01\n\x13VerifierDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12/\n\x0eoptions_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\x1e\n\x1cVerifierServiceHealthRequest\"q\n\x1dVerifierServiceHealthResponse\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12/\n\x07sandbox\x18\x03 \x01(\x0b\x32\x1e.oprime_proto.v1.SandboxReport\"\xa2\x01\n\rSandboxReport\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12-\n\x06layers\x18\x02 \x03(\x0b\x32\x1d.oprime_proto.v1.SandboxLayer\x12-\n\x06probes\x18\x03 \x03(\x0b\x32\x1d.oprime_proto.v1.SandboxProbe\x12\x0e\n\x06strict\x18\x04 \x01(\x08\x12\x12\n\nchecked_at\x18\x05 \x01(\x01\"<\n\x0cSandboxLayer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"=\n\x0cSandboxProbe\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x62locked\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2\xc5\x03\n\x0fVerifierService\x12I\n\x06Verify\x12\x1e.oprime_proto.v1.VerifyRequest\x1a\x1f.oprime_proto.v1.VerifyResponse\x12X\n\x0bVerifyBatch\x12#.oprime_proto.v1.VerifyBatchRequest\x1a$.oprime_proto.v1.VerifyBatchResponse\x12S\n\x0cVerifyStream\x12\x1e.oprime_proto.v1.VerifyRequest\x1a\x1f.oprime_proto.v1.VerifyResponse(\x01\x30\x01\x12O\n\x08\x44\x65scribe\x12 .oprime_proto.v1.DescribeRequest\x1a!.oprime_proto.v1.DescribeResponse\x12g\n\x06Health\x12-.oprime_proto.v1.VerifierServiceHealthRequest\x1a..oprime_proto.v1.VerifierServiceHealthResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eoprime_proto/v1/verifier.proto\x12\x0foprime_proto.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\"oprime_proto/v1/verification.proto\"F\n\x12VerifyBatchRequest\x12\x30\n\x08requests\x18\x01 \x03(\x0b\x32\x1e.oprime_proto.v1.VerifyRequest\"I\n\x13VerifyBatchResponse\x12\x32\n\tresponses\x18\x01 \x03(\x0b\x32\x1f.oprime_proto.v1.VerifyResponse\"\x11\n\x0f\x44\x65scribeRequest\"\x90\x01\n\x10\x44\x65scribeResponse\x12\x37\n\tverifiers\x18\x01 \x03(\x0b\x32$.oprime_proto.v1.VerifierDescription\x12\x13\n\x0b\x63oncurrency\x18\x02 \x01(\r\x12\x12\n\ndeadline_s\x18\x03 \x01(\x01\x12\x1a\n\x12max_response_chars\x18\x04 \x01(\x04\"\x8b\x01\n\x13VerifierDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12/\n\x0eoptions_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\x1e\n\x1cVerifierServiceHealthRequest\"\x98\x01\n\x1dVerifierServiceHealthResponse\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12/\n\x07sandbox\x18\x03 \x01(\x0b\x32\x1e.oprime_proto.v1.SandboxReport\x12\x15\n\rheld_rollouts\x18\x04 \x01(\r\x12\x0e\n\x06outage\x18\x05 \x01(\t\"\xa2\x01\n\rSandboxReport\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12-\n\x06layers\x18\x02 \x03(\x0b\x32\x1d.oprime_proto.v1.SandboxLayer\x12-\n\x06probes\x18\x03 \x03(\x0b\x32\x1d.oprime_proto.v1.SandboxProbe\x12\x0e\n\x06strict\x18\x04 \x01(\x08\x12\x12\n\nchecked_at\x18\x05 \x01(\x01\"<\n\x0cSandboxLayer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"=\n\x0cSandboxProbe\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x62locked\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2\xc5\x03\n\x0fVerifierService\x12I\n\x06Verify\x12\x1e.oprime_proto.v1.VerifyRequest\x1a\x1f.oprime_proto.v1.VerifyResponse\x12X\n\x0bVerifyBatch\x12#.oprime_proto.v1.VerifyBatchRequest\x1a$.oprime_proto.v1.VerifyBatchResponse\x12S\n\x0cVerifyStream\x12\x1e.oprime_proto.v1.VerifyRequest\x1a\x1f.oprime_proto.v1.VerifyResponse(\x01\x30\x01\x12O\n\x08\x44\x65scribe\x12 .oprime_proto.v1.DescribeRequest\x1a!.oprime_proto.v1.DescribeResponse\x12g\n\x06Health\x12-.oprime_proto.v1.VerifierServiceHealthRequest\x1a..oprime_proto.v1.VerifierServiceHealthResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,14 +45,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERIFIERDESCRIPTION']._serialized_end=570
   _globals['_VERIFIERSERVICEHEALTHREQUEST']._serialized_start=572
   _globals['_VERIFIERSERVICEHEALTHREQUEST']._serialized_end=602
-  _globals['_VERIFIERSERVICEHEALTHRESPONSE']._serialized_start=604
-  _globals['_VERIFIERSERVICEHEALTHRESPONSE']._serialized_end=717
-  _globals['_SANDBOXREPORT']._serialized_start=720
-  _globals['_SANDBOXREPORT']._serialized_end=882
-  _globals['_SANDBOXLAYER']._serialized_start=884
-  _globals['_SANDBOXLAYER']._serialized_end=944
-  _globals['_SANDBOXPROBE']._serialized_start=946
-  _globals['_SANDBOXPROBE']._serialized_end=1007
-  _globals['_VERIFIERSERVICE']._serialized_start=1010
-  _globals['_VERIFIERSERVICE']._serialized_end=1463
+  _globals['_VERIFIERSERVICEHEALTHRESPONSE']._serialized_start=605
+  _globals['_VERIFIERSERVICEHEALTHRESPONSE']._serialized_end=757
+  _globals['_SANDBOXREPORT']._serialized_start=760
+  _globals['_SANDBOXREPORT']._serialized_end=922
+  _globals['_SANDBOXLAYER']._serialized_start=924
+  _globals['_SANDBOXLAYER']._serialized_end=984
+  _globals['_SANDBOXPROBE']._serialized_start=986
+  _globals['_SANDBOXPROBE']._serialized_end=1047
+  _globals['_VERIFIERSERVICE']._serialized_start=1050
+  _globals['_VERIFIERSERVICE']._serialized_end=1503
 # @@protoc_insertion_point(module_scope)

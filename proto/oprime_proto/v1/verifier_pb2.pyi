@@ -55,14 +55,18 @@ class VerifierServiceHealthRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class VerifierServiceHealthResponse(_message.Message):
-    __slots__ = ("serving", "reason", "sandbox")
+    __slots__ = ("serving", "reason", "sandbox", "held_rollouts", "outage")
     SERVING_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SANDBOX_FIELD_NUMBER: _ClassVar[int]
+    HELD_ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTAGE_FIELD_NUMBER: _ClassVar[int]
     serving: bool
     reason: str
     sandbox: SandboxReport
-    def __init__(self, serving: _Optional[bool] = ..., reason: _Optional[str] = ..., sandbox: _Optional[_Union[SandboxReport, _Mapping]] = ...) -> None: ...
+    held_rollouts: int
+    outage: str
+    def __init__(self, serving: _Optional[bool] = ..., reason: _Optional[str] = ..., sandbox: _Optional[_Union[SandboxReport, _Mapping]] = ..., held_rollouts: _Optional[int] = ..., outage: _Optional[str] = ...) -> None: ...
 
 class SandboxReport(_message.Message):
     __slots__ = ("profile", "layers", "probes", "strict", "checked_at")

@@ -3,6 +3,9 @@
 from oprime.core.staleness import admissible_groups
 from oprime_coordinator.state import CoordinatorState
 
+SURPLUS_SIGMAS = 3.0
+"""With S > 0, groups that pass but find no place in time would be thrown away: so many standard deviations make that a rarity."""
+
 
 def groups_to_issue(
     state: CoordinatorState, *, ready: int, live: int, groups_per_batch: int, max_staleness: int, max_live_groups: int, total_steps: int
@@ -25,6 +28,9 @@ def groups_to_issue(
         ready_groups=ready,
         live_groups=live,
         acceptance=state.acceptance_rate,
+        decided=state.decided,
+        # A synchronous wave costs the time of its longest response, so the surplus of one wave is cheaper than a second one.
+        sigmas=SURPLUS_SIGMAS if max_staleness > 0 else 0.0,
     )
     still_needed = (batches_left * groups_per_batch - ready) / state.acceptance_rate - live
     return max(0, min(within_bound, -int(-still_needed // 1), max_live_groups - live - ready))

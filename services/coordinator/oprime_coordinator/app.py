@@ -2,21 +2,26 @@
 
 import asyncio
 import os
-import socket
-import uuid
 from collections.abc import Sequence
 from functools import partial
 
-from oprime.adapters.prometheus_metrics import PrometheusMetrics
+from oprime.adapters.observed import observed
+from oprime.adapters.open_payloads import open_payloads
 from oprime.adapters.redis_queue import RedisQueue
 from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import SamplingSettings, Task
 from oprime.lm.tokenizers import load_tokenizer, render_prompt
+from oprime.ports import Metrics, Payloads
+from oprime.runtime.consume import check_server
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.grpc_client import connect
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.process import Lifecycle
+from oprime.runtime.queue_trouble import QueueTrouble
+from oprime.runtime.run_end import ends_with_run
+from oprime.runtime.setting_rules import trainers_of
+from oprime.runtime.settings import RunSection
 from oprime.tasks.dataset import PromptFeed, PromptOrder, load_tasks, require_prompts_fit
 from oprime_coordinator.config import CoordinatorSettings
 from oprime_coordinator.coordinate import Coordinate, RunState
@@ -24,6 +29,7 @@ from oprime_coordinator.evaluation import Evaluator
 from oprime_coordinator.metrics_file import MetricsFile
 from oprime_coordinator.run_loop import RunLoop
 from oprime_coordinator.servicer import CoordinatorServicer
+from oprime_coordinator.sweep import Sweep
 from oprime_proto.v1.coordinator_pb2_grpc import add_CoordinatorServiceServicer_to_server
 
 SERVE_ONLY = "OPRIME_SERVE_ONLY"
@@ -31,7 +37,7 @@ SERVE_ONLY = "OPRIME_SERVE_ONLY"
 
 
 def build_prompts(settings: CoordinatorSettings) -> PromptFeed:
-    """Training tasks in their seeded order; prompts that are too long are passed over."""
+    """Training tasks in their seeded order; prompts that are too long, or that the chat template refuses, are passed over."""
     tasks = load_tasks(settings.tasks, "train")
     if len(tasks) == 0:
         raise SettingsError("tasks.train has no usable rows: give a file with at least one")
@@ -41,19 +47,25 @@ def build_prompts(settings: CoordinatorSettings) -> PromptFeed:
 
 
 def build_problems(settings: CoordinatorSettings) -> Sequence[Task]:
-    """Held-out tasks; a prompt that is too long is refused here, not in mid-run."""
-    problems = load_tasks(settings.tasks, "heldout")
+    """Held-out tasks; a prompt that is too long, or that the chat template refuses, is refused here, not in mid-run."""
     tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
-    require_prompts_fit(problems, partial(render_prompt, tokenizer), settings.sampling.max_prompt_tokens, split="heldout")
+    render = partial(render_prompt, tokenizer)
+    problems = load_tasks(settings.tasks, "heldout", render)
+    require_prompts_fit(problems, render, settings.sampling.max_prompt_tokens, split="heldout")
     return problems
 
 
 async def serve(settings: CoordinatorSettings, lifecycle: Lifecycle) -> None:
+    with observed("coordinator", settings.run.name, settings.endpoints, lifecycle.is_ready) as metrics:
+        await _coordinate(settings, lifecycle, metrics)
+
+
+async def _coordinate(settings: CoordinatorSettings, lifecycle: Lifecycle, metrics: Metrics) -> None:
     clock = SystemClock()
-    metrics = PrometheusMetrics.at(settings.endpoints)
     queue = RedisQueue.of_run(settings.queue, settings.run.name)
     prompts = await asyncio.to_thread(build_prompts, settings)
-    generator, verifier = connect(settings.endpoints.generator), connect(settings.endpoints.verifier)
+    endpoints = settings.endpoints
+    generator, verifier = connect(endpoints.generator, endpoints.tls), connect(endpoints.verifier, endpoints.tls)
     evaluator = Evaluator(
         await asyncio.to_thread(build_problems, settings),
         SamplingSettings(
@@ -66,37 +78,51 @@ async def serve(settings: CoordinatorSettings, lifecycle: Lifecycle) -> None:
         generator=generator,
         verifier=verifier,
     )
-    coordinate = build(settings, queue, clock, metrics, prompts, evaluator)
-    server = GrpcServer(settings.endpoints.listen("coordinator"), reflection=settings.endpoints.reflection)
-    servicer = CoordinatorServicer(coordinate, queue, total_steps=settings.run.steps)
+    trouble = QueueTrouble(queue)
+    payloads = open_payloads(settings.payloads, settings.queue, settings.run.name)
+    coordinate = build(settings, trouble, payloads, clock, metrics, prompts, evaluator)
+    server = GrpcServer.of(settings.endpoints, "coordinator", on_serving=lifecycle.note_ready)
+    servicer = CoordinatorServicer(coordinate, total_steps=settings.run.steps)
     server.add(add_CoordinatorServiceServicer_to_server, servicer, "oprime_proto.v1.CoordinatorService")
     await server.start()
     try:
-        await coordinate.take_lease(lifecycle.stopping)
+        await check_server(queue, clock, lifecycle.stopping)
+        if not await coordinate.lease.take(lifecycle.stopping):
+            return
         await coordinate.restore()
         await server.set_serving(True)
-        await lifecycle.run(coordinate.keep_lease(), coordinate.watch(), _train_or_serve(coordinate, lifecycle.stopping))
+        await lifecycle.run(
+            coordinate.lease.keep(),
+            coordinate.watch(),
+            coordinate.watch_progress(),
+            coordinate.sweep.run(metrics),
+            _train_or_serve(coordinate, settings.run, lifecycle.stopping),
+        )
     finally:
         await server.stop()
-        await queue.end_turn("coordinator", coordinate.owner)
+        await coordinate.lease.release()
         await queue.close()
+        payloads.close()
         await generator.close()
         await verifier.close()
 
 
-async def _train_or_serve(coordinate: Coordinate, stopping: asyncio.Event) -> None:
+async def _train_or_serve(coordinate: Coordinate, run: RunSection, stopping: asyncio.Event) -> None:
     if os.environ.get(SERVE_ONLY) == "1":
         coordinate.run_state = RunState.SERVING
-    else:
-        await coordinate.run(stopping)
-    await stopping.wait()
+        return
+    await coordinate.run(stopping)
+    if ends_with_run(run) and not stopping.is_set():
+        await coordinate.sweep.last()
+        stopping.set()
 
 
 def build(
     settings: CoordinatorSettings,
-    queue: RedisQueue,
+    trouble: QueueTrouble,
+    payloads: Payloads,
     clock: SystemClock,
-    metrics: PrometheusMetrics,
+    metrics: Metrics,
     prompts: PromptFeed,
     evaluator: Evaluator,
 ) -> Coordinate:
@@ -106,7 +132,11 @@ def build(
     def note_step(step: int, values: dict[str, float]) -> None:
         coordinate.note_step(step, values)
 
-    loop = RunLoop(settings, queue, clock, metrics, task_at=prompts, on_step=note_step)
+    async def look_at_reports() -> None:
+        await coordinate.seen.look_at_reports()
+
+    queue = trouble.queue
+    loop = RunLoop(settings, queue, payloads, clock, metrics, task_at=prompts, on_step=note_step, before_step=look_at_reports)
     settings.run.folder.mkdir(parents=True, exist_ok=True)
     coordinate = Coordinate(
         settings,
@@ -117,6 +147,14 @@ def build(
         evaluator,
         MetricsFile(settings.run.folder / "metrics.jsonl"),
         StoreWeights(url, template=model_directory(settings.model.path), dtype=settings.model.dtype),
-        owner=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
+        Sweep(
+            queue,
+            payloads,
+            clock,
+            group_size=settings.rollouts_per_group,
+            trainers=trainers_of(settings.algorithm),
+            lease_s=settings.queue.lease_s,
+        ),
+        queue_error=lambda: trouble.text,
     )
     return coordinate

@@ -1,13 +1,15 @@
 """Settings of the coordinator."""
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from oprime.runtime.setting_rules import SHARED_RULES, Problems, Rule
 from oprime.runtime.settings import (
     AlgorithmSection,
     EndpointsSection,
     ModelSection,
+    PayloadsSection,
     QueueSection,
     RunSection,
     SamplingSection,
@@ -54,10 +56,44 @@ class CoordinatorSection(Section):
     heldout_samples: int = Field(default=1, ge=1)
     """Sampled answers per held-out problem at temperature 1."""
     stall_s: float = Field(default=1800.0, gt=0)
-    """Report the run as stalled when no step was committed for this long."""
+    """Say who waits for what when nothing has moved for this long: no rollout verified, no group decided, no batch cut, no step
+    committed, no held-out problem judged. Longer than your longest train step and longest response take."""
+
+
+def single_rollouts_pass_the_filter(sampling: SamplingSection, algorithm: AlgorithmSection, coordinator: CoordinatorSection) -> Problems:
+    chosen = coordinator.filter
+    if sampling.group_size > 1 or algorithm.needs_siblings or not chosen.enabled:
+        return []
+    if chosen.drop_zero_variance:
+        return [
+            "sampling.group_size = 1 with coordinator.filter.drop_zero_variance = true: one rollout has no variance, so no group would "
+            "pass; set coordinator.filter.drop_zero_variance=false"
+        ]
+    if chosen.low > 0 and chosen.high < 1:
+        return [
+            f"sampling.group_size = 1 with coordinator.filter.low = {chosen.low:g} and coordinator.filter.high = {chosen.high:g}: a "
+            "rollout that is right or wrong would never pass; set coordinator.filter.enabled=false"
+        ]
+    return []
+
+
+def batch_fits_live_groups(coordinator: CoordinatorSection) -> Problems:
+    live, batch = coordinator.max_live_groups, coordinator.groups_per_batch
+    if live >= batch:
+        return []
+    return [
+        f"coordinator.max_live_groups = {live} is below coordinator.groups_per_batch = {batch}: no batch could ever be filled; "
+        f"set coordinator.max_live_groups={2 * batch} or more"
+    ]
+
+
+COORDINATOR_RULES: tuple[Rule, ...] = (single_rollouts_pass_the_filter, batch_fits_live_groups)
 
 
 class CoordinatorSettings(ServiceSettings):
+    service: ClassVar[str] = "coordinator"
+    rules: ClassVar[tuple[Rule, ...]] = (*SHARED_RULES, *COORDINATOR_RULES)
+
     run: RunSection
     model: ModelSection
     tasks: TasksSection
@@ -66,5 +102,11 @@ class CoordinatorSettings(ServiceSettings):
     staleness: StalenessSection = StalenessSection()
     endpoints: EndpointsSection = EndpointsSection()
     queue: QueueSection = QueueSection()
+    payloads: PayloadsSection = PayloadsSection()
     store: StoreSection = StoreSection()
     coordinator: CoordinatorSection
+
+    @property
+    def rollouts_per_group(self) -> int:
+        """Rollouts that a ticket asks for, the greedy baseline included."""
+        return self.sampling.group_size + self.algorithm.needs_greedy_baseline

@@ -3,41 +3,49 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 
 import structlog
 
+from oprime.core.group_filter import FILTER_REASONS
+from oprime.core.response_lengths import long_ones_are_lost, rollouts_by_length
 from oprime.core.types import Ticket
 from oprime.lm.checkpoints import (
-    CRITIC,
-    PARTS,
     begin_part,
     checkpoint_root,
     complete_part,
     newest_for_run,
+    parts_of,
     prune_checkpoints,
     remove_newer,
 )
-from oprime.ports import STREAMS, Clock, Metrics, Queue, QueueDepth, WeightStore
+from oprime.ports import STREAMS, Clock, Metrics, Queue, Snapshot, WeightStore
 from oprime.runtime.consume import patiently
 from oprime.runtime.errors import NotReadyError, OprimeError
-from oprime.runtime.in_order import START_FROM
-from oprime_coordinator.bottleneck import bottleneck, busy_shares
+from oprime.runtime.lease import Lease
+from oprime.runtime.run_end import say_finished
 from oprime_coordinator.config import CoordinatorSettings
 from oprime_coordinator.evaluation import Evaluator
+from oprime_coordinator.groups import LOSS_STATES
 from oprime_coordinator.metrics_file import MetricsFile
-from oprime_coordinator.restore import Restored, restore_from_checkpoint, restore_from_queue
+from oprime_coordinator.restore import Restore, Restored
 from oprime_coordinator.run_loop import RunLoop
-from oprime_coordinator.state import STATE, CoordinatorState
+from oprime_coordinator.state import STATE
 from oprime_coordinator.step_statistics import export_step
+from oprime_coordinator.sweep import Sweep
+from oprime_coordinator.watch import Watch
 
 log = structlog.get_logger()
 
 LEASE = "coordinator"
-LEASE_S = 10.0
 EVALUATE_AGAIN_S = 2.0
+CHECK_SERVER_S = 60.0
+"""How often the queue's server is asked whether it still keeps everything."""
+LENGTHS_OF_STEPS = 32
+"""Rows of metrics over which response lengths are compared, and steps until a warning about them is repeated."""
 
 
 class RunState(StrEnum):
@@ -61,11 +69,13 @@ class Coordinate:
         evaluator: Evaluator,
         metrics_file: MetricsFile,
         store: WeightStore,
+        sweep: Sweep,
         *,
-        owner: str,
+        queue_error: Callable[[], str] = str,
     ) -> None:
+        """`queue_error` says why the queue does not work now, or nothing."""
         self._settings = settings
-        self._parts = (*PARTS, CRITIC) if settings.algorithm.needs_critic else PARTS
+        self._parts = parts_of(settings.algorithm)
         self._queue = queue
         self._clock = clock
         self._metrics = metrics
@@ -73,45 +83,57 @@ class Coordinate:
         self._evaluator = evaluator
         self._file = metrics_file
         self._store = store
-        self.owner = owner
+        self.sweep = sweep
+        self.lease = Lease(queue, clock, LEASE)
+        """A run has one coordinator at a time."""
         self._to_evaluate: asyncio.Queue[int] = asyncio.Queue()
         self._checkpoints: set[asyncio.Task[None]] = set()
         self._began = clock.now()
         self._elapsed_before = max((float(str(row["elapsed_s"])) for row in metrics_file.rows), default=0.0)
-        self._reports: dict[str, dict[str, float]] = {}
-        self._busy: dict[str, float] = {}
+        self.seen = Watch(settings, queue, clock, metrics, loop, queue_error=queue_error)
+        self._warn_from_step = 0
+        self._evaluation = ""
+        """What an evaluation is doing, or waits for."""
         self._failure: BaseException | None = None
         """Why a checkpoint could not be saved; ends the run."""
         self.run_state = RunState.STARTING
         self.newest_metrics: dict[str, float] = {}
-        self.bottleneck = ""
-        self.depths: list[QueueDepth] = []
+        self._show_what_is_known()
+
+    @property
+    def run_state(self) -> RunState:
+        return self._run_state
+
+    @run_state.setter
+    def run_state(self, state: RunState) -> None:
+        self._run_state = state
+        for one in RunState:
+            self._metrics.gauge("run_state", float(one is state), state=one.value)
+
+    def _show_what_is_known(self) -> None:
+        """Before anything happened: the bounds, and that nothing was counted."""
+        self._metrics.gauge("planned_steps", self._settings.run.steps)
+        self._metrics.gauge("staleness_bound", self._settings.staleness.max_staleness)
+        self._metrics.gauge("last_step_timestamp_seconds", time.time())
+        self._metrics.count("train_steps_total", 0)
+        for stream in STREAMS:
+            self._metrics.count("queue_dead_letters_total", 0, stream=stream)
+        for reason in FILTER_REASONS:
+            self._metrics.count("groups_filtered_total", 0, reason=reason)
+        for state in LOSS_STATES:
+            self._metrics.count("groups_dropped_total", 0, reason=state.removeprefix("dropped:"))
 
     # The run
 
-    async def take_lease(self, stopping: asyncio.Event) -> None:
-        """Wait until no other coordinator owns the run."""
-        while not stopping.is_set() and not await patiently(self._take_turn, self._clock):
-            log.info("standing_by", reason="another coordinator owns the run")
-            await self._clock.sleep(1.0)
-
-    async def keep_lease(self) -> None:
-        while True:
-            await self._clock.sleep(LEASE_S / 4)
-            if not await patiently(self._take_turn, self._clock):
-                raise NotReadyError(f"another coordinator took over run {self._settings.run.name}: this one stops")
-
-    async def _take_turn(self) -> bool:
-        return await self._queue.take_turn(LEASE, self.owner, seconds=LEASE_S)
-
     async def restore(self) -> None:
         """Rebuild the run's state, then let the stateful services start."""
-        restored = await restore_from_queue(self._queue)
-        if restored is None:
-            restored = await self._restore_from_files()
-        await self.loop.begin(restored)
+        fence = self.lease.fence
+        restore = Restore(self._settings, self._queue, self._clock, fence)
+        restored = await restore.from_queue() or await self._restore_from_files(restore)
+        await self.loop.begin(restored, fence)
+        self._metrics.gauge("committed_step", self.loop.state.committed_step)
 
-    async def _restore_from_files(self) -> Restored:
+    async def _restore_from_files(self, restore: Restore) -> Restored:
         """Go back to the newest checkpoint that is complete, or to the beginning; what came after it never was."""
         root = checkpoint_root(self._settings.run.folder)
         step, directory = newest_for_run(root, self._parts) or (0, None)
@@ -119,16 +141,15 @@ class Coordinate:
         self._store.prune(keep=set(range(step + 1)), newest=0)
         self._file.forget_after(step)
         if directory is None:
-            state = CoordinatorState()
-            await self._queue.commit("begin", values={STATE: state.to_bytes(), START_FROM: b"0"})
-            return Restored(state=state)
-        return await restore_from_checkpoint(self._queue, directory / "coordinator", step, self._ticket_again)
+            return await restore.afresh()
+        return await restore.from_checkpoint(directory / "coordinator", step, self._ticket_again)
 
-    def _ticket_again(self, group_id: int) -> Ticket:
-        ticket = self.loop.ticket(group_id)
+    async def _ticket_again(self, group_id: int) -> Ticket:
+        ticket = await self.loop.ticket(group_id)
         if ticket is None:
             raise OprimeError(
-                f"group {group_id} was issued, but its prompt is now longer than sampling.max_prompt_tokens: restore that setting"
+                f"group {group_id} was issued, but its prompt cannot be sampled from any more: restore the tasks' files and "
+                "sampling.max_prompt_tokens as they were"
             )
         return ticket
 
@@ -138,6 +159,8 @@ class Coordinate:
             self.run_state = RunState.EVALUATING
             await self._evaluate_surely(0)
         self.run_state = RunState.TRAINING
+        # What came before belongs to no step.
+        self.seen.busy_since_last_step()
         evaluating = asyncio.create_task(self._evaluate_asked())
         try:
             await self.loop.run(stopping)
@@ -147,12 +170,15 @@ class Coordinate:
             return
         self.run_state = RunState.EVALUATING
         await self.loop.close_ledger()
+        await patiently(lambda: self.sweep.once(grace_s=0), self._clock)
         if not self._file.evaluated(self._settings.run.steps):
             await self._evaluate_surely(self._settings.run.steps)
         await asyncio.gather(*self._checkpoints)
         await self._save_checkpoint(self._settings.run.steps)
+        await self.seen.look()
         self.run_state = RunState.FINISHED
-        log.info("finished", step=self.loop.state.committed_step, ledger=await self._queue.ledger_counts())
+        log.info("finished", step=self.loop.state.committed_step, ledger=self.seen.ledger)
+        await say_finished(self._queue, self._settings.run.steps, self._clock)
 
     def note_step(self, step: int, metrics: dict[str, float]) -> None:
         """A train step was committed: write its row, ask for the evaluation and the checkpoint that are due."""
@@ -161,19 +187,27 @@ class Coordinate:
             own = {
                 "rollouts": float(self.loop.state.rollouts),
                 "tokens": float(self.loop.state.tokens),
-                "prompts": float(self.loop.state.next_group_id - self.loop.passed_over),
-                "acceptance_rate": self.loop.state.acceptance_rate,
-                **{f"busy_{stage}": share for stage, share in self._busy.items()},
+                "prompts": float(self.loop.state.next_group_id - self.loop.state.passed_over),
+                **{f"busy_{stage}": share for stage, share in self.seen.busy_since_last_step().items()},
             }
             self._append({"kind": "step", "step": step, **metrics, **own})
+            self._warn_of_lost_lengths(step)
         self._metrics.gauge("last_step_timestamp_seconds", time.time())
-        export_step(self._metrics, metrics)
+        export_step(self._metrics, step, metrics)
         if run.evaluate_every and step % run.evaluate_every == 0 and step != run.steps and not self._file.evaluated(step):
             self._to_evaluate.put_nowait(step)
         if step % run.checkpoint_every == 0 and step != run.steps:
             task = asyncio.create_task(self._save_checkpoint(step))
             self._checkpoints.add(task)
             task.add_done_callback(self._checkpoint_ended)
+
+    def _warn_of_lost_lengths(self, step: int) -> None:
+        if step < self._warn_from_step:
+            return
+        warning = long_ones_are_lost(rollouts_by_length(self._file.rows[-LENGTHS_OF_STEPS:]))
+        if warning:
+            log.warning("long_responses_dropped", step=step, reason=warning)
+            self._warn_from_step = step + LENGTHS_OF_STEPS
 
     def _checkpoint_ended(self, task: asyncio.Task[None]) -> None:
         self._checkpoints.discard(task)
@@ -192,6 +226,7 @@ class Coordinate:
             try:
                 await self._evaluate(step)
             except OprimeError as error:
+                self._evaluation = ""
                 log.warning("evaluation_failed", step=step, error=str(error))
 
     async def _evaluate_surely(self, step: int) -> None:
@@ -200,6 +235,7 @@ class Coordinate:
             try:
                 await self._evaluate(step)
             except NotReadyError as error:
+                self._evaluation = f"waiting until it can be evaluated: {error}"
                 log.warning("evaluation_failed", step=step, error=str(error))
                 await self._clock.sleep(EVALUATE_AGAIN_S)
             else:
@@ -209,45 +245,54 @@ class Coordinate:
         if not self._evaluator.has_problems:
             log.warning("not_evaluated", step=step, reason="tasks.heldout names no held-out tasks")
             return
+        self._evaluation = self._evaluation or f"the evaluation after step {step} is under way"
         evaluation = await self._evaluator.evaluate(step)
+        self._evaluation = ""
         self._append({"kind": "evaluation", **asdict(evaluation)})
+        self._metrics.gauge("heldout_accuracy_ratio", evaluation.heldout_accuracy, sampling="temperature_1")
+        self._metrics.gauge("heldout_accuracy_ratio", evaluation.heldout_greedy_accuracy, sampling="greedy")
         log.info("evaluated", **asdict(evaluation))
 
     # Checkpoints
 
     async def _save_checkpoint(self, step: int) -> None:
-        """The ledger and cursor as they are once `step` is committed. Older complete checkpoints are pruned."""
+        """The ledger and cursor of one moment at which `step` was committed. Older complete checkpoints are pruned."""
         root = checkpoint_root(self._settings.run.folder)
-        ledger = {rollout_id: state async for rollout_id, state in self._queue.ledger_entries()}
-        state = self.loop.state
-        await asyncio.to_thread(_write_part, root, step, state, ledger)
+        await self.lease.confirm()
+        snapshot = await patiently(self._queue.snapshot, self._clock)
+        await asyncio.to_thread(_write_part, root, step, snapshot)
         await asyncio.to_thread(prune_checkpoints, root, self._parts, self._settings.run.keep_checkpoints)
 
     # Watching
 
     async def watch(self) -> None:
         """Queue depths, who waits for whom, and the gauges that follow from them."""
+        checked = self._clock.now()
         while True:
-            await self._clock.sleep(self._settings.run.heartbeat_s * 2)
             if self._failure is not None:
                 raise self._failure
-            self.depths = [await patiently(lambda name=name: self._queue.depth(name), self._clock) for name in STREAMS]
-            self._metrics.gauge("tickets_live", len(self.loop.open) + len(self.loop.ready))
-            for depth in self.depths:
-                self._metrics.gauge("queue_lag_entries", depth.waiting, stream=depth.stream)
-                self._metrics.gauge("queue_pending_entries", depth.pending, stream=depth.stream)
-                self._metrics.gauge("queue_oldest_seconds", depth.oldest_s, stream=depth.stream)
-            reports: dict[str, dict[str, float]] = {}
-            for stage in ("generator", "verifier", "prm", "learner"):
-                values = await patiently(lambda stage=stage: self._queue.values(f"{stage}/"), self._clock)
-                reports |= {name: json.loads(value) for name, value in values.items()}
-            self._busy = busy_shares(self._reports, reports) or self._busy
-            self.bottleneck = bottleneck(self._busy)
-            self._reports = reports
+            await self.seen.look()
+            if self._clock.now() - checked > CHECK_SERVER_S:
+                await patiently(self._queue.check_server, self._clock)
+                checked = self._clock.now()
+            await self._clock.sleep(self._settings.run.heartbeat_s * 2)
+
+    async def watch_progress(self) -> None:
+        """Notice when the run stands still."""
+        while True:
+            await self._clock.sleep(min(1.0, self._settings.coordinator.stall_s / 4))
+            self.look_for_progress()
+
+    def look_for_progress(self) -> None:
+        if self.run_state in (RunState.FINISHED, RunState.SERVING):
+            self.seen.stalled = ""
+        else:
+            position = (self.run_state, self._evaluator.judged, len(self._file.rows))
+            self.seen.look_for_progress(position, evaluation=self._evaluation)
 
 
-def _write_part(root: Path, step: int, state: CoordinatorState, ledger: dict[str, str]) -> None:
+def _write_part(root: Path, step: int, snapshot: Snapshot) -> None:
     part = begin_part(root, step, "coordinator")
-    (part / "state.json").write_bytes(state.to_bytes())
-    (part / "ledger.json").write_text(json.dumps(ledger), encoding="utf-8")
+    (part / "state.json").write_bytes(snapshot.values[STATE])
+    (part / "ledger.json").write_text(json.dumps(dict(snapshot.ledger)), encoding="utf-8")
     complete_part(part, step)

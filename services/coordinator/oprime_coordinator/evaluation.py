@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import grpc
 import structlog
 
-from oprime.core.types import SamplingSettings, Task
+from oprime.core.types import SamplingSettings, Task, rollout_seed
 from oprime.core.verification import OutcomeStatus
 from oprime.runtime.errors import NotReadyError, OprimeError
-from oprime.tasks.seeds import rollout_seed
+from oprime.runtime.tracing import span
 from oprime.wire.codec import messages_to_proto, sampling_to_proto
 from oprime.wire.verification import outcome_from_proto, request_to_proto
 from oprime_proto.v1 import generator_pb2, generator_pb2_grpc, verifier_pb2, verifier_pb2_grpc
@@ -65,6 +65,8 @@ class Evaluator:
         self._run_seed = run_seed
         self._generator = generator_pb2_grpc.GeneratorServiceStub(generator)
         self._verifier = verifier_pb2_grpc.VerifierServiceStub(verifier)
+        self.judged = 0
+        """Problems judged so far, over all evaluations."""
 
     @property
     def has_problems(self) -> bool:
@@ -112,6 +114,10 @@ class Evaluator:
         )
 
     async def _judge(self, index: int, step: int, sampling: SamplingSettings, answers: int) -> Judged:
+        with span("evaluate", step=step, problem=index, answers=answers):
+            return await self._judge_problem(index, step, sampling, answers)
+
+    async def _judge_problem(self, index: int, step: int, sampling: SamplingSettings, answers: int) -> Judged:
         task = self._problems[index]
         request = generator_pb2.GenerateRequest(
             messages=messages_to_proto(task.messages),
@@ -128,10 +134,11 @@ class Evaluator:
             timeout=CALL_TIMEOUT_S,
         )
         outcomes = [outcome_from_proto(response) for response in verified.responses]
+        self.judged += 1
         return Judged(
             scores=tuple(outcome.score for outcome in outcomes if outcome.score is not None),
             unverified=sum(outcome.status is OutcomeStatus.ERROR for outcome in outcomes),
-            versions=tuple(span.version for rollout in generated.rollouts for span in rollout.spans),
+            versions=tuple(segment.weight_version for rollout in generated.rollouts for segment in rollout.segments if segment.trained),
         )
 
 

@@ -6,11 +6,14 @@ from oprime.core.group_filter import FilterRules, filter_reason
 from oprime.core.types import DroppedRollout, FinishReason, VerifiedGroup, VerifiedRollout
 from oprime.ports import Delivery
 from oprime_coordinator.config import FilterSection
+from oprime_coordinator.step_statistics import STALE_STATE
 
 SIBLINGS_LOST = "siblings_lost"
 """Why the rest of a group is dropped when too few of its rollouts could be verified."""
 BASELINE_LOST = "baseline_lost"
 """Why a group is dropped when the greedy response that its rollouts are compared with could not be verified."""
+LOSS_STATES = (STALE_STATE, f"dropped:{SIBLINGS_LOST}", f"dropped:{BASELINE_LOST}")
+"""All that a whole group can be dropped with."""
 
 
 @dataclass(slots=True)
@@ -22,21 +25,34 @@ class OpenGroup:
     """Rollouts that were issued, the greedy baseline included."""
     has_baseline: bool = False
     """Whether the last of them is the greedy baseline."""
+    version: int = 0
+    """Newest weight version when it was issued: no token of it is older."""
+    issued_again: int = 0
+    """How often its ticket was found to be gone."""
     verified: dict[int, VerifiedRollout] = field(default_factory=dict[int, VerifiedRollout])
     lost: set[int] = field(default_factory=set[int])
     """Indices that were dropped or became dead letters."""
+    stale: bool = False
+    """Whether a generator gave the group up because its weights had become too old."""
     deliveries: list[Delivery] = field(default_factory=list[Delivery])
 
     @property
     def complete(self) -> bool:
         return len(self.verified) + len(self.lost - self.verified.keys()) >= self.size
 
+    @property
+    def missing(self) -> set[int]:
+        """Indices of which nothing was heard."""
+        return set(range(self.size)) - self.verified.keys() - self.lost
+
     def add(self, event: VerifiedRollout | DroppedRollout, delivery: Delivery) -> None:
+        """Take a verdict. The first one of a rollout counts; a second one only has to be acknowledged with it."""
         self.deliveries.append(delivery)
         if isinstance(event, VerifiedRollout):
-            self.verified[event.rollout.index] = event
+            self.verified.setdefault(event.rollout.index, event)
         else:
             self.lost.add(event.index)
+            self.stale = self.stale or event.reason == "stale"
 
     def is_baseline(self, index: int) -> bool:
         return self.has_baseline and index == self.size - 1
@@ -75,7 +91,7 @@ def refusal(group: VerifiedGroup, settings: FilterSection, *, needs_siblings: bo
         return None
     reason = filter_reason(
         group.outcome_rewards,
-        [len(verified.rollout.response_ids) for verified in group.rollouts],
+        [verified.rollout.trained_tokens for verified in group.rollouts],
         any_truncated=any(verified.rollout.finish_reason is FinishReason.LENGTH for verified in group.rollouts),
         rules=filter_rules(settings),
     )

@@ -1,6 +1,5 @@
 """CoordinatorService over gRPC."""
 
-from oprime.ports import Queue
 from oprime_coordinator.coordinate import Coordinate, RunState
 from oprime_proto.v1 import coordinator_pb2 as pb
 from oprime_proto.v1 import coordinator_pb2_grpc
@@ -15,13 +14,14 @@ STATES = {
 
 
 class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
-    def __init__(self, coordinate: Coordinate, queue: Queue, *, total_steps: int) -> None:
+    """Answers from memory: what a run is doing must be known also while its queue does not answer."""
+
+    def __init__(self, coordinate: Coordinate, *, total_steps: int) -> None:
         self._coordinate = coordinate
-        self._queue = queue
         self._total_steps = total_steps
 
     async def Status(self, request: pb.CoordinatorServiceStatusRequest, context: object) -> pb.CoordinatorServiceStatusResponse:
-        coordinate, loop = self._coordinate, self._coordinate.loop
+        coordinate, loop, seen = self._coordinate, self._coordinate.loop, self._coordinate.seen
         return pb.CoordinatorServiceStatusResponse(
             state=STATES[coordinate.run_state],
             step=loop.state.committed_step,
@@ -29,12 +29,13 @@ class CoordinatorServicer(coordinator_pb2_grpc.CoordinatorServiceServicer):
             cut_batches=loop.state.next_step - 1,
             live_groups=len(loop.open),
             ready_groups=len(loop.ready),
-            acceptance_rate=loop.state.acceptance_rate,
-            ledger=await self._queue.ledger_counts(),
+            acceptance_rate=loop.statistics.acceptance_rate,
+            ledger=seen.ledger,
             queues=[
                 pb.QueueDepth(stream=depth.stream, waiting=depth.waiting, pending=depth.pending, oldest_seconds=depth.oldest_s)
-                for depth in coordinate.depths
+                for depth in seen.depths
             ],
             metrics=coordinate.newest_metrics,
-            bottleneck=coordinate.bottleneck,
+            bottleneck=seen.bottleneck,
+            stalled=seen.stalled,
         )

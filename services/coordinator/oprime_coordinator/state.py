@@ -30,6 +30,8 @@ class CoordinatorState:
     """Verified rollouts so far."""
     tokens: int = 0
     """Response tokens of verified rollouts so far."""
+    passed_over: int = 0
+    """Groups below `next_group_id` that were never issued, because their prompt cannot be sampled from."""
 
     @property
     def acceptance_rate(self) -> float:
@@ -41,7 +43,7 @@ class CoordinatorState:
 
     def after_rollouts(self, rollouts: Sequence[VerifiedRollout]) -> Self:
         """Count rollouts whose fate is decided; in the same commit that decides it, so that none counts twice."""
-        tokens = sum(len(verified.rollout.response_ids) for verified in rollouts)
+        tokens = sum(verified.rollout.trained_tokens for verified in rollouts)
         return replace(self, rollouts=self.rollouts + len(rollouts), tokens=self.tokens + tokens)
 
     def to_bytes(self) -> bytes:
@@ -55,3 +57,8 @@ class CoordinatorState:
 def batch_value(step: int) -> str:
     """Name of the value that lists the groups of a cut batch until its step is committed."""
     return f"batch/{step:08d}"
+
+
+def row_value(step: int) -> str:
+    """Name of the value that keeps a committed step's metrics until the next one's: a coordinator may die before it writes them."""
+    return f"row/{step:08d}"

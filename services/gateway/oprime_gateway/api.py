@@ -1,6 +1,6 @@
 """The routes. Each one checks limits, calls a service, and packs the answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
+from oprime.runtime.setting_rules import NO_PRM
 from oprime_gateway.auth import LimitBody, RequireKey
 from oprime_gateway.config import GatewaySettings
 from oprime_gateway.dashboard import dashboard_page
@@ -61,6 +62,8 @@ class Gateway:
     settings: GatewaySettings
     services: Services
     metrics: Scrape
+    of_run: Callable[[], Scrape]
+    """A new page for what the coordinator says."""
     keys: Sequence[str] = ()
 
 
@@ -95,6 +98,8 @@ async def rewards(
     With `If-Match: "prm@VERSION"`, or the model `prm@VERSION`, rewards come from that version or the request fails.
     """
     gateway = _gateway(request)
+    if not gateway.settings.algorithm.needs_prm:
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"{NO_PRM}, so nothing gives process rewards")
     _check_count(gateway, len(body.inputs))
     _check_model(body.model)
     message, left_out = score_request(body.inputs)
@@ -136,8 +141,10 @@ async def verifiers(request: Request) -> VerifiersResponse:
 
 @router.get("/v1/models", responses=PROBLEMS, tags=["rewards"])
 async def models(request: Request) -> ModelsResponse:
-    """The reward model that answers now."""
+    """The reward model that answers now; none in a run that trains on outcomes alone."""
     gateway = _gateway(request)
+    if not gateway.settings.algorithm.needs_prm:
+        return ModelsResponse(data=[])
     status = await call("prm", gateway.services.prm.Status, prm_pb2.PrmServiceStatusRequest(), STATUS_TIMEOUT_S)
     card = ModelCard(
         id=MODEL,
@@ -195,9 +202,11 @@ async def prometheus(request: Request) -> Response:
     """Metrics in Prometheus' text format."""
     gateway = _gateway(request)
     status, _ = await _status(gateway)
-    if status is not None:
-        set_run_gauges(gateway.metrics, status)
     page, media_type = gateway.metrics.render()
+    if status is not None:
+        of_run = gateway.of_run()
+        set_run_gauges(of_run, status)
+        page += of_run.render()[0]
     return Response(page, media_type=media_type)
 
 

@@ -3,22 +3,30 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
+from functools import partial
+from typing import Any
 
+import grpc
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
-from oprime.adapters.prometheus_metrics import PrometheusMetrics
+from oprime.adapters.observed import observed
+from oprime.adapters.prometheus_metrics import RUN, SERVICE, PrometheusMetrics
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.process import Lifecycle
+from oprime.runtime.run_end import ends_with_run
+from oprime.runtime.setting_rules import services_of
 from oprime_gateway.api import Gateway, build_api
 from oprime_gateway.auth import load_keys
 from oprime_gateway.config import GatewaySettings
-from oprime_gateway.services import Services
+from oprime_gateway.services import STATUS_TIMEOUT_S, Services
+from oprime_gateway.slow_clients import TimedProtocol, drop_those_who_do_not_read
+from oprime_proto.v1 import coordinator_pb2
 
 log = structlog.get_logger()
 
-SERVICES = ("coordinator", "generator", "verifier", "prm", "learner")
 GRACE_S = 5
 BACKLOG = 512
 
@@ -27,35 +35,68 @@ class HttpServer(uvicorn.Server):
     """Leaves signals to the lifecycle."""
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None, None, None]:
         yield
 
 
 async def serve(settings: GatewaySettings, lifecycle: Lifecycle) -> None:
-    address = settings.endpoints.listen("gateway")
+    services: Services | None = None
+
+    async def ready() -> bool:
+        return services is not None and all((await services.ready()).values())
+
+    address, run = settings.endpoints.listen("gateway"), settings.run.name
     keys = load_keys(settings.gateway.api_keys_file, address)
-    listener = listen(address)
-    addresses = {name: getattr(settings.endpoints, name) for name in SERVICES}
-    services = Services.open(addresses, timeout_s=settings.gateway.timeout_s)
-    api = build_api(Gateway(settings=settings, services=services, metrics=PrometheusMetrics(), keys=keys))
-    config = uvicorn.Config(api, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=GRACE_S)
-    server = HttpServer(config)
-    try:
-        log.info("listening", address=address, port=listener.getsockname()[1], keys=len(keys))
-        await _run(server, listener, lifecycle.stopping)
-    finally:
-        listener.close()
-        await services.close()
+    with observed("gateway", run, settings.endpoints, ready) as metrics:
+        listener = listen(address, settings.gateway.client_timeout_s)
+        services = Services.open(addresses(settings), timeout_s=settings.gateway.timeout_s, tls=settings.endpoints.tls)
+        of_run = partial(PrometheusMetrics, **{RUN: run, SERVICE: "gateway"})
+        api = build_api(Gateway(settings=settings, services=services, metrics=metrics, of_run=of_run, keys=keys))
+        server = HttpServer(http_config(api, settings.gateway.client_timeout_s))
+        ending = asyncio.create_task(_end_with_run(services, settings, lifecycle.stopping))
+        try:
+            log.info("listening", address=address, port=listener.getsockname()[1], keys=len(keys))
+            await _run(server, listener, lifecycle.stopping)
+        finally:
+            ending.cancel()
+            listener.close()
+            await services.close()
 
 
-def listen(address: str) -> socket.socket:
+def addresses(settings: GatewaySettings) -> dict[str, str]:
+    """Where the other services of the run are."""
+    return {name: getattr(settings.endpoints, name) for name in services_of(settings.algorithm) if name != "gateway"}
+
+
+def http_config(api: ASGIApp, client_timeout_s: float) -> uvicorn.Config:
+    protocol: Any = partial(TimedProtocol, timeout_s=client_timeout_s)
+    return uvicorn.Config(
+        api, http=protocol, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=GRACE_S
+    )
+
+
+def listen(address: str, client_timeout_s: float) -> socket.socket:
     """A listening socket. Raises SettingsError when the address cannot be used."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
-        return socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG)
+        listener = socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG)
     except (OSError, ValueError, OverflowError) as error:
         raise SettingsError(f"the gateway cannot listen on {address} ({error}): change endpoints.gateway or endpoints.bind") from error
+    drop_those_who_do_not_read(listener, client_timeout_s)
+    return listener
+
+
+async def _end_with_run(services: Services, settings: GatewaySettings, stopping: asyncio.Event) -> None:
+    """Set `stopping` once the coordinator says that the run has finished, if the settings say so."""
+    while ends_with_run(settings.run):
+        with contextlib.suppress(grpc.RpcError):
+            status = await services.coordinator.Status(coordinator_pb2.CoordinatorServiceStatusRequest(), timeout=STATUS_TIMEOUT_S)
+            if status.state == coordinator_pb2.RUN_STATE_FINISHED:
+                log.info("run_finished", steps=status.total_steps)
+                stopping.set()
+                return
+        await asyncio.sleep(settings.run.heartbeat_s)
 
 
 async def _run(server: uvicorn.Server, listener: socket.socket, stopping: asyncio.Event) -> None:

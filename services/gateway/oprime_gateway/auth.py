@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -12,6 +11,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oprime.runtime.errors import SettingsError
+from oprime.runtime.secret_files import read_secret
+from oprime.runtime.setting_rules import is_loopback
+from oprime_gateway.config import unguarded
 from oprime_gateway.problems import problem
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})
@@ -26,14 +28,11 @@ def load_keys(keys_file: Path | None, listen: str) -> tuple[str, ...]:
     """
     if keys_file is None:
         if not is_loopback(listen):
-            raise SettingsError(
-                f"the gateway would listen on {listen}, which other machines reach, without keys: set gateway.api_keys_file to a "
-                "file with one key per line (for example from `openssl rand -hex 32`), or listen on 127.0.0.1"
-            )
+            raise SettingsError(unguarded(listen))
         return ()
     try:
-        lines = keys_file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_secret(keys_file, "gateway.api_keys_file").decode().splitlines()
+    except UnicodeDecodeError as error:
         raise SettingsError(f"gateway.api_keys_file ({keys_file}) cannot be read: {error}") from error
     keys = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
     if not keys:
@@ -44,14 +43,6 @@ def load_keys(keys_file: Path | None, listen: str) -> tuple[str, ...]:
             f"gateway.api_keys_file ({keys_file}): key {short} is shorter than {MIN_KEY_CHARS} characters; make longer ones"
         )
     return keys
-
-
-def is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class RequireKey:

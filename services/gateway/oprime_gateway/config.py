@@ -1,10 +1,12 @@
 """Settings of the gateway."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
-from oprime.runtime.settings import EndpointsSection, ModelSection, RunSection, Section, ServiceSettings
+from oprime.runtime.setting_rules import SHARED_RULES, Problems, Rule, is_loopback
+from oprime.runtime.settings import AlgorithmSection, EndpointsSection, ModelSection, RunSection, Section, ServiceSettings
 
 
 class GatewaySection(Section):
@@ -16,10 +18,32 @@ class GatewaySection(Section):
     """Largest request body."""
     timeout_s: float = Field(default=60.0, gt=0)
     """Deadline of the calls to other services."""
+    client_timeout_s: float = Field(default=30.0, gt=0)
+    """Seconds that a client may take to send the head of a request, and then its body; slower ones get 408. A client that takes nothing of
+    its answer for so long loses the connection too."""
+
+
+def gateway_is_guarded(gateway: GatewaySection, endpoints: EndpointsSection) -> Problems:
+    address = endpoints.listen("gateway")
+    return [] if gateway.api_keys_file is not None or is_loopback(address) else [unguarded(address)]
+
+
+def unguarded(address: str) -> str:
+    """What to say of a gateway that would listen here without keys."""
+    return (
+        f"the gateway would listen on {address}, which other machines reach, without keys: set gateway.api_keys_file to a "
+        "file with one key per line (for example from `openssl rand -hex 32`), or listen on 127.0.0.1"
+    )
+
+
+GATEWAY_RULES: tuple[Rule, ...] = (gateway_is_guarded,)
 
 
 class GatewaySettings(ServiceSettings):
+    rules: ClassVar[tuple[Rule, ...]] = (*SHARED_RULES, *GATEWAY_RULES)
+
     run: RunSection
     model: ModelSection
+    algorithm: AlgorithmSection = AlgorithmSection()
     endpoints: EndpointsSection = EndpointsSection()
     gateway: GatewaySection = GatewaySection()

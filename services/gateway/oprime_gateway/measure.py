@@ -1,11 +1,16 @@
-"""Counts and times of HTTP requests, by route."""
+"""Counts, times and spans of HTTP requests, by route."""
 
 import time
 from typing import Protocol
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oprime.ports import Metrics
+from oprime.runtime.tracing import HEADER, span
+
+UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked every few seconds, by machines."""
 
 
 class Scrape(Metrics, Protocol):
@@ -33,9 +38,19 @@ class MeasureRequests:
                 status = message["status"]
             await send(message)
 
-        try:
-            await self._app(scope, receive, noted)
-        finally:
-            route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.count("http_requests_total", route=route, status=str(status))
-            self._metrics.observe("http_request_seconds", time.perf_counter() - started, route=route)
+        with span(f"HTTP {scope['method']}", kind="server", parent=_parent(scope)) as traced:
+            try:
+                await self._app(scope, receive, noted)
+            finally:
+                route = getattr(scope.get("route"), "path", "unmatched")
+                traced.note(route=route, status=status)
+                self._measure(route, status, time.perf_counter() - started)
+
+    def _measure(self, route: str, status: int, seconds: float) -> None:
+        self._metrics.count("http_requests_total", route=route, status=str(status))
+        self._metrics.observe("http_request_seconds", seconds, route=route)
+
+
+def _parent(scope: Scope) -> str | None:
+    """What the caller says of its own trace; None begins one, and an empty one is none."""
+    return "" if scope["path"] in UNTRACED else Headers(scope=scope).get(HEADER)

@@ -390,9 +390,11 @@ class RunStatus(ApiModel):
     ready_groups: int
     """Groups that wait for a batch."""
     acceptance_rate: float | None
-    """Share of groups that pass the prompt filter."""
+    """Share of groups that pass the prompt filter; null before the first group was decided."""
     bottleneck: str
-    """The service that the others wait for."""
+    """Whom the others wait for, and why if it gave no report; empty when nobody waits."""
+    stalled: str
+    """Why nothing moves, once nothing has moved for coordinator.stall_s; else empty."""
     ledger: dict[str, int]
     """Rollouts by state; issued = trained + baseline + filtered + dropped + dead + live."""
     queues: list[QueueStatus]

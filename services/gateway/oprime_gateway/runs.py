@@ -5,7 +5,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from oprime_gateway.models import QueueStatus, RunCard, RunStatus
 from oprime_proto.v1 import coordinator_pb2 as pb
@@ -34,7 +34,9 @@ class MetricRows:
 
 def list_runs(directory: Path, active: str) -> list[RunCard]:
     """Every run in the folder of runs, and the active one even before it has a folder."""
-    found = {path.name for path in directory.iterdir() if path.is_dir() and RUN_NAME.fullmatch(path.name)} if directory.is_dir() else set()
+    found = (
+        {path.name for path in directory.iterdir() if path.is_dir() and RUN_NAME.fullmatch(path.name)} if directory.is_dir() else set[str]()
+    )
     return [
         RunCard(name=name, active=name == active, steps_recorded=(directory / name / METRICS_FILE).is_file())
         for name in sorted(found | {active})
@@ -73,7 +75,7 @@ def _row(line: bytes) -> dict[str, object] | None:
         row: Any = json.loads(line, parse_constant=lambda _: None)
     except ValueError:
         return None
-    return row if isinstance(row, dict) else None
+    return cast(dict[str, object], row) if isinstance(row, dict) else None
 
 
 def run_status(answer: pb.CoordinatorServiceStatusResponse) -> RunStatus:
@@ -86,6 +88,7 @@ def run_status(answer: pb.CoordinatorServiceStatusResponse) -> RunStatus:
         ready_groups=answer.ready_groups,
         acceptance_rate=_finite(answer.acceptance_rate),
         bottleneck=answer.bottleneck,
+        stalled=answer.stalled,
         ledger=dict(answer.ledger),
         queues=[
             QueueStatus(stream=queue.stream, waiting=queue.waiting, pending=queue.pending, oldest_seconds=queue.oldest_seconds)

@@ -1,17 +1,8 @@
-"""GET /metrics: the gateway's own counters, and the coordinator's status as gauges."""
+"""GET /metrics beside the API: the gateway's own counters, and the coordinator's status as gauges, as far as it is known now."""
 
 from oprime.ports import Metrics
+from oprime.runtime.step_gauges import OF_LEARNER, OF_PRM, OF_RUN, show_step
 from oprime_gateway.models import RunStatus
-
-GAUGES = {
-    "staleness_max": "staleness_versions",
-    "mismatch_kl_nats": "mismatch_kl_nats",
-    "clipped_tokens_ratio": "clipped_tokens_ratio",
-    "prm_loss": "prm_loss",
-    "prm_accuracy": "prm_accuracy_ratio",
-    "policy_gradient_norm": "grad_norm",
-}
-"""Name in metrics.jsonl -> name of the metric."""
 
 
 def set_run_gauges(metrics: Metrics, status: RunStatus) -> None:
@@ -20,8 +11,7 @@ def set_run_gauges(metrics: Metrics, status: RunStatus) -> None:
         metrics.gauge("queue_pending_entries", queue.pending, stream=queue.stream)
         metrics.gauge("queue_oldest_seconds", queue.oldest_seconds, stream=queue.stream)
     metrics.gauge("tickets_live", status.live_groups)
-    metrics.gauge("policy_version", status.step)
-    for source, name in GAUGES.items():
-        value = status.metrics.get(source)
-        if value is not None:
-            metrics.gauge(name, value)
+    metrics.gauge("committed_step", status.step)
+    metrics.gauge("planned_steps", status.total_steps)
+    for gauges in (OF_RUN, OF_PRM, OF_LEARNER):
+        show_step(metrics, gauges, status.metrics)

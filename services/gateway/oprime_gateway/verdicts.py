@@ -2,9 +2,8 @@
 
 import json
 
-from google.protobuf.json_format import MessageToDict
-
 from oprime.core.verification import VerificationRequest
+from oprime.wire.structs import values_of
 from oprime.wire.verification import outcome_from_proto, request_to_proto
 from oprime_gateway.models import (
     SandboxPart,
@@ -62,7 +61,7 @@ def verifiers_response(described: pb.DescribeResponse, health: pb.VerifierServic
                 name=known.name,
                 version=known.version,
                 description=known.description,
-                options_schema=MessageToDict(known.options_schema),
+                options_schema=values_of(known.options_schema),
                 problem=known.problem,
             )
             for known in described.verifiers

@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from transformers import PreTrainedTokenizerBase
 
-from oprime.adapters.prometheus_metrics import PrometheusMetrics
+from oprime.adapters.observed import observed
+from oprime.adapters.open_payloads import open_payloads
 from oprime.adapters.redis_queue import RedisQueue
 from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.lm.tokenizers import load_tokenizer, require_chat_template
-from oprime.ports import TICKETS, Queue, WeightStore
-from oprime.runtime.consume import consume
+from oprime.ports import TICKETS, Metrics, Payloads, Queue, WeightStore
+from oprime.runtime.consume import check_server, consume
 from oprime.runtime.errors import WeightsRefusedError
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.heartbeat import report_heartbeats
 from oprime.runtime.in_order import wait_for_start
 from oprime.runtime.process import Lifecycle
+from oprime.runtime.run_end import end_with_run
 from oprime_generator.config import GeneratorSettings
 from oprime_generator.follow import WeightFollower
 from oprime_generator.generate import GenerateGroup, GenerateRollouts
@@ -35,21 +38,26 @@ log = structlog.get_logger()
 
 
 async def serve(settings: GeneratorSettings, lifecycle: Lifecycle) -> None:
+    with observed("generator", settings.run.name, settings.endpoints, lifecycle.is_ready) as metrics:
+        await _generate(settings, lifecycle, metrics)
+
+
+async def _generate(settings: GeneratorSettings, lifecycle: Lifecycle, metrics: Metrics) -> None:
     clock = SystemClock()
     generator_id = f"{socket.gethostname()}-{os.getpid()}"
     directory = await asyncio.to_thread(model_directory, settings.model.path)
-    tokenizer = load_tokenizer(directory, trust_remote_code=settings.model.trust_remote_code)
-    require_chat_template(tokenizer)
-    queue = RedisQueue.of_run(settings.queue, settings.run.name)
+    tokenizer = _load_tokenizer(settings, directory)
+    queue, payloads = _open(settings)
     store = StoreWeights(settings.store.url or str(settings.run.folder / "weights"), template=directory, dtype=settings.model.dtype)
     sampler = _make_sampler(settings, await asyncio.to_thread(_first_weights, store, directory))
-    rollouts = GenerateRollouts(sampler, tokenizer, PrometheusMetrics.at(settings.endpoints))
-    groups = GenerateGroup(queue, clock, rollouts, max_staleness=settings.staleness.max_staleness)
+    rollouts = GenerateRollouts(sampler, tokenizer, metrics)
+    groups = GenerateGroup(queue, payloads, clock, rollouts, max_staleness=settings.staleness.max_staleness)
     follower = _make_follower(settings, store, queue, rollouts, groups, generator_id)
-    server = _make_server(settings, GeneratorServicer(rollouts, follower, generator_id=generator_id))
+    server = _make_server(settings, GeneratorServicer(rollouts, follower, generator_id=generator_id), lifecycle)
     stopping = lifecycle.stopping
 
     async def begin() -> None:
+        await check_server(queue, clock, stopping)
         await sampler.start()
         # Only now is it settled which versions belong to the run.
         await wait_for_start(queue, clock, stopping)
@@ -65,6 +73,7 @@ async def serve(settings: GeneratorSettings, lifecycle: Lifecycle) -> None:
         await lifecycle.run(
             sampler.watch(),
             follower.run(),
+            end_with_run(queue, settings.run, clock, stopping),
             report_heartbeats(
                 queue,
                 f"generator/{generator_id}",
@@ -81,13 +90,28 @@ async def serve(settings: GeneratorSettings, lifecycle: Lifecycle) -> None:
                 lease_s=settings.queue.lease_s,
                 clock=clock,
                 stopping=stopping,
-                metrics=rollouts.metrics,
+                metrics=metrics,
             ),
         )
     finally:
         await server.stop()
-        await sampler.close()
-        await queue.close()
+        await _close(sampler, queue, payloads)
+
+
+def _open(settings: GeneratorSettings) -> tuple[RedisQueue, Payloads]:
+    return RedisQueue.of_run(settings.queue, settings.run.name), open_payloads(settings.payloads, settings.queue, settings.run.name)
+
+
+def _load_tokenizer(settings: GeneratorSettings, directory: Path) -> PreTrainedTokenizerBase:
+    tokenizer = load_tokenizer(directory, trust_remote_code=settings.model.trust_remote_code)
+    require_chat_template(tokenizer)
+    return tokenizer
+
+
+async def _close(sampler: Sampler, queue: Queue, payloads: Payloads) -> None:
+    await sampler.close()
+    await queue.close()
+    payloads.close()
 
 
 async def _unless_stopping(work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
@@ -102,8 +126,8 @@ async def _unless_stopping(work: Coroutine[Any, Any, None], stopping: asyncio.Ev
     await asyncio.wait([task])
 
 
-def _make_server(settings: GeneratorSettings, servicer: GeneratorServicer) -> GrpcServer:
-    server = GrpcServer(settings.endpoints.listen("generator"), reflection=settings.endpoints.reflection)
+def _make_server(settings: GeneratorSettings, servicer: GeneratorServicer, lifecycle: Lifecycle) -> GrpcServer:
+    server = GrpcServer.of(settings.endpoints, "generator", on_serving=lifecycle.note_ready)
     server.add(add_GeneratorServiceServicer_to_server, servicer, "oprime_proto.v1.GeneratorService")
     return server
 
@@ -120,7 +144,11 @@ def _make_follower(
         generator_id=generator_id,
         poll_s=settings.generator.follow_poll_s,
         turn_s=settings.queue.lease_s,
+        at_once=settings.generator.follow_at_once,
+        is_sampling=lambda: rollouts.progress.running_rollouts > 0,
         activated=groups.drop_stale,
+        receiver=rollouts.sampler if settings.store.transfer == "nccl" and isinstance(rollouts.sampler, VllmSampler) else None,
+        workers=settings.generator.tensor_parallel,
     )
 
 
@@ -149,6 +177,7 @@ def _make_sampler(settings: GeneratorSettings, directory: Path) -> Sampler:
         max_prompt_tokens=limits.max_prompt_tokens,
         max_response_tokens=limits.max_response_tokens,
         settings=settings.generator,
+        transfer=settings.store.transfer,
         dtype=settings.model.dtype,
         trust_remote_code=settings.model.trust_remote_code,
     )

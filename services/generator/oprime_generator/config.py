@@ -1,12 +1,13 @@
 """Settings of the generator."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from oprime.runtime.settings import (
     EndpointsSection,
     ModelSection,
+    PayloadsSection,
     QueueSection,
     RunSection,
     SamplingSection,
@@ -24,6 +25,8 @@ class GeneratorSection(Section):
     """Tickets that one replica holds at a time."""
     follow_poll_s: float = Field(default=0.05, gt=0)
     """Seconds between two looks for a newer weight version."""
+    follow_at_once: int = Field(default=1, ge=1)
+    """Replicas that may pause at the same time to load newer weights. One that has nothing to sample pauses nothing and does not count."""
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs per replica (vLLM)."""
     max_running_rollouts: int = Field(default=256, gt=0)
@@ -39,11 +42,14 @@ class GeneratorSection(Section):
 
 
 class GeneratorSettings(ServiceSettings):
+    service: ClassVar[str] = "generator"
+
     run: RunSection
     model: ModelSection
     sampling: SamplingSection = SamplingSection()
     staleness: StalenessSection = StalenessSection()
     endpoints: EndpointsSection = EndpointsSection()
     queue: QueueSection = QueueSection()
+    payloads: PayloadsSection = PayloadsSection()
     store: StoreSection = StoreSection()
     generator: GeneratorSection = GeneratorSection()

@@ -1,4 +1,10 @@
-"""From a ticket to the rollouts of its group, counted once."""
+"""From a ticket to the rollouts of its group, counted once.
+
+takes      tickets, as many at once as generator.max_running_groups
+waits for  weights as new as the ticket asks for, then for the sampler
+woken by   each new weight version: groups that have become too old for the next step are given up
+gives      generate:G  the group's rollouts, written as payloads, one entry each; or that they were dropped
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
@@ -6,19 +12,31 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import structlog
-from google.protobuf.message import DecodeError
 
 from oprime.core.staleness import usable
-from oprime.core.types import ChatMessage, DroppedRollout, Rollout, SamplingSettings, Ticket, VerificationTask
+from oprime.core.types import (
+    ChatMessage,
+    DroppedRollout,
+    Rollout,
+    RolloutRecord,
+    SamplingSettings,
+    Ticket,
+    VerificationTask,
+    sampled,
+    untrained,
+)
 from oprime.lm.tokenizers import render_prompt
-from oprime.ports import ROLLOUTS, VERDICTS, Clock, Delivery, LedgerMove, Metrics, Output, Queue
+from oprime.ports import ROLLOUTS, VERDICTS, Clock, Delivery, LedgerMove, Metrics, Output, Payloads, Queue, Span
 from oprime.runtime.consume import patiently
+from oprime.runtime.decision import Decision, settle
+from oprime.runtime.entries import read_entry
 from oprime.runtime.errors import NotReadyError, UnusableInputError
 from oprime.runtime.heartbeat import BusyMeter
+from oprime.runtime.rollout_payloads import write_rollouts
+from oprime.runtime.tracing import span
 from oprime.wire.codec import event_to_proto, ticket_from_proto, verification_task_to_proto
-from oprime_generator.sampler import SampledResponse, Sampler, SampleRequest, TokenDelta
+from oprime_generator.sampler import SampleAbortedError, SampledResponse, Sampler, SampleRequest, TokenDelta
 from oprime_proto.v1 import common_pb2 as pb
 
 if TYPE_CHECKING:
@@ -34,8 +52,9 @@ GREEDY_SEED = 0
 class Progress:
     """What this generator has done and is doing."""
 
-    def __init__(self) -> None:
-        self.meter = BusyMeter()
+    def __init__(self, metrics: Metrics) -> None:
+        self.meter = BusyMeter(metrics)
+        self._metrics = metrics
         self.running_rollouts = 0
         self.finished_rollouts = 0
         self.generated_tokens = 0
@@ -43,12 +62,16 @@ class Progress:
     @contextmanager
     def running(self) -> Iterator[None]:
         """One rollout is under way."""
-        self.running_rollouts += 1
+        self._run(1)
         try:
             with self.meter:
                 yield
         finally:
-            self.running_rollouts -= 1
+            self._run(-1)
+
+    def _run(self, change: int) -> None:
+        self.running_rollouts += change
+        self._metrics.gauge("running_rollouts", self.running_rollouts)
 
 
 class _Group:
@@ -60,7 +83,7 @@ class _Group:
         self.stale = asyncio.Event()
 
     def oldest_version(self, sampler: Sampler) -> int | None:
-        versions = [rollout.oldest_weight_version for rollout in self.finished]
+        versions = [segment.weight_version for rollout in self.finished for segment in rollout.trained_segments]
         versions += [version for request_id in self.request_ids if (version := sampler.oldest_version(request_id)) is not None]
         return min(versions, default=None)
 
@@ -70,7 +93,7 @@ class GenerateRollouts:
 
     def __init__(self, sampler: Sampler, tokenizer: "PreTrainedTokenizerBase", metrics: Metrics) -> None:
         self.sampler = sampler
-        self.progress = Progress()
+        self.progress = Progress(metrics)
         self._tokenizer = tokenizer
         self.metrics = metrics
 
@@ -112,7 +135,9 @@ class GenerateRollouts:
                 yield part if isinstance(part, TokenDelta) else self._finish(request, part, group_id=0, index=index)
 
     def _finish(self, request: SampleRequest, response: SampledResponse, *, group_id: int, index: int) -> Rollout:
-        """Count a response and make it a rollout."""
+        """Count a response and make it a rollout. Raises SampleAbortedError for one without a token: there is nothing to learn from."""
+        if not response.response_ids:
+            raise SampleAbortedError(f"response {request.request_id} ended without a token")
         self.progress.finished_rollouts += 1
         self.progress.generated_tokens += len(response.response_ids)
         self.metrics.count("rollouts_total", finish_reason=response.finish_reason.value)
@@ -121,11 +146,8 @@ class GenerateRollouts:
             group_id=group_id,
             index=index,
             seed=request.seed,
-            prompt_ids=np.asarray(request.prompt_ids, dtype=np.int32),
-            response_ids=np.asarray(response.response_ids, dtype=np.int32),
+            segments=(untrained(request.prompt_ids), *sampled(response.response_ids, response.behaviour_logprobs, response.spans)),
             text=response.text,
-            behaviour_logprobs=np.asarray(response.behaviour_logprobs, dtype=np.float32),
-            spans=response.spans,
             finish_reason=response.finish_reason,
         )
 
@@ -160,8 +182,9 @@ class VersionGate(Protocol):
 class GenerateGroup:
     """Handles deliveries of tickets."""
 
-    def __init__(self, queue: Queue, clock: Clock, rollouts: GenerateRollouts, *, max_staleness: int) -> None:
+    def __init__(self, queue: Queue, payloads: Payloads, clock: Clock, rollouts: GenerateRollouts, *, max_staleness: int) -> None:
         self._queue = queue
+        self._payloads = payloads
         self._clock = clock
         self._rollouts = rollouts
         self._max_staleness = max_staleness
@@ -173,8 +196,14 @@ class GenerateGroup:
         Raises UnusableInputError for what no generator can sample.
         """
         ticket = _ticket_of(delivery)
-        prompt_ids = self._rollouts.prompt_ids(ticket.task.messages, ticket.sampling)
+        with span("generate", kind="consumer", parent=ticket.trace, group_id=ticket.group_id, attempt=delivery.attempt) as traced:
+            await self._generate(delivery, ticket, gate, traced)
+
+    async def _generate(self, delivery: Delivery, ticket: Ticket, gate: VersionGate, traced: Span) -> None:
+        prompt_ids = self._rollouts.prompt_ids(ticket.messages, ticket.sampling)
+        began = self._clock.now()
         await gate.wait_for(ticket.min_weight_version)
+        self._rollouts.metrics.count("wait_seconds_total", self._clock.now() - began, **{"for": "weights"})
         requests = group_requests(f"{ticket.group_id}/{delivery.entry}/{delivery.attempt}", prompt_ids, ticket)
         group = _Group([request.request_id for request in requests])
         self._running.add(group)
@@ -182,12 +211,18 @@ class GenerateGroup:
             rollouts = await self._sample(group, ticket, requests)
         finally:
             self._running.discard(group)
-        outputs = _outputs(ticket, rollouts) if rollouts else _drops(ticket)
-        moves = [] if rollouts else [LedgerMove(rollout_id=name, state=STALE) for name in ticket.rollout_ids]
-        is_new = await patiently(
-            lambda: self._queue.commit(f"generate:{ticket.group_id}", outputs=outputs, moves=moves, consumed=[delivery]), self._clock
+        records = await patiently(lambda: asyncio.to_thread(write_rollouts, self._payloads, rollouts), self._clock)
+        decision = Decision(
+            mark=f"generate:{ticket.group_id}",
+            outputs=_outputs(ticket, records, traced.context) if records else _drops(ticket, group.finished),
+            moves=[] if records else [LedgerMove(rollout_id=name, state=STALE) for name in ticket.rollout_ids],
+            consumed=[delivery],
+            written=[name for record in records for name in record.payloads],
         )
-        log.info("group_generated", group_id=ticket.group_id, rollouts=len(rollouts), stale=not rollouts, counted=is_new)
+        committed = await settle(self._queue, decision, self._clock, payloads=self._payloads)
+        known = _versions(records) | {"rollouts": len(rollouts), "stale": not rollouts}
+        traced.note(**known, tokens=sum(record.trained_tokens for record in records))
+        log.debug("group_generated", group_id=ticket.group_id, **known, counted=committed.value)
 
     def drop_stale(self, version: int) -> None:
         """Give up groups whose oldest token is too old for the next step, now that `version` samples."""
@@ -227,31 +262,34 @@ async def all_or_none(work: Sequence[Coroutine[Any, Any, Rollout]]) -> list[Roll
 
 
 def _ticket_of(delivery: Delivery) -> Ticket:
-    try:
-        ticket = ticket_from_proto(pb.Ticket.FromString(delivery.payload))
-    except DecodeError as error:
-        raise UnusableInputError(f"ticket {delivery.key} ({len(delivery.payload)} bytes) is not a readable message: {error}") from error
+    ticket = read_entry(delivery, pb.Ticket, ticket_from_proto)
     if not ticket.seeds:
         raise UnusableInputError(f"ticket {delivery.key} has no seeds: it needs one per rollout")
     return ticket
 
 
-def _outputs(ticket: Ticket, rollouts: Sequence[Rollout]) -> list[Output]:
+def _versions(records: Sequence[RolloutRecord]) -> dict[str, int]:
+    """The weights that sampled a group; empty for a group that was given up."""
+    if not records:
+        return {}
+    return {
+        "oldest_weight_version": min(record.oldest_weight_version for record in records),
+        "newest_weight_version": max(record.newest_weight_version for record in records),
+    }
+
+
+def _outputs(ticket: Ticket, records: Sequence[RolloutRecord], trace: str) -> list[Output]:
+    tasks = [VerificationTask(rollout=record, material=ticket.material, trace=trace) for record in records]
     return [
-        Output(
-            stream=ROLLOUTS,
-            key=rollout.rollout_id,
-            payload=verification_task_to_proto(_verification(ticket, rollout)).SerializeToString(),
-        )
-        for rollout in rollouts
+        Output(stream=ROLLOUTS, key=task.rollout.rollout_id, payload=verification_task_to_proto(task).SerializeToString()) for task in tasks
     ]
 
 
-def _verification(ticket: Ticket, rollout: Rollout) -> VerificationTask:
-    request = ticket.task.verification(rollout.text, request_id=rollout.rollout_id, group_id=str(ticket.group_id))
-    return VerificationTask(rollout=rollout, request=request)
-
-
-def _drops(ticket: Ticket) -> list[Output]:
-    drops = [DroppedRollout(group_id=ticket.group_id, index=index, reason="stale") for index in range(len(ticket.rollout_ids))]
+def _drops(ticket: Ticket, finished: Sequence[Rollout]) -> list[Output]:
+    """What a group that became stale leaves: the length of each response that had come to its end."""
+    lengths = {rollout.index: len(rollout.trained_ids) for rollout in finished}
+    drops = [
+        DroppedRollout(group_id=ticket.group_id, index=index, reason="stale", response_tokens=lengths.get(index, 0))
+        for index in range(len(ticket.rollout_ids))
+    ]
     return [Output(stream=VERDICTS, key=drop.rollout_id, payload=event_to_proto(drop).SerializeToString()) for drop in drops]

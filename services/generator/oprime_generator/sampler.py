@@ -1,9 +1,10 @@
 """The sampler port: what samples responses from the policy, whatever engine does it."""
 
-from collections.abc import AsyncIterator, Collection
+import asyncio
+from collections.abc import AsyncIterator, Collection, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from oprime.core.types import FinishReason, WeightVersionSpan
 from oprime.runtime.errors import OprimeError, SettingsError, WeightsRefusedError
@@ -92,7 +93,9 @@ class Sampler(Protocol):
     async def load(self, directory: Path, version: int) -> None:
         """Move to other weights between two tokens; responses under way go on with them.
 
-        Raises WeightsRefusedError, with the old weights still serving, when the directory does not fit the model.
+        A switch that has begun goes on to its end before a caller's cancellation takes effect: no engine stays between two
+        versions. Raises WeightsRefusedError, with the old weights still serving, when the directory does not fit the model,
+        NotReadyError before `start`, and SamplerDiedError when the engine is neither at the old nor at the new weights.
         """
         ...
 
@@ -107,6 +110,21 @@ class Sampler(Protocol):
     async def close(self) -> None:
         """End the engine and all its processes. Responses under way are given up."""
         ...
+
+
+async def completed(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end; a cancellation of the caller takes effect only then."""
+    task = asyncio.create_task(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled and not task.cancelled():
+        task.exception()  # nobody is left to hear of it
+        raise asyncio.CancelledError
+    task.result()
 
 
 def require_room(*, prompt_tokens: int, response_tokens: int, positions: int | None, model: str) -> int:

@@ -5,8 +5,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 
-import grpc
-
 from oprime.core.types import Rollout
 from oprime.wire.codec import floats_to_bytes, ids_to_bytes, messages_from_proto, rollout_to_proto, sampling_from_proto
 from oprime_generator.follow import WeightFollower
@@ -24,23 +22,21 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         self._follower = follower
         self._generator_id = generator_id
 
-    async def Prepare(self, request: pb.PrepareRequest, context: grpc.aio.ServicerContext) -> pb.PrepareResponse:
+    async def Prepare(self, request: pb.PrepareRequest, context: object) -> pb.PrepareResponse:
         started = time.monotonic()
         prepared = await self._follower.prepare(request.weight_version)
         return pb.PrepareResponse(weight_version=prepared.version, bytes=prepared.bytes, seconds=time.monotonic() - started)
 
-    async def Activate(self, request: pb.ActivateRequest, context: grpc.aio.ServicerContext) -> pb.ActivateResponse:
+    async def Activate(self, request: pb.ActivateRequest, context: object) -> pb.ActivateResponse:
         started = time.monotonic()
         await self._follower.activate(await self._follower.prepare(request.weight_version))
         return pb.ActivateResponse(weight_version=self._rollouts.sampler.weight_version, seconds=time.monotonic() - started)
 
-    async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> pb.GenerateResponse:
+    async def Generate(self, request: pb.GenerateRequest, context: object) -> pb.GenerateResponse:
         rollouts = await self._rollouts.sample_all(await self._requests(request))
         return pb.GenerateResponse(rollouts=[rollout_to_proto(rollout) for rollout in rollouts])
 
-    async def GenerateStream(
-        self, request: pb.GenerateStreamRequest, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[pb.GenerateStreamResponse]:
+    async def GenerateStream(self, request: pb.GenerateStreamRequest, context: object) -> AsyncIterator[pb.GenerateStreamResponse]:
         requests = await self._requests(request)
         parts: asyncio.Queue[pb.GenerateStreamResponse | Exception] = asyncio.Queue()
         tasks = [asyncio.create_task(self._stream_one(one, index, parts)) for index, one in enumerate(requests)]
@@ -57,7 +53,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def Stats(self, request: pb.StatsRequest, context: grpc.aio.ServicerContext) -> pb.StatsResponse:
+    async def Stats(self, request: pb.StatsRequest, context: object) -> pb.StatsResponse:
         response = pb.StatsResponse(generator_id=self._generator_id)
         for name, value in status(self._rollouts, self._follower).items():
             setattr(response, name, value)

@@ -3,8 +3,8 @@
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Collection
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,7 +16,7 @@ from oprime.core.types import FinishReason
 from oprime.lm.models import load_causal_lm
 from oprime.lm.sampling import TokenSampler
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer
-from oprime.runtime.errors import WeightsRefusedError
+from oprime.runtime.errors import NotReadyError, WeightsRefusedError
 from oprime_generator.sampler import (
     SampleAbortedError,
     SampledResponse,
@@ -24,6 +24,7 @@ from oprime_generator.sampler import (
     SampleRequest,
     TextDeltas,
     TokenDelta,
+    completed,
     merge_spans,
     require_room,
     require_same_tensors,
@@ -59,6 +60,10 @@ class _Switch:
     done: "asyncio.Future[None]"
 
 
+class _SwitchFailedError(Exception):
+    """Some of the weights may be new, some old: what they would sample belongs to no version."""
+
+
 class TransformersSampler:
     """The Sampler port on a transformers model, in a thread of its own."""
 
@@ -83,6 +88,7 @@ class TransformersSampler:
         self._switches: queue.SimpleQueue[_Switch] = queue.SimpleQueue()
         self._running: dict[str, _Job] = {}
         self._closing = False
+        self._death = ""
         self._thread: threading.Thread | None = None
         self._model: PreTrainedModel
         self._tokenizer: PreTrainedTokenizerBase
@@ -115,16 +121,17 @@ class TransformersSampler:
         )
 
     async def sample(self, request: SampleRequest) -> SampledResponse:
-        async for part in self._parts(request, streams=False):
-            if isinstance(part, SampledResponse):
-                return part
+        async with aclosing(self._parts(request, streams=False)) as parts:
+            async for part in parts:
+                if isinstance(part, SampledResponse):
+                    return part
         raise SampleAbortedError(f"response {request.request_id} was given up")
 
     async def stream(self, request: SampleRequest) -> AsyncIterator[TokenDelta | SampledResponse]:
         async for part in self._parts(request, streams=True):
             yield part
 
-    async def _parts(self, request: SampleRequest, *, streams: bool) -> AsyncIterator[TokenDelta | SampledResponse]:
+    async def _parts(self, request: SampleRequest, *, streams: bool) -> AsyncGenerator[TokenDelta | SampledResponse]:
         if self._closing:
             raise SampleAbortedError(f"response {request.request_id} was given up: the sampler is closed")
         if request.request_id in self._running:
@@ -133,6 +140,8 @@ class TransformersSampler:
         self._running[request.request_id] = job
         self._jobs.put(job)
         try:
+            if self._death:
+                raise self._died()
             while True:
                 part = await job.parts.get()
                 if isinstance(part, Exception):
@@ -149,12 +158,20 @@ class TransformersSampler:
         return job.first_version if job else None
 
     async def load(self, directory: Path, version: int) -> None:
-        loop = asyncio.get_running_loop()
+        if self._thread is None or self._closing:
+            raise NotReadyError("the sampler is not running yet, or not any more: ask again when the generator is healthy")
         tensors = await asyncio.to_thread(self._read, directory)
+        await completed(self._switch(tensors, version))
+
+    async def _switch(self, tensors: dict[str, torch.Tensor], version: int) -> None:
+        loop = asyncio.get_running_loop()
         switch = _Switch(tensors, version, loop, loop.create_future())
         self._switches.put(switch)
         self._jobs.put(None)  # wakes an idle worker
-        await switch.done
+        while not switch.done.done():
+            if not self._is_alive():
+                raise self._died()
+            await asyncio.wait([switch.done], timeout=_WATCH_S)
 
     def _read(self, directory: Path) -> dict[str, torch.Tensor]:
         shapes = tensor_shapes(directory)
@@ -170,9 +187,15 @@ class TransformersSampler:
 
     async def watch(self) -> None:
         while True:
-            if self._thread is None or not self._thread.is_alive():
-                raise SamplerDiedError("the sampler's thread has ended; see the log above for its error, and restart the generator")
+            if not self._is_alive():
+                raise self._died()
             await asyncio.sleep(_WATCH_S)
+
+    def _is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _died(self) -> SamplerDiedError:
+        return SamplerDiedError(f"the sampler's thread has ended: {self._death or 'it was closed'}; restart the generator")
 
     async def close(self) -> None:
         self._closing = True
@@ -187,12 +210,22 @@ class TransformersSampler:
     # -- the worker thread
 
     def _work(self) -> None:
+        try:
+            self._take_jobs()
+        except _SwitchFailedError as error:
+            self._death = str(error)
+            for job in list(self._running.values()):
+                job.tell(self._died())
+
+    def _take_jobs(self) -> None:
         while True:
             job = self._jobs.get()
             self._apply_switches()
             if job is not None:
                 try:
                     job.tell(self._run(job))
+                except _SwitchFailedError:
+                    raise
                 except Exception as error:  # noqa: BLE001 - raised again by the caller of sample()
                     job.tell(error)
             elif self._closing:
@@ -232,7 +265,10 @@ class TransformersSampler:
         with suppress(queue.Empty):
             while True:
                 switch = self._switches.get_nowait()
-                self._model.load_state_dict(switch.tensors, strict=False)
+                try:
+                    self._model.load_state_dict(switch.tensors, strict=False)
+                except Exception as error:
+                    raise _SwitchFailedError(f"weight version {switch.version} was not loaded: {type(error).__name__}: {error}") from error
                 self._version = switch.version
                 switched = True
                 with suppress(RuntimeError):  # the caller's loop has ended

@@ -1,182 +1,191 @@
-"""Advantages of a whole batch, by the estimator that the settings choose. The same on every rank."""
+"""Advantages of a whole batch, by the estimator that the settings choose. The same on every rank.
 
-from collections.abc import Sequence
+Computed in float64 and in parts of whole groups, so that memory does not grow with the batch: what is particular to the batch is a
+few numbers that are known before (normalisation) or found in a first pass (whitening).
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from oprime.core.advantage import AdvantageResult, Discounts, Rewards, SourceReturns, advantages, grpo, prm_value, reinforce, remax, rloo
+from oprime.core.advantage import Estimate, GreedyRewards, Rewards
 from oprime.core.batching import chunk_of_each
-from oprime.core.critic import generalised_advantages, ppo_token_rewards
-from oprime.core.implicit_reward import chunk_scales, largest_return, normalisation_scale, sequence_process_rewards
-from oprime.core.masked import last_token, masked_whiten
-from oprime.core.token_rows import ragged, response_matrix, token_rows
-from oprime.core.types import ScoredBatch
+from oprime.core.implicit_reward import chunk_scales, largest_returns, normalisation_scale, sequence_process_rewards
+from oprime.core.masked import last_token
+from oprime.core.moments import Moments
+from oprime.core.token_rows import ragged, response_matrix, trained_tokens_alone
+from oprime.core.types import Batch, ProcessRewards
 from oprime.runtime.settings import AlgorithmSection
+
+PART_TOKENS = 1_000_000
+"""Tokens that are computed on at a time; a group that has more is a part of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchAdvantages:
     per_rollout: list[Tensor]
-    """One advantage per response token, in the order of `batch.rollouts`."""
+    """One advantage per token that is trained on, in the order of `batch.rollouts`."""
     metrics: dict[str, float]
     value_targets: list[Tensor] = field(default_factory=list[Tensor])
-    """What the critic shall learn, laid out the same (PPO); else empty."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """Advantages as matrices, and PPO's value targets."""
-
-    result: AdvantageResult
-    value_targets: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class GreedyRewards:
-    """What the greedy response to each rollout's prompt earned; one number per rollout."""
-
-    outcome: Tensor
-    process_mean: Tensor
-    """Mean process reward (its sum, where the reward is of the sequence), on the scale of the rollout's own."""
+    """What the critic shall learn, laid out the same; empty without one."""
 
 
 def batch_advantages(
-    scored: ScoredBatch, algorithm: AlgorithmSection, outcome_rewards: Tensor | None = None, values: Sequence[Tensor] = ()
+    batch: Batch,
+    process_rewards: ProcessRewards,
+    algorithm: AlgorithmSection,
+    outcome_rewards: Tensor | None = None,
+    values: Sequence[Tensor] = (),
+    *,
+    part_tokens: int = PART_TOKENS,
 ) -> BatchAdvantages:
-    """Advantages of the whole batch at once: baselines, normalisation and whitening mix siblings and groups.
+    """Advantages of the whole batch at once: normalisation and whitening are the batch's, baselines the group's.
 
     `outcome_rewards`, one per rollout, stand in for the verifier's where a KL was taken off them. `values` are the critic's, one tensor
-    per rollout (PPO). Computed in float64.
+    per rollout, where the estimator needs one. Raises ValueError where something is missing that it needs.
     """
-    rollouts = scored.batch.rollouts
-    # One prompt token stands for the prompt: advantages look at responses only.
-    is_response = token_rows([[0]] * len(rollouts), [verified.rollout.response_ids for verified in rollouts], pad_id=0).is_response
-    raw = response_matrix(scored.process_rewards, is_response, dtype=torch.float64)
-    sequence = algorithm.granularity == "sequence"
-    earned = sequence_process_rewards(raw, is_response) if sequence else raw
-    rewards = Rewards(
-        process=normalised(earned, is_response, algorithm),
-        rewarded=last_token(is_response) if sequence else is_response,
-        outcome=verifier_rewards(scored) if outcome_rewards is None else outcome_rewards,
-        is_response=is_response,
-        group_ids=torch.tensor([verified.rollout.group_id for verified in rollouts]),
-    )
-    if algorithm.needs_critic:
-        estimated = from_values(rewards, values, algorithm)
-    else:
-        greedy = greedy_rewards(scored, algorithm, normalisation_scales(earned, is_response, algorithm)) if scored.batch.baselines else None
-        estimated = from_rewards(rewards, algorithm, greedy)
-    result, targets = estimated.result, estimated.value_targets
-    metrics = _metrics(result, is_response) | {"process_return_largest": float(largest_return(earned, is_response))}
-    return BatchAdvantages(
-        per_rollout=[row.float() for row in ragged(result.advantages, is_response)],
-        metrics=metrics,
-        value_targets=[] if targets is None else [row.float() for row in ragged(targets, is_response)],
-    )
+    earned = _Earned(batch, process_rewards, algorithm, verifier_rewards(batch) if outcome_rewards is None else outcome_rewards, values)
+    parts = list(_parts(batch, part_tokens)) if algorithm.chosen_estimator.by_group else [range(len(batch.rollouts))]
+    scales = normalisation_scales(torch.cat([earned.largest_returns(part) for part in parts]), algorithm)
+
+    @lru_cache(maxsize=1)
+    def estimated(part: range) -> Estimate:
+        return algorithm.chosen_estimator.estimate(earned.rewards(part, scales), algorithm.choices)
+
+    whole = Moments()
+    for part in parts if algorithm.whiten_advantages else ():
+        whole.add(estimated(part).advantages[earned.is_trained(part)])
+    result = BatchAdvantages(per_rollout=[], metrics={})
+    measured = _Measured()
+    for part in parts:
+        is_trained, estimate = earned.is_trained(part), estimated(part)
+        if algorithm.whiten_advantages:
+            estimate = estimate.whitened(is_trained, whole)
+        measured.add(estimate, is_trained)
+        result.per_rollout.extend(row.float() for row in ragged(estimate.advantages, is_trained))
+        if estimate.value_targets is not None:
+            result.value_targets.extend(row.float() for row in ragged(estimate.value_targets, is_trained))
+    result.metrics.update(measured.metrics())
+    if algorithm.needs_prm:
+        result.metrics.update(_metrics_of("process_return", measured.process))
+        result.metrics["process_return_largest"] = max(float(earned.largest_returns(part).max()) for part in parts)
+    return result
 
 
-def from_values(rewards: Rewards, values: Sequence[Tensor], algorithm: AlgorithmSection) -> Estimate:
-    """PPO: generalised advantage estimation on the sum of both rewards. Raises ValueError without values."""
-    if not values:
-        raise ValueError('algorithm.estimator = "ppo" needs the critic\'s values of the batch: pass one tensor per rollout')
-    is_response, discount, decay = rewards.is_response, algorithm.outcome_discount, algorithm.trace_decay
-    token_rewards = ppo_token_rewards(
-        rewards.process.where(rewards.rewarded, 0.0),
-        rewards.outcome,
-        is_response,
-        process_weight=algorithm.process_weight,
-        outcome_weight=algorithm.outcome_weight,
-    )
-    value = response_matrix(values, is_response, dtype=torch.float64)
-    estimated = generalised_advantages(token_rewards, value, is_response, discount=discount, trace_decay=decay)
-    whitened = masked_whiten(estimated.advantages, is_response) if algorithm.whiten_advantages else estimated.advantages
-    # The estimate is linear in the rewards, and each source's part of it is its return, discounted by gamma lambda.
-    sources = reinforce(rewards, Discounts(process=discount * decay, outcome=discount * decay))
-    return Estimate(result=AdvantageResult(advantages=whitened, sources=sources), value_targets=estimated.value_targets)
+class _Earned:
+    """What the rollouts of a batch earned, part by part. A part is a range of places in `batch.rollouts`."""
+
+    def __init__(
+        self, batch: Batch, process: ProcessRewards, algorithm: AlgorithmSection, outcome: Tensor, values: Sequence[Tensor]
+    ) -> None:
+        self._batch = batch
+        self._process = process
+        self._algorithm = algorithm
+        self._outcome = outcome
+        self._values = values
+        self._is_of_the_sequence = algorithm.granularity == "sequence"
+
+    def is_trained(self, part: range) -> Tensor:
+        """[rollout, token]: what is not trained on has no place here, and returns and values pass over it."""
+        return trained_tokens_alone([self._batch.rollouts[place].rollout.trained_tokens for place in part])
+
+    def process(self, part: range) -> Tensor:
+        """The PRM's rewards, before normalisation; 0 where no term of the advantages needs them, whatever the batch holds."""
+        is_trained = self.is_trained(part)
+        if not self._algorithm.needs_prm:
+            return torch.zeros(is_trained.shape, dtype=torch.float64)
+        raw = response_matrix([self._process.rollouts[place] for place in part], is_trained, dtype=torch.float64)
+        return sequence_process_rewards(raw, is_trained) if self._is_of_the_sequence else raw
+
+    def largest_returns(self, part: range) -> Tensor:
+        return largest_returns(self.process(part), self.is_trained(part))
+
+    def rewards(self, part: range, scales: Tensor) -> Rewards:
+        rows, is_trained, own_scales = slice(part.start, part.stop), self.is_trained(part), scales[part.start : part.stop]
+        values = self._values[rows]
+        return Rewards(
+            process=self.process(part) / own_scales[:, None],
+            rewarded=last_token(is_trained) if self._is_of_the_sequence else is_trained,
+            outcome=self._outcome[rows],
+            is_trained=is_trained,
+            group_ids=torch.tensor([self._batch.rollouts[place].rollout.group_id for place in part]),
+            greedy=self._greedy(part, own_scales) if self._batch.baselines else None,
+            values=response_matrix(values, is_trained, dtype=torch.float64) if self._values else None,
+        )
+
+    def _greedy(self, part: range, scales: Tensor) -> GreedyRewards:
+        """Each rollout's greedy baseline, its process rewards divided by the rollout's own scale.
+
+        No KL is taken off its outcome: a baseline may be any number that the sampled tokens do not change. Raises ValueError for a
+        group without one.
+        """
+        baselines = self._batch.baselines
+        outcomes = {verified.rollout.group_id: verified.outcome_reward for verified in baselines}
+        means = dict.fromkeys(outcomes, 0.0)
+        if self._algorithm.needs_prm:
+            for verified, rewards in zip(baselines, self._process.baselines, strict=True):
+                values = np.asarray(rewards, dtype=np.float64)
+                means[verified.rollout.group_id] = float(values.sum() if self._is_of_the_sequence else values.mean())
+        ids = [self._batch.rollouts[place].rollout.group_id for place in part]
+        if missing := sorted(set(ids) - outcomes.keys()):
+            raise ValueError(f"group {missing[0]} has no greedy baseline, but others of its batch have one: drop it before batching")
+        return GreedyRewards(
+            outcome=torch.tensor([outcomes[name] for name in ids], dtype=torch.float64),
+            process_mean=torch.tensor([means[name] for name in ids], dtype=torch.float64) / scales,
+        )
 
 
-def from_rewards(rewards: Rewards, algorithm: AlgorithmSection, greedy: GreedyRewards | None = None) -> Estimate:
-    """Every estimator without a critic."""
-    result = advantages(
-        estimate(rewards, algorithm, greedy),
-        rewards.is_response,
-        process_weight=algorithm.process_weight,
-        outcome_weight=algorithm.outcome_weight,
-        whiten=algorithm.whiten_advantages,
-    )
-    return Estimate(result=result)
+def _parts(batch: Batch, most: int) -> Iterator[range]:
+    """Ranges of places of whole groups, each of at most `most` tokens as they are laid out, or of one group."""
+    start = end = longest = 0
+    for group in batch.groups:
+        own = max(verified.rollout.trained_tokens for verified in group.rollouts)
+        if start < end and max(longest, own) * (end - start + len(group.rollouts)) > most:
+            yield range(start, end)
+            start, longest = end, 0
+        end, longest = end + len(group.rollouts), max(longest, own)
+    yield range(start, end)
 
 
-def estimate(rewards: Rewards, algorithm: AlgorithmSection, greedy: GreedyRewards | None = None) -> SourceReturns:
-    discounts = Discounts(process=algorithm.process_discount, outcome=algorithm.outcome_discount)
-    match algorithm.estimator:
-        case "rloo":
-            return rloo(rewards, discounts, loo=algorithm.loo)
-        case "reinforce":
-            return reinforce(rewards, discounts)
-        case "grpo":
-            return grpo(rewards, discounts)
-        case "remax":
-            if greedy is None:
-                raise ValueError('algorithm.estimator = "remax" needs a greedy baseline per group, but the batch has none: issue one')
-            return remax(rewards, discounts, greedy_outcome=greedy.outcome, greedy_process_mean=greedy.process_mean)
-        case "prm_value":
-            return prm_value(rewards, discounts)
-        case "ppo":
-            raise ValueError("PPO estimates from values: see from_values")
-
-
-def greedy_rewards(scored: ScoredBatch, algorithm: AlgorithmSection, scales: Tensor) -> GreedyRewards:
-    """Each rollout's greedy baseline, its process rewards divided by the rollout's own scale.
-
-    No KL is taken off its outcome: a baseline may be any number that the sampled tokens do not change. Raises ValueError for a
-    group without one.
-    """
-    outcomes: dict[int, float] = {}
-    means: dict[int, float] = {}
-    for verified, rewards in zip(scored.batch.baselines, scored.baseline_process_rewards, strict=True):
-        values = rewards.astype(np.float64)
-        outcomes[verified.rollout.group_id] = verified.outcome_reward
-        means[verified.rollout.group_id] = float(values.sum() if algorithm.granularity == "sequence" else values.mean())
-    ids = [verified.rollout.group_id for verified in scored.batch.rollouts]
-    if missing := sorted(set(ids) - outcomes.keys()):
-        raise ValueError(f"group {missing[0]} has no greedy baseline, but others of its batch have one: drop it before batching")
-    return GreedyRewards(
-        outcome=torch.tensor([outcomes[name] for name in ids], dtype=torch.float64),
-        process_mean=torch.tensor([means[name] for name in ids], dtype=torch.float64) / scales,
-    )
-
-
-def normalised(process_rewards: Tensor, is_response: Tensor, algorithm: AlgorithmSection) -> Tensor:
-    return process_rewards / normalisation_scales(process_rewards, is_response, algorithm)[:, None]
-
-
-def normalisation_scales(process_rewards: Tensor, is_response: Tensor, algorithm: AlgorithmSection) -> Tensor:
-    """What each rollout's process rewards are divided by."""
-    floor, count = algorithm.normalisation_floor, len(process_rewards)
+def normalisation_scales(largest: Tensor, algorithm: AlgorithmSection) -> Tensor:
+    """What each rollout's process rewards are divided by, from the largest return of each."""
+    floor, count = algorithm.normalisation_floor, len(largest)
     match algorithm.process_normalisation:
         case "batch_norm":
-            return normalisation_scale(process_rewards, is_response, floor=floor).expand(count)
+            return normalisation_scale(largest, floor=floor).expand(count)
         case "per_rank":
             chunks = torch.tensor(chunk_of_each(count, min(algorithm.normalisation_chunks, count)))
-            return chunk_scales(process_rewards, is_response, chunks, floor=floor)
+            return chunk_scales(largest, chunks, floor=floor)
         case "none":
-            return process_rewards.new_ones(count)
+            return torch.ones_like(largest)
 
 
-def verifier_rewards(scored: ScoredBatch) -> Tensor:
-    return torch.tensor([verified.outcome_reward for verified in scored.batch.rollouts], dtype=torch.float64)
+def verifier_rewards(batch: Batch) -> Tensor:
+    return torch.tensor([verified.outcome_reward for verified in batch.rollouts], dtype=torch.float64)
 
 
-def _metrics(result: AdvantageResult, is_response: Tensor) -> dict[str, float]:
-    """Advantages, and each source's part of them before its weight."""
-    metrics = {"advantage_max": float(result.advantages[is_response].abs().max())}
-    sources = {"advantage": result.advantages, "process_return": result.sources.process, "outcome_return": result.sources.outcome}
-    for name, values in sources.items():
-        inside = values[is_response]
-        metrics[f"{name}_mean"] = float(inside.mean())
-        metrics[f"{name}_std"] = float(inside.std())
-    return metrics
+class _Measured:
+    """Advantages as they are used, and each source's part of them before its weight."""
+
+    def __init__(self) -> None:
+        self._advantage, self.process, self._outcome = Moments(), Moments(), Moments()
+
+    def add(self, estimate: Estimate, is_trained: Tensor) -> None:
+        self._advantage.add(estimate.advantages[is_trained])
+        self.process.add(estimate.sources.process[is_trained])
+        self._outcome.add(estimate.sources.outcome[is_trained])
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "advantage_max": self._advantage.largest,
+            **_metrics_of("advantage", self._advantage),
+            **_metrics_of("outcome_return", self._outcome),
+        }
+
+
+def _metrics_of(name: str, moments: Moments) -> dict[str, float]:
+    return {f"{name}_mean": moments.mean, f"{name}_std": moments.variance**0.5}

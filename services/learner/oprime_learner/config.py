@@ -1,11 +1,15 @@
 """Settings of the learner."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
+from oprime.runtime.setting_rules import SHARED_RULES, Problems, Rule
 from oprime.runtime.settings import (
     AlgorithmSection,
     EndpointsSection,
     ModelSection,
+    PayloadsSection,
     QueueSection,
     RunSection,
     SamplingSection,
@@ -13,7 +17,7 @@ from oprime.runtime.settings import (
     StalenessSection,
     StoreSection,
 )
-from oprime.runtime.training_settings import OptimizerSection, TrainerSection
+from oprime.runtime.training_settings import OptimizerSection, TrainerSection, offload_problems
 
 
 class LearnerSection(TrainerSection):
@@ -22,7 +26,7 @@ class LearnerSection(TrainerSection):
 
 
 class CriticSection(OptimizerSection):
-    """The critic V of `algorithm.estimator = "ppo"`; other estimators have none. It lives in the learner's processes."""
+    """The critic V of estimators that need one (`ppo`). It lives in the learner's processes."""
 
     learning_rate: float = Field(default=1e-5, gt=0)
     """Peak learning rate of AdamW. Above the policy's: the head starts from 0."""
@@ -34,7 +38,21 @@ class CriticSection(OptimizerSection):
     V_before. Acts from the second optimizer step of a batch on. 0 means off: half the squared error."""
 
 
+def policy_can_offload(learner: LearnerSection) -> Problems:
+    return offload_problems("learner", learner)
+
+
+def critic_can_offload(critic: CriticSection, algorithm: AlgorithmSection) -> Problems:
+    return offload_problems("critic", critic) if algorithm.needs_critic else []
+
+
+LEARNER_RULES: tuple[Rule, ...] = (policy_can_offload, critic_can_offload)
+
+
 class LearnerSettings(ServiceSettings):
+    service: ClassVar[str] = "learner"
+    rules: ClassVar[tuple[Rule, ...]] = (*SHARED_RULES, *LEARNER_RULES)
+
     run: RunSection
     model: ModelSection
     sampling: SamplingSection = SamplingSection()
@@ -42,6 +60,7 @@ class LearnerSettings(ServiceSettings):
     staleness: StalenessSection = StalenessSection()
     endpoints: EndpointsSection = EndpointsSection()
     queue: QueueSection = QueueSection()
+    payloads: PayloadsSection = PayloadsSection()
     store: StoreSection = StoreSection()
     learner: LearnerSection = LearnerSection()
     critic: CriticSection = CriticSection()

@@ -1,84 +1,81 @@
 """Builds the PRM service."""
 
-import asyncio
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
-import structlog
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
+from oprime.adapters.observed import observed
+from oprime.adapters.open_payloads import open_payloads
 from oprime.adapters.redis_queue import RedisQueue
 from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
-from oprime.core.types import ScoredBatch
-from oprime.lm.checkpoints import begin_part, checkpoint_root, complete_part, newest_complete, verify_part
+from oprime.core.types import Batch
+from oprime.lm.batches import MicroBatch
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.models import load_causal_lm
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id, same_tokenizer
-from oprime.ports import BATCHES, SCORED, Delivery, Output, WeightStore
-from oprime.runtime.consume import patiently
-from oprime.runtime.errors import SettingsError
+from oprime.ports import BATCHES, Metrics, Payloads
+from oprime.runtime.errors import NotNeededError, SettingsError
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.heartbeat import BusyMeter, report_heartbeats
-from oprime.runtime.in_order import CheckpointPlan, wait_for_start, work_in_order
 from oprime.runtime.process import Lifecycle
 from oprime.runtime.ranks import Ranks
-from oprime.wire.codec import batch_from_proto, scored_batch_to_proto
+from oprime.runtime.rollout_payloads import read_rollouts
+from oprime.runtime.setting_rules import NO_PRM, trainers_of
+from oprime.runtime.train_loop import TrainLoop
 from oprime_prm.config import PrmSettings
-from oprime_prm.implicit_prm import ImplicitPrm, Scored
-from oprime_prm.samples import write_samples
+from oprime_prm.implicit_prm import ImplicitPrm
+from oprime_prm.rank_methods import Models, RankMethods
+from oprime_prm.references import References
 from oprime_prm.score import Scorer
 from oprime_prm.servicer import PrmServicer
 from oprime_prm.serving import ServingPrm
-from oprime_proto.v1 import common_pb2 as pb
+from oprime_prm.train import CONSUMER, TrainPrm
 from oprime_proto.v1.prm_pb2_grpc import add_PrmServiceServicer_to_server
-
-log = structlog.get_logger()
-
-CONSUMER = "prm"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Models:
-    """What every rank holds."""
-
-    engine: DeepSpeedEngine
-    prm: ImplicitPrm
-    serving: ServingPrm | None
-    """On rank 0."""
-    tokenizer: PreTrainedTokenizerBase
-    end_id: int
-    longest: int
-    store: WeightStore
-    """Published PRM versions, one per checkpoint."""
 
 
 async def serve(settings: PrmSettings, lifecycle: Lifecycle) -> None:
-    models = await asyncio.to_thread(build_models, settings)
-    methods = RankMethods(models, settings)
-    ranks = Ranks(models.engine, {"process": methods.process, "save": methods.save, "load": methods.load})
-    if models.engine.rank != 0:
-        await asyncio.to_thread(ranks.follow)
-        return
+    if not settings.algorithm.needs_prm:
+        raise NotNeededError(
+            f"nothing to do: {NO_PRM}; the learner takes its batches from the coordinator, so start the other services only"
+        )
+    # Before the models: loading them takes long, and the process is alive meanwhile.
+    with observed("prm", settings.run.name, settings.endpoints, lifecycle.is_ready) as metrics:
+        payloads = open_payloads(settings.payloads, settings.queue, settings.run.name)
+        models = await lifecycle.before_serving(build_models, settings, payloads)
+        methods = RankMethods(models, settings)
+        ranks = Ranks(models.channel, methods.by_name)
+        if models.channel.rank != 0:
+            await ranks.follow()
+            return
+        async with ranks:
+            await _lead(settings, lifecycle, ranks, methods, metrics)
+
+
+async def _lead(settings: PrmSettings, lifecycle: Lifecycle, ranks: Ranks, methods: RankMethods, metrics: Metrics) -> None:
+    """Rank 0's part: queue, requests, and calls to all ranks."""
+    models, clock, meter = methods.models, SystemClock(), BusyMeter(metrics)
     assert models.serving is not None  # noqa: S101 - rank 0 has one
-    clock = SystemClock()
     queue = RedisQueue.of_run(settings.queue, settings.run.name)
-    meter = BusyMeter()
     scorer = Scorer(models.serving, models.tokenizer, end_id=models.end_id, longest=models.longest, max_items=settings.prm.max_score_items)
-    server = GrpcServer(settings.endpoints.listen("prm"), reflection=settings.endpoints.reflection)
+    server = GrpcServer.of(settings.endpoints, "prm", on_serving=lifecycle.note_ready)
     servicer = PrmServicer(scorer, models.serving, meter, model=settings.prm.initial_model or settings.model.path, beta=settings.prm.beta)
     server.add(add_PrmServiceServicer_to_server, servicer, "oprime_proto.v1.PrmService")
-    await server.start()
-    await server.set_serving(True)
+    loop: TrainLoop[Batch] = TrainLoop(
+        CONSUMER, BATCHES, trainers_of(settings.algorithm), settings.run, ranks, queue, models.payloads, clock, meter, metrics
+    )
+    loop.training = TrainPrm(settings, loop, methods)
     try:
+        await server.start()
         await lifecycle.run(
-            train(settings, ranks, methods, queue, clock, meter, lifecycle.stopping),
+            loop.run(lifecycle.stopping, ready=partial(server.set_serving, True)),
+            loop.end_with_run(lifecycle.stopping),
             ranks.stay_in_touch(),
+            ranks.watch(),
+            loop.lease.keep(),
             report_heartbeats(
                 queue,
                 "prm/0",
@@ -89,126 +86,10 @@ async def serve(settings: PrmSettings, lifecycle: Lifecycle) -> None:
         )
     finally:
         await server.stop()
-        await ranks.stop()
         await queue.close()
 
 
-async def train(
-    settings: PrmSettings,
-    ranks: Ranks,
-    methods: "RankMethods",
-    queue: RedisQueue,
-    clock: SystemClock,
-    meter: BusyMeter,
-    stopping: asyncio.Event,
-) -> None:
-    """Load the newest checkpoint, then update and score batch after batch."""
-    await wait_for_start(queue, clock, stopping)
-    done_step = await ranks.call("load")
-    waiting_since = clock.now()
-
-    async def handle(step: int, delivery: Delivery) -> None:
-        nonlocal waiting_since
-        began = clock.now()
-        with meter:
-            scored: Scored = await ranks.call("process", delivery.payload)
-        batch = batch_from_proto(pb.Batch.FromString(delivery.payload))
-        metrics = {**scored.metrics, "seconds_prm": clock.now() - began, "wait_s_prm": began - waiting_since}
-        result = ScoredBatch(
-            batch=batch,
-            process_rewards=scored.process_rewards,
-            prm_version=scored.prm_version,
-            baseline_process_rewards=scored.baseline_process_rewards,
-            metrics=metrics,
-        )
-        output = Output(stream=SCORED, key=str(step), payload=scored_batch_to_proto(result).SerializeToString())
-        await patiently(lambda: queue.commit(f"score:{step}", outputs=[output]), clock)
-        log.info("batch_scored", step=step, prm_version=scored.prm_version, seconds=metrics["seconds_prm"])
-        await asyncio.to_thread(
-            write_samples,
-            settings.run.folder / "samples",
-            step,
-            methods.models.tokenizer,
-            batch.rollouts,
-            scored.process_rewards,
-            prm_version=scored.prm_version,
-            groups=settings.prm.sampled_groups,
-        )
-        waiting_since = clock.now()
-
-    async def save(step: int) -> None:
-        with meter:
-            await ranks.call("save", str(step).encode())
-
-    await work_in_order(
-        queue,
-        BATCHES,
-        CONSUMER,
-        done_step=done_step,
-        handle=handle,
-        save=save,
-        plan=CheckpointPlan(every=settings.run.checkpoint_every, last=settings.run.steps),
-        clock=clock,
-        stopping=stopping,
-    )
-
-
-class RankMethods:
-    """What all ranks do together."""
-
-    def __init__(self, models: Models, settings: PrmSettings) -> None:
-        self.models = models
-        self._settings = settings
-        self._root = checkpoint_root(settings.run.folder)
-
-    def process(self, payload: bytes) -> Scored:
-        """Update on a batch and score it; then let requests see the new version."""
-        scored = self.models.prm.process(batch_from_proto(pb.Batch.FromString(payload)))
-        self._refresh()
-        return scored
-
-    def save(self, payload: bytes) -> None:
-        """Checkpoint after step `payload`, and publish the PRM of that step in Hugging Face form."""
-        step = int(payload)
-        own = str(begin_part(self._root, step, "prm")).encode() if self.models.engine.rank == 0 else None
-        part = Path(self.models.engine.broadcast(own).decode())
-        self.models.engine.save(part)
-        if self.models.engine.rank == 0:
-            (part / "prm.json").write_text(json.dumps(self.models.prm.state()), encoding="utf-8")
-            complete_part(part, step)
-            self.models.store.publish(step, self.models.engine.weights(), parent=None)
-            self.models.store.prune(keep=set(), newest=self._settings.run.keep_checkpoints)
-        else:
-            exhaust(self.models.engine.weights())
-
-    def load(self, _: bytes) -> int:
-        """Load the newest checkpoint; returns its step, 0 without one."""
-        newest = newest_complete(self._root, ("prm",))
-        if newest is None:
-            self._refresh()
-            return 0
-        step, part = newest[0], newest[1] / "prm"
-        verify_part(part)
-        self.models.engine.load(part)
-        self.models.prm.load_state(json.loads((part / "prm.json").read_text(encoding="utf-8")))
-        self._refresh()
-        log.info("checkpoint_loaded", step=step)
-        return step
-
-    def _refresh(self) -> None:
-        if self.models.serving is not None:
-            self.models.serving.refresh(self.models.engine.weights(), self.models.prm.version)
-        else:
-            exhaust(self.models.engine.weights())
-
-
-def exhaust(weights: Iterator[tuple[str, Tensor]]) -> None:
-    """Take part in a collective export whose tensors another rank uses."""
-    for _ in weights:
-        pass
-
-
-def build_models(settings: PrmSettings) -> Models:
+def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
     path = settings.prm.initial_model or settings.model.path
     tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
     _require_the_same_tokenizer(settings, tokenizer)
@@ -220,7 +101,7 @@ def build_models(settings: PrmSettings) -> Models:
     )
     longest = int(model.config.max_position_embeddings)
     scored = TokenLogprobModel(model, settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
-    engine = DeepSpeedEngine(scored, settings.prm, dtype=settings.model.dtype)
+    engine = DeepSpeedEngine(scored, settings.prm, dtype=settings.model.dtype, name="PRM")
     own_reference = settings.prm.reference == "sft"
     # Where the policy is the reference, only requests need a frozen one: it has sampled no log-probs for them.
     reference = _frozen(settings, settings.prm.reference_model or path, engine) if own_reference or engine.rank == 0 else None
@@ -234,15 +115,28 @@ def build_models(settings: PrmSettings) -> Models:
             pad_id=pad_id,
             rows_per_pass=settings.prm.micro_batch_rollouts,
         )
+    contents = partial(read_rollouts, payloads)
+    references = None
+    if own_reference:
+        assert reference is not None  # noqa: S101 - every rank has one
+        references = References(reference, contents, payloads, settings.prm, rank=engine.rank, ranks=engine.world_size, pad_id=pad_id)
     return Models(
+        channel=engine.group,
         engine=engine,
-        prm=ImplicitPrm(engine, reference if own_reference else None, settings.prm, pad_id=pad_id, total_steps=settings.run.steps),
+        prm=ImplicitPrm(engine, contents, references or sampled_with, settings.prm, pad_id=pad_id, total_steps=settings.run.steps),
         serving=serving,
         tokenizer=tokenizer,
         end_id=end_token_ids(tokenizer, settings.model.path)[0],
         longest=longest,
         store=StoreWeights(str(settings.run.folder / "prm_weights"), template=model_directory(path), dtype=settings.model.dtype),
+        payloads=payloads,
+        references=references,
     )
+
+
+def sampled_with(micro: MicroBatch) -> Tensor:
+    """The reference log-probs where the policy is the reference: those that each rollout was sampled with."""
+    return micro.behaviour
 
 
 def _require_the_same_tokenizer(settings: PrmSettings, tokenizer: PreTrainedTokenizerBase) -> None:

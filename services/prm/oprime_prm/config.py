@@ -1,23 +1,33 @@
 """Settings of the implicit PRM."""
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from oprime.core import prm_losses
+from oprime.core.prm_loss import PrmLoss
+from oprime.runtime.one_file_settings import Folders, a_file_of, chosen_from, idle_settings, with_own_settings
+from oprime.runtime.setting_rules import SHARED_RULES, Problems, Rule
 from oprime.runtime.settings import (
     AlgorithmSection,
     EndpointsSection,
     ModelSection,
+    PayloadsSection,
     QueueSection,
     RunSection,
     SamplingSection,
     ServiceSettings,
     StoreSection,
 )
-from oprime.runtime.training_settings import TrainerSection
+from oprime.runtime.training_settings import TrainerSection, offload_problems
+
+PRM_FILES: Folders = {"loss": prm_losses}
+"""The settings of [prm] whose values are files."""
 
 
-class PrmSection(TrainerSection):
+class CommonPrmSection(TrainerSection):
+    """Settings of [prm] that do not belong to single losses."""
+
     learning_rate: float = Field(default=1e-6, gt=0)
     """Peak learning rate of AdamW (paper, section 4.1)."""
     gradient_clip: float = Field(default=10.0, gt=0)
@@ -27,11 +37,7 @@ class PrmSection(TrainerSection):
     update: Literal["double_forward", "single_forward", "reverse", "offline"] = "double_forward"
     """`double_forward` updates, then scores with the new version; `single_forward` scores with the version before the
     update; `reverse` does too, and gathers from those scores the statistics that pair losses need; `offline` never updates."""
-    loss: Literal["ce", "dpo", "bon_acc", "bon_rm"] = "ce"
-    """Loss on outcomes, a mean over rollouts. `ce`: cross-entropy of r_o and sigmoid(sum_t r_t) (paper, Eq. 4). `dpo`: -log sigmoid(score -
-    mean score of siblings of lower outcome), or below an outcome of 1/2 -log sigmoid(mean score of siblings of higher outcome - score), the
-    siblings' side detached (appendix C.2). `bon_acc` and `bon_rm` weigh it by K * (share of the group no better)^(K - 1), ranked by outcome
-    or by score. All but `ce` need update = "reverse"."""
+    loss: Annotated[str, a_file_of(prm_losses)] = chosen_from(prm_losses, default="ce", meaning="Loss on outcomes, a mean over rollouts.")
     reference: Literal["sft", "policy"] = "sft"
     """pi_ref of Eq. 3. `sft`: a frozen model. `policy`: the log-probs with which each rollout was sampled; needs temperature 1. Score
     requests are answered with the frozen model in both cases."""
@@ -46,12 +52,81 @@ class PrmSection(TrainerSection):
     """Most responses in one Score request."""
 
 
+class PrmSection(with_own_settings(CommonPrmSection, PRM_FILES)):
+    @property
+    def chosen_loss(self) -> PrmLoss:
+        return prm_losses.named(self.loss).with_settings(dict(self))
+
+    @model_validator(mode="after")
+    def settings_fit_together(self) -> Self:
+        if problems := [*idle_settings(self, "prm", PRM_FILES), *self.chosen_loss.contradictions()]:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def process_rewards_exist(prm: PrmSection, algorithm: AlgorithmSection, model: ModelSection) -> Problems:
+    if algorithm.process_weight == 0 or prm.update != "offline" or prm.reference == "policy":
+        return []
+    start = prm.initial_model or model.path
+    if (prm.reference_model or start) != start:
+        return []
+    return [
+        f'prm.update = "offline" with algorithm.process_weight > 0 and a PRM that starts as its own reference ({start}): it would reward '
+        "nothing; name a trained PRM in prm.initial_model and the model that it was trained from in prm.reference_model, or use "
+        "prm.update=double_forward, or algorithm.process_weight=0"
+    ]
+
+
+def pair_losses_know_scores(prm: PrmSection) -> Problems:
+    if prm.chosen_loss.statistics is None or prm.update == "reverse":
+        return []
+    return [
+        f'prm.loss = "{prm.loss}" with prm.update = "{prm.update}": a pair loss compares with scores from before the update, which only '
+        '"reverse" gathers; use prm.update=reverse, or prm.loss=ce'
+    ]
+
+
+def pair_losses_have_pairs(prm: PrmSection, sampling: SamplingSection) -> Problems:
+    if prm.chosen_loss.statistics is None or sampling.group_size >= 2:
+        return []
+    return [
+        f'prm.loss = "{prm.loss}" with sampling.group_size = {sampling.group_size}: there are no siblings to pair; '
+        "set sampling.group_size=4, or prm.loss=ce"
+    ]
+
+
+def policy_reference_needs_temperature_1(prm: PrmSection, sampling: SamplingSection) -> Problems:
+    if prm.reference != "policy" or sampling.temperature == 1:
+        return []
+    return [
+        f'prm.reference = "policy" with sampling.temperature = {sampling.temperature:g}: the log-probs of the rollouts are those after '
+        "temperature, the PRM's are not; set sampling.temperature=1, or prm.reference=sft"
+    ]
+
+
+def prm_can_offload(prm: PrmSection) -> Problems:
+    return offload_problems("prm", prm)
+
+
+PRM_RULES: tuple[Rule, ...] = (
+    process_rewards_exist,
+    pair_losses_know_scores,
+    pair_losses_have_pairs,
+    policy_reference_needs_temperature_1,
+    prm_can_offload,
+)
+
+
 class PrmSettings(ServiceSettings):
+    service: ClassVar[str] = "prm"
+    rules: ClassVar[tuple[Rule, ...]] = (*SHARED_RULES, *PRM_RULES)
+
     run: RunSection
     model: ModelSection
     sampling: SamplingSection = SamplingSection()
     algorithm: AlgorithmSection = AlgorithmSection()
     endpoints: EndpointsSection = EndpointsSection()
     queue: QueueSection = QueueSection()
+    payloads: PayloadsSection = PayloadsSection()
     store: StoreSection = StoreSection()
     prm: PrmSection = PrmSection()

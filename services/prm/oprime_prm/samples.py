@@ -1,59 +1,50 @@
 """RUN/samples/step-000010.jsonl: some groups of a batch with every token's process reward, for people to look at."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from oprime.core.types import VerifiedRollout
+from oprime.core.types import Rollout, ScoredBatch, TokenFloats, VerifiedRollout
+from oprime.ports import Payloads
+from oprime.runtime.rollout_payloads import read_rewards, read_rollouts
 
 
-def write_samples(
-    folder: Path,
-    step: int,
-    tokenizer: PreTrainedTokenizerBase,
-    rollouts: Sequence[VerifiedRollout],
-    rewards: Sequence[np.ndarray],
-    *,
-    prm_version: int,
-    groups: int,
-) -> None:
+def write_samples(folder: Path, payloads: Payloads, scored: ScoredBatch, tokenizer: PreTrainedTokenizerBase, *, groups: int) -> None:
     """Write the first `groups` groups of a batch, whole or not at all."""
-    if groups == 0:
+    chosen = scored.batch.groups[:groups]
+    if not chosen:
         return
-    rows: dict[int, dict[str, object]] = {}
-    for verified, values in zip(rollouts, rewards, strict=True):
-        rollout = verified.rollout
-        if rollout.group_id not in rows:
-            if len(rows) == groups:
-                continue
-            rows[rollout.group_id] = {
-                "step": step,
-                "group_id": rollout.group_id,
-                "prompt": tokenizer.decode(rollout.prompt_ids.tolist()),
-                "prm_version": prm_version,
-                "rollouts": [],
-            }
-        members = rows[rollout.group_id]["rollouts"]
-        assert isinstance(members, list)  # noqa: S101 - made three lines above
-        members.append(_row(tokenizer, verified, values))
+    count = sum(len(group.rollouts) for group in chosen)
+    rewards = iter(read_rewards(payloads, scored.process_rewards, scored.batch).rollouts[:count])
+    lines: list[str] = []
+    for group in chosen:
+        rollouts = read_rollouts(payloads, [verified.rollout for verified in group.rollouts])
+        row = {
+            "step": scored.batch.step,
+            "group_id": group.group_id,
+            "prompt": tokenizer.decode(rollouts[0].prompt_ids.tolist()),
+            "prm_version": scored.prm_version,
+            "rollouts": [
+                _row(tokenizer, verified, rollout, next(rewards)) for verified, rollout in zip(group.rollouts, rollouts, strict=True)
+            ],
+        }
+        lines.append(json.dumps(row) + "\n")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{step:06d}.jsonl"
+    path = folder / f"step-{scored.batch.step:06d}.jsonl"
     partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows.values()), encoding="utf-8")
+    partial.write_text("".join(lines), encoding="utf-8")
     partial.rename(path)
 
 
-def _row(tokenizer: PreTrainedTokenizerBase, verified: VerifiedRollout, values: np.ndarray) -> dict[str, object]:
-    rollout = verified.rollout
+def _row(tokenizer: PreTrainedTokenizerBase, verified: VerifiedRollout, rollout: Rollout, values: TokenFloats) -> dict[str, object]:
+    """`tokens` are those that are trained on; what others wrote in between has no reward."""
     return {
         "index": rollout.index,
         "outcome_reward": verified.outcome_reward,
         "outcome_status": verified.outcome.status.value,
         "finish_reason": rollout.finish_reason.value,
-        "tokens": [str(tokenizer.decode([token])) for token in rollout.response_ids.tolist()],
+        "tokens": [str(tokenizer.decode([token])) for token in rollout.trained_ids.tolist()],
         "process_rewards": [round(float(value), 6) for value in values],
         "behaviour_logprobs": [round(float(value), 6) for value in rollout.behaviour_logprobs],
     }

@@ -1,16 +1,20 @@
 """Composition root of the verifier."""
 
+from contextlib import AsyncExitStack
 from functools import partial
 
-from oprime.adapters.prometheus_metrics import PrometheusMetrics
+from oprime.adapters.observed import observed
+from oprime.adapters.open_payloads import open_payloads
 from oprime.adapters.redis_queue import RedisQueue
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.verification import Outcome, VerificationRequest
-from oprime.ports import ROLLOUTS
-from oprime.runtime.consume import consume
+from oprime.ports import ROLLOUTS, Metrics
+from oprime.runtime.consume import check_server, consume
+from oprime.runtime.errors import SettingsError
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.heartbeat import report_heartbeats
 from oprime.runtime.process import Lifecycle
+from oprime.runtime.run_end import end_with_run, ends_with_run
 from oprime_proto.v1.verifier_pb2_grpc import add_VerifierServiceServicer_to_server
 from oprime_verifier.config import VerifierSettings
 from oprime_verifier.offer import Offer
@@ -22,39 +26,62 @@ from oprime_verifier.verify import VerifyRollouts
 
 async def serve(settings: VerifierSettings, lifecycle: Lifecycle, *, queue_too: bool = True) -> None:
     """Answer gRPC, and judge the run's rollouts unless `queue_too` is off."""
-    section, clock, metrics = settings.verifier, SystemClock(), PrometheusMetrics.at(settings.endpoints)
-    offer = Offer(section)
+    if queue_too:
+        _refuse_to_end_unseen(settings)
+    with observed("verifier", settings.run.name, settings.endpoints, lifecycle.is_ready) as metrics:
+        await _judge(settings, lifecycle, metrics, queue_too=queue_too)
+
+
+def _refuse_to_end_unseen(settings: VerifierSettings) -> None:
+    """Raise SettingsError where it could not see the end of the run: its own user of Redis may not read the run's state."""
+    if ends_with_run(settings.run) and settings.queue.username:
+        raise SettingsError(
+            f'run.when_finished = "exit" with queue.username = "{settings.queue.username}": a verifier with a user of its own may not read '
+            'whether the run has finished; give verifiers run.when_finished = "serve", and stop them after the run'
+        )
+
+
+async def _judge(settings: VerifierSettings, lifecycle: Lifecycle, metrics: Metrics, *, queue_too: bool) -> None:
+    section, clock = settings.verifier, SystemClock()
+    offer = Offer(section, metrics)
     health = SandboxHealth(offer.pool, metrics, strict=section.sandbox.strict)
-    server = GrpcServer(settings.endpoints.listen("verifier"), reflection=settings.endpoints.reflection)
+    server = GrpcServer.of(settings.endpoints, "verifier", on_serving=lifecycle.note_ready)
     servicer = VerifierServicer(offer.dispatcher, health, concurrency=section.workers, deadline_s=section.deadline_s)
     server.add(add_VerifierServiceServicer_to_server, servicer, "oprime_proto.v1.VerifierService")
     every_s, stopping = settings.run.heartbeat_s, lifecycle.stopping
 
     async def judge(request: VerificationRequest) -> Outcome:
         await health.ready(clock)
-        return await offer.dispatcher.verify(request)
+        return await offer.dispatcher.verify(request, patient=True)
 
-    queue = RedisQueue.of_run(settings.queue, settings.run.name) if queue_too else None
-    try:
+    async with AsyncExitStack() as closing:
+        closing.push_async_callback(offer.close)
+        closing.push_async_callback(server.stop)
         await server.start()
         await offer.start()
         await health.check()
         work = [
             health.watch(clock, every_s=section.sandbox.self_test_every_s, stopping=stopping),
-            watch_health(offer.pool, health, server, metrics, clock, every_s=every_s, stopping=stopping),
+            watch_health(offer, health, server, metrics, clock, every_s=every_s, stopping=stopping),
         ]
-        if queue is not None:
-            handler, replica = VerifyRollouts(queue, judge, metrics), replica_id()
-            report = partial(status_of, offer.pool, handler, health)
+        if queue_too:
+            queue = RedisQueue.of_run(settings.queue, settings.run.name)
+            closing.push_async_callback(queue.close)
+            payloads = open_payloads(settings.payloads, settings.queue, settings.run.name)
+            closing.callback(payloads.close)
+            await check_server(queue, clock, stopping)
+            handler, replica = VerifyRollouts(queue, payloads, judge, metrics, clock, stopping), replica_id()
+            report = partial(status_of, offer, handler, health)
             work += [
+                end_with_run(queue, settings.run, clock, stopping),
                 report_heartbeats(queue, f"verifier/{replica}", report, every_s=every_s, stopping=stopping),
                 consume(
                     queue,
                     ROLLOUTS,
                     replica,
                     handler,
-                    # One item in judgement and one ready for each worker.
-                    concurrency=2 * section.workers,
+                    # One item in judgement and one ready for each worker; what waits for a verifier that is out takes nobody's place.
+                    concurrency=lambda: 2 * section.workers + min(offer.dispatcher.held, section.hold_most),
                     lease_s=settings.queue.lease_s,
                     clock=clock,
                     stopping=stopping,
@@ -62,8 +89,3 @@ async def serve(settings: VerifierSettings, lifecycle: Lifecycle, *, queue_too: 
                 ),
             ]
         await lifecycle.run(*work)
-    finally:
-        await server.stop()
-        await offer.close()
-        if queue is not None:
-            await queue.close()

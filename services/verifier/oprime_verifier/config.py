@@ -1,10 +1,10 @@
 """Settings of the verifier."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from oprime.runtime.settings import EndpointsSection, QueueSection, RunSection, Section, ServiceSettings
+from oprime.runtime.settings import EndpointsSection, PayloadsSection, QueueSection, RunSection, Section, ServiceSettings
 from oprime_verifier.code.options import CodeOptions
 from oprime_verifier.external.settings import CompositionSection, GrpcSection, PluginSection, WebhookSection, check_names, composition_order
 from oprime_verifier.math.options import MathOptions
@@ -35,6 +35,9 @@ class VerifierSection(Section):
     """Address space of one worker process, in MiB."""
     cache_entries: int = Field(default=4096, ge=0)
     """Verdicts to remember: siblings that answer alike are judged once."""
+    hold_most: int = Field(default=4096, ge=0)
+    """Rollouts that may wait here at the same time for verifiers behind a network that are out (`hold_s`); they take no place of
+    others, only memory. When there are more, nothing else is taken from the queue."""
     math: MathOptions = MathOptions()
     """Defaults of math requests."""
     code: CodeOptions = CodeOptions()
@@ -63,7 +66,10 @@ class VerifierSection(Section):
 
 
 class VerifierSettings(ServiceSettings):
+    service: ClassVar[str] = "verifier"
+
     run: RunSection
     endpoints: EndpointsSection = EndpointsSection()
     queue: QueueSection = QueueSection()
+    payloads: PayloadsSection = PayloadsSection()
     verifier: VerifierSection = VerifierSection()

@@ -6,17 +6,22 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
+import structlog
+
+from oprime.ports import Metrics
 from oprime.runtime.errors import OprimeError
 from oprime_verifier.config import BUILT_IN, VerifierSection
-from oprime_verifier.dispatch import Dispatcher
 from oprime_verifier.external.composition import Composition
 from oprime_verifier.external.grpc_verifier import GrpcVerifier
 from oprime_verifier.external.loading import BrokenVerifier, plugin_section
 from oprime_verifier.external.settings import PluginSection
 from oprime_verifier.external.webhook import WebhookVerifier
 from oprime_verifier.ports import Verifier
-from oprime_verifier.worker import WorkerFailedError, WorkerSetup
-from oprime_verifier.worker_pool import PooledVerifier, WorkerPool
+from oprime_verifier.working.dispatch import Dispatcher
+from oprime_verifier.working.worker import WorkerFailedError, WorkerSetup
+from oprime_verifier.working.worker_pool import PooledVerifier, WorkerPool
+
+log = structlog.get_logger()
 
 MIB = 1024 * 1024
 
@@ -24,9 +29,9 @@ MIB = 1024 * 1024
 class Offer:
     """Pools and verifiers of one service. `start` before the first request, `close` at the end."""
 
-    def __init__(self, section: VerifierSection) -> None:
+    def __init__(self, section: VerifierSection, metrics: Metrics | None = None) -> None:
         self._section = section
-        self.pool = WorkerPool(_setup(section), workers=section.workers, attempts=section.attempts)
+        self.pool = WorkerPool(_setup(section), workers=section.workers, attempts=section.attempts, metrics=metrics)
         """Workers of the built-in verifiers."""
         self.dispatcher = Dispatcher({}, cache_entries=section.cache_entries, config_hash=config_hash(section))
         self._started = AsyncExitStack()
@@ -60,13 +65,14 @@ class Offer:
         try:
             await pool.start()
         except (OprimeError, WorkerFailedError) as error:
+            log.error("verifier_unusable", verifier=name, reason=str(error))  # noqa: TRY400 - the message is for a person
             return BrokenVerifier(name, str(error))
         return PooledVerifier(pool, name, owned=True)
 
 
 def config_hash(section: VerifierSection) -> str:
     """Equal for two services whose settings judge alike."""
-    return hashlib.sha256(section.model_dump_json(exclude={"workers", "cache_entries"}).encode()).hexdigest()[:16]
+    return hashlib.sha256(section.model_dump_json(exclude={"workers", "cache_entries", "hold_most"}).encode()).hexdigest()[:16]
 
 
 def _setup(section: VerifierSection) -> WorkerSetup:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from oprime.core.verification import Outcome, VerificationRequest
+from oprime.core.verification import Outcome, Verdict, VerificationRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,8 @@ class VerifierDescription:
     """JSON schema of the request's options; empty when it takes any."""
     problem: str = ""
     """Why it cannot be used; empty when it can."""
+    outage: str = ""
+    """Why it does not answer just now, and since when; empty when it does."""
 
 
 class Verifier(Protocol):
@@ -30,3 +32,12 @@ class Verifier(Protocol):
     def describe(self) -> VerifierDescription: ...
 
     async def close(self) -> None: ...
+
+
+_PASSING = frozenset({Verdict.INFRA_ERROR, Verdict.UNDECIDED, Verdict.TIME})
+"""Verdicts that more time might change."""
+
+
+def lasts(outcome: Outcome) -> bool:
+    """Whether another try, also one with more time, would end alike."""
+    return outcome.cacheable and outcome.verdict not in _PASSING

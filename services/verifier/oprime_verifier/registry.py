@@ -48,16 +48,3 @@ class Registry:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in may raise anything; it must not end the worker
             reason = f"verifier {request.kind} raised {type(error).__name__}: {error}"
             return unscored(Verdict.INFRA_ERROR, reason, cacheable=False)
-
-
-def load_registry(setup: Mapping[str, Any]) -> Registry:
-    """The verifiers that a `WorkerSetup` asks for, warmed up. Raises SettingsError for one that cannot be used."""
-    # Each kind of worker imports only its own: sympy costs a plug-in's worker a second and 60 MB.
-    if setup["plugin"] is None:
-        from oprime_verifier.built_in import built_in
-
-        return built_in(setup)
-    from oprime_verifier.external.loading import load_plugin
-
-    plugin = load_plugin(setup["plugin"])
-    return Registry([Entry(name=plugin.name, verify=plugin.verify, version=plugin.version, description=plugin.description)])

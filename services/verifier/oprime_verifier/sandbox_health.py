@@ -9,7 +9,7 @@ import structlog
 from oprime.ports import Clock, Metrics
 from oprime.runtime.errors import NotReadyError
 from oprime_proto.v1 import verifier_pb2 as pb
-from oprime_verifier.worker_pool import WorkerPool
+from oprime_verifier.working.worker_pool import WorkerPool
 
 log = structlog.get_logger()
 

@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import grpc
-
-from oprime.wire.codec import struct_of
+from oprime.core.verification import VerificationRequest
+from oprime.runtime.errors import UnusableInputError
+from oprime.wire.structs import struct_of
 from oprime.wire.verification import outcome_to_proto, request_from_proto
 from oprime_proto.v1 import verification_pb2, verifier_pb2_grpc
 from oprime_proto.v1 import verifier_pb2 as pb
-from oprime_verifier.dispatch import MAX_RESPONSE_CHARS, Dispatcher
 from oprime_verifier.sandbox_health import SandboxHealth
-from oprime_verifier.stream import as_they_finish
+from oprime_verifier.working.dispatch import MAX_RESPONSE_CHARS, Dispatcher
+from oprime_verifier.working.stream import as_they_finish
 
 
 class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
@@ -23,10 +23,10 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
         self._concurrency = concurrency
         self._deadline_s = deadline_s
 
-    async def Verify(self, request: verification_pb2.VerifyRequest, context: grpc.aio.ServicerContext) -> verification_pb2.VerifyResponse:
+    async def Verify(self, request: verification_pb2.VerifyRequest, context: object) -> verification_pb2.VerifyResponse:
         return await self._verify(request)
 
-    async def VerifyBatch(self, request: pb.VerifyBatchRequest, context: grpc.aio.ServicerContext) -> pb.VerifyBatchResponse:
+    async def VerifyBatch(self, request: pb.VerifyBatchRequest, context: object) -> pb.VerifyBatchResponse:
         tasks = [asyncio.create_task(self._verify(item)) for item in request.requests]
         try:
             return pb.VerifyBatchResponse(responses=await asyncio.gather(*tasks))
@@ -35,12 +35,12 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
                 task.cancel()
 
     async def VerifyStream(
-        self, request_iterator: AsyncIterator[verification_pb2.VerifyRequest], context: grpc.aio.ServicerContext
+        self, request_iterator: AsyncIterator[verification_pb2.VerifyRequest], context: object
     ) -> AsyncIterator[verification_pb2.VerifyResponse]:
         async for response in as_they_finish(self._verify, request_iterator, at_once=2 * self._concurrency):
             yield response
 
-    async def Describe(self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext) -> pb.DescribeResponse:
+    async def Describe(self, request: pb.DescribeRequest, context: object) -> pb.DescribeResponse:
         return pb.DescribeResponse(
             verifiers=[
                 pb.VerifierDescription(
@@ -57,9 +57,18 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
             max_response_chars=MAX_RESPONSE_CHARS,
         )
 
-    async def Health(self, request: pb.VerifierServiceHealthRequest, context: grpc.aio.ServicerContext) -> pb.VerifierServiceHealthResponse:
-        return self._health.to_proto()
+    async def Health(self, request: pb.VerifierServiceHealthRequest, context: object) -> pb.VerifierServiceHealthResponse:
+        health = self._health.to_proto()
+        health.held_rollouts, health.outage = self._dispatcher.held, self._dispatcher.outage
+        return health
 
     async def _verify(self, request: verification_pb2.VerifyRequest) -> verification_pb2.VerifyResponse:
         self._health.require()
-        return outcome_to_proto(await self._dispatcher.verify(request_from_proto(request)), request.request_id)
+        return outcome_to_proto(await self._dispatcher.verify(_decoded(request)), request.request_id)
+
+
+def _decoded(request: verification_pb2.VerifyRequest) -> VerificationRequest:
+    try:
+        return request_from_proto(request)
+    except ValueError as error:
+        raise UnusableInputError(f"the options cannot be used: {error}") from error

@@ -6,9 +6,9 @@ import socket
 
 from oprime.ports import Clock, Metrics
 from oprime.runtime.grpc_server import GrpcServer
+from oprime_verifier.offer import Offer
 from oprime_verifier.sandbox_health import SandboxHealth
 from oprime_verifier.verify import VerifyRollouts
-from oprime_verifier.worker_pool import WorkerPool
 
 
 def replica_id() -> str:
@@ -16,20 +16,22 @@ def replica_id() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def status_of(pool: WorkerPool, handler: VerifyRollouts, health: SandboxHealth) -> dict[str, object]:
+def status_of(offer: Offer, handler: VerifyRollouts, health: SandboxHealth) -> dict[str, object]:
     """The report in the queue's value `verifier/ID`."""
     return {
         "verified": handler.verified,
         "dropped": handler.dropped,
-        "workers": pool.workers,
-        "ready_workers": pool.ready_workers,
+        "workers": offer.pool.workers,
+        "ready_workers": offer.pool.ready_workers,
         "sandbox": health.problem or "complete",
-        **pool.meter.read(),
+        "held_rollouts": offer.dispatcher.held,
+        "outage": offer.dispatcher.outage,
+        **offer.pool.meter.read(),
     }
 
 
 async def watch_health(
-    pool: WorkerPool,
+    offer: Offer,
     health: SandboxHealth,
     server: GrpcServer,
     metrics: Metrics,
@@ -41,5 +43,6 @@ async def watch_health(
     """Serve while at least one worker is ready, and in strict mode only behind a complete sandbox."""
     while not stopping.is_set():
         await server.set_serving(health.serving)
-        metrics.gauge("verifier_ready_workers", pool.ready_workers)
+        metrics.gauge("verifier_ready_workers", offer.pool.ready_workers)
+        metrics.gauge("verifier_held_rollouts", offer.dispatcher.held)
         await clock.sleep(every_s)

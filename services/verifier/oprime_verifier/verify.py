@@ -1,23 +1,38 @@
-"""The queue's side of verification: take a rollout, judge it, commit the verdict once."""
+"""The queue's side of verification: take a rollout, judge it, commit the verdict once.
 
+takes      rollouts, two per worker and as many besides as wait for a verifier that is out
+waits for  the sandbox to be healthy, the text and what the verifier needs of the task, the judge
+gives      verify:G:I  verdict and score; or that the rollout was dropped, whose payloads end then
+"""
+
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 
 import structlog
-from google.protobuf.message import DecodeError
 
-from oprime.core.types import DroppedRollout, VerificationTask, VerifiedRollout
+from oprime.core.types import DroppedRollout, RolloutRecord, VerificationTask, VerifiedRollout
 from oprime.core.verification import UNSCORED, Outcome, Verdict, VerificationRequest
-from oprime.ports import VERDICTS, Delivery, LedgerMove, Metrics, Output, Queue
+from oprime.ports import LIVE, VERDICTS, Clock, Committed, Delivery, LedgerMove, Metrics, Output, Payloads, Queue, Span
+from oprime.runtime.consume import patiently
+from oprime.runtime.decision import Decision, settle
+from oprime.runtime.entries import read_entry
 from oprime.runtime.errors import UnusableInputError
+from oprime.runtime.releases import drop_payloads
+from oprime.runtime.tracing import span
 from oprime.wire.codec import event_to_proto, verification_task_from_proto
 from oprime_proto.v1 import common_pb2 as pb
+from oprime_verifier.materials import Materials
 
 log = structlog.get_logger()
 
 DROPPED = {verdict: "verifier_error" if verdict is Verdict.INFRA_ERROR else verdict.value.lower() for verdict in UNSCORED}
 """Why a rollout without a score is dropped, as the ledger names it."""
+
+STOP_WAIT_S = 2.0
+"""Most seconds that a stop waits for the answer of a commit."""
 
 Judge = Callable[[VerificationRequest], Awaitable[Outcome]]
 
@@ -25,69 +40,114 @@ Judge = Callable[[VerificationRequest], Awaitable[Outcome]]
 class VerifyRollouts:
     """Handler of the `rollouts` stream."""
 
-    def __init__(self, queue: Queue, judge: Judge, metrics: Metrics) -> None:
+    def __init__(self, queue: Queue, payloads: Payloads, judge: Judge, metrics: Metrics, clock: Clock, stopping: asyncio.Event) -> None:
         self._queue = queue
+        self._payloads = payloads
+        self._materials = Materials(payloads)
         self._judge = judge
         self._metrics = metrics
+        self._clock = clock
+        self._stopping = stopping
         self.verified = 0
         """Rollouts with a verdict from this process."""
         self.dropped = 0
         """Rollouts that this process gave up on."""
+        for kind in ("hack_suspected", "violation"):
+            metrics.count("sandbox_violations_total", 0, kind=kind)
 
     async def __call__(self, delivery: Delivery) -> None:
         """Judge one rollout and commit. A verdict without a score drops the rollout: what is not its fault never becomes a 0.
 
-        Raises UnusableInputError for a payload that is no VerificationTask and for an unknown verifier.
+        Raises UnusableInputError for an entry that is no VerificationTask, for payloads that are gone and for an unknown verifier.
         """
-        task = _decode(delivery)
+        task = read_entry(delivery, pb.VerificationTask, verification_task_from_proto)
+        with span("verify", kind="consumer", parent=task.trace, rollout_id=task.rollout.rollout_id, attempt=delivery.attempt) as traced:
+            await self._verify(delivery, task, traced)
+
+    async def _verify(self, delivery: Delivery, task: VerificationTask, traced: Span) -> None:
+        request = await self._request(delivery, task)
+        if request is None:
+            return
         started = time.perf_counter()
-        outcome = await self._judge(task.request)
+        outcome = await self._judge(request)
         seconds = time.perf_counter() - started
+        if self._stopping.is_set():
+            # A signal to all processes may have cut it short, and what it then says is no verdict. The entry goes to another.
+            await asyncio.Event().wait()
         self._measure(outcome, seconds)
-        new = await self._commit(delivery, task, outcome)
-        log.info(
-            "rollout_verified",
+        dropped = DROPPED.get(outcome.verdict)
+        committed = await _to_its_end(settle(self._queue, _decision(delivery, task.rollout, outcome, dropped, traced.context), self._clock))
+        if committed and dropped:
+            self.dropped += 1
+            await drop_payloads(self._payloads, task.rollout.payloads, self._clock)
+        elif committed:
+            self.verified += 1
+        traced.note(verifier=request.kind, verdict=outcome.verdict.value, **({} if outcome.score is None else {"score": outcome.score}))
+        (log.warning if dropped else log.debug)(
+            "rollout_dropped" if dropped else "rollout_verified",
+            group_id=task.rollout.group_id,
             rollout_id=task.rollout.rollout_id,
+            verifier=request.kind,
             verdict=outcome.verdict.value,
             score=outcome.score,
-            new=new,
+            reason=outcome.reason,
+            counted=committed.value,
             seconds=seconds,
+            weight_version=task.rollout.newest_weight_version,
         )
 
-    async def _commit(self, delivery: Delivery, task: VerificationTask, outcome: Outcome) -> bool:
-        rollout = task.rollout
-        name = rollout.rollout_id
-        dropped = DROPPED.get(outcome.verdict)
-        event: VerifiedRollout | DroppedRollout = (
-            DroppedRollout(group_id=rollout.group_id, index=rollout.index, reason=dropped)
-            if dropped
-            # Thousands of test results would ride along to the learner, which has no use for them.
-            else VerifiedRollout(rollout=rollout, outcome=replace(outcome, tests=()))
-        )
-        new = await self._queue.commit(
-            f"verify:{name}",
-            outputs=(Output(stream=VERDICTS, key=name, payload=event_to_proto(event).SerializeToString()),),
-            moves=(LedgerMove(rollout_id=name, state=f"dropped:{dropped}"),) if dropped else (),
-            consumed=(delivery,),
-        )
-        if new and dropped:
-            self.dropped += 1
-        elif new:
-            self.verified += 1
-        return new
+    async def _request(self, delivery: Delivery, task: VerificationTask) -> VerificationRequest | None:
+        """What to ask the verifier; None, with the entry acknowledged, for a rollout that ended while its entry was on the way."""
+        name = task.rollout.rollout_id
+        try:
+            request, text = await patiently(lambda: self._read(task), self._clock)
+        except UnusableInputError:
+            states = await patiently(lambda: self._queue.ledger_states([name]), self._clock)
+            if states.get(name) == LIVE:
+                raise
+            await patiently(lambda: self._queue.acknowledge([delivery]), self._clock)
+            log.debug("rollout_too_late", rollout_id=name, reason="it had ended")
+            return None
+        return replace(request, response=text, request_id=name)
+
+    async def _read(self, task: VerificationTask) -> tuple[VerificationRequest, str]:
+        request = await self._materials.read(task.material)
+        (text,) = await asyncio.to_thread(self._payloads.get_many, [task.rollout.text])
+        if text is None:
+            raise UnusableInputError(f"payload {task.rollout.text} (the text of rollout {task.rollout.rollout_id}) is gone from the store")
+        return request, text.decode("utf-8", "surrogatepass")
 
     def _measure(self, outcome: Outcome, seconds: float) -> None:
         name = outcome.verifier.name
         self._metrics.count("verifications_total", verifier=name, outcome=outcome.verdict.value)
         self._metrics.observe("verification_seconds", seconds, verifier=name)
-        for flag in outcome.flags:
+        for flag in () if outcome.score is None else outcome.flags:
             self._metrics.count("sandbox_violations_total", kind=flag)
 
 
-def _decode(delivery: Delivery) -> VerificationTask:
+def _decision(delivery: Delivery, rollout: RolloutRecord, outcome: Outcome, dropped: str | None, trace: str) -> Decision:
+    name = rollout.rollout_id
+    event: VerifiedRollout | DroppedRollout = (
+        DroppedRollout(group_id=rollout.group_id, index=rollout.index, reason=dropped)
+        if dropped
+        else VerifiedRollout(rollout=rollout, outcome=outcome.brief, trace=trace)
+    )
+    return Decision(
+        mark=f"verify:{name}",
+        outputs=(Output(stream=VERDICTS, key=name, payload=event_to_proto(event).SerializeToString()),),
+        moves=(LedgerMove(rollout_id=name, state=f"dropped:{dropped}"),) if dropped else (),
+        consumed=(delivery,),
+    )
+
+
+async def _to_its_end(commit: Coroutine[Any, Any, Committed]) -> Committed:
+    """The answer of a commit that has begun: a stop waits for it a moment, so that a finished verdict is not judged again."""
+    task = asyncio.create_task(commit)
     try:
-        return verification_task_from_proto(pb.VerificationTask.FromString(delivery.payload))
-    except (DecodeError, KeyError, ValueError) as error:
-        raise UnusableInputError(
-            f"entry {delivery.key} of {delivery.stream} is not a VerificationTask ({error}): its sender runs another version"
-        ) from error
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=STOP_WAIT_S)
+        if not task.done():
+            task.cancel()
+            raise
+        return task.result()

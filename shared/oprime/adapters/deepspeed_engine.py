@@ -5,25 +5,23 @@ sum of all losses and neither the number of ranks, the micro-batch size nor the 
 """
 
 import io
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, redirect_stdout
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import torch
-from torch import Tensor, distributed, nn
-from torch._C._distributed_c10d import HashStore
+from torch import Tensor, nn
 
 from oprime.adapters.engine_state import ShardReader, ShardWriter, read_random_state, read_state, write_random_state
+from oprime.adapters.rank_group import RankGroup
 from oprime.core.token_rows import TokenRows
-from oprime.runtime.errors import CheckpointError, OprimeError, SettingsError
-from oprime.runtime.training_settings import TrainerSection
+from oprime.runtime.errors import CheckpointError, OprimeError, RunEndedError, SettingsError
+from oprime.runtime.training_settings import EngineSection
 
-COLLECTIVE_TIMEOUT = timedelta(days=7)
-"""Ranks wait for the next batch as long as it takes; a rank that died closes its connections, which ends the wait."""
 MASTER = "master"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -39,24 +37,26 @@ class TokenModel(Protocol):
         """The part that is trained, saved and published, under the names that it gives its weights."""
         ...
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor, is_response: Tensor) -> Any: ...
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, is_trained: Tensor) -> Any: ...
 
 
 class DeepSpeedEngine:
     """A language model with AdamW, spread over the ranks of one process group. Implements `oprime.ports.TrainEngine`.
 
     `model` comes with float32 weights, which become the master weights. With dtype bfloat16 the model computes in bfloat16
-    while gradients are summed, and weights updated, in float32. Ranks come from RANK, WORLD_SIZE, MASTER_ADDR and
-    MASTER_PORT (as torchrun sets them); without these there is one rank.
+    while gradients are summed, and weights updated, in float32. The ranks are those of a `RankGroup`. `name` is what errors call it.
     """
 
-    def __init__(self, model: TokenModel, settings: TrainerSection, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
+    def __init__(
+        self, model: TokenModel, settings: EngineSection, dtype: Literal["float32", "bfloat16"] = "float32", *, name: str = "model"
+    ) -> None:
         self._settings = settings
+        self._name = name
         self._bfloat16 = dtype == "bfloat16"
         self._on_gpu = _choose_accelerator(settings)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        self._group = _join_ranks(on_gpu=self._on_gpu)
+        self.group = RankGroup(on_gpu=self._on_gpu)
         if settings.ranks != self.world_size:
             raise SettingsError(
                 f"ranks is {settings.ranks}, but {self.world_size} processes were started: start one per rank, with RANK and WORLD_SIZE set"
@@ -82,11 +82,11 @@ class DeepSpeedEngine:
 
     @property
     def rank(self) -> int:
-        return distributed.get_rank()
+        return self.group.rank
 
     @property
     def world_size(self) -> int:
-        return distributed.get_world_size()
+        return self.group.world_size
 
     @property
     def device(self) -> torch.device:
@@ -109,22 +109,35 @@ class DeepSpeedEngine:
     ) -> float:
         """See `TrainEngine.train_step`. Returns the global norm before clipping.
 
-        Raises OprimeError, with the weights as they were, if that norm is not finite.
+        Raises RunEndedError on every rank, with the weights as they were, if that norm or the loss of any rank is not finite: the same
+        batch would always give the same.
         """
         if not micro_batches:
             raise ValueError("train_step got no micro-batches: every rank must give equally many, at least one (it may be empty)")
         self._engine.train()
+        total = torch.zeros((), device=self.device)
         for index, rows in enumerate(micro_batches):
             self._engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
             outputs = self._forward(rows, entropies=entropies)
             share = loss(index, *outputs)
             # A micro-batch without a say (no rows, no weight) still takes part in the ranks' collective calls.
             share = share.to(outputs[0].device) + 0.0 * outputs[0].sum()
+            total += share.detach()
             # DeepSpeed divides the ranks' sum by their number.
             self._engine.backward(share * self.world_size)
+        self._require_finite("loss", float(self.all_sum(total.double())))
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        return self._step()
+        norm = self._step()
+        self._require_finite("gradient norm", norm)
+        return norm
+
+    def _require_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise RunEndedError(
+                f"the {what} of the {self._name} is {value}, so no optimizer step was taken and the weights are as before: look for "
+                "infinite or missing rewards and log-probs in this batch, or lower its learning rate or gradient_clip before you resume"
+            )
 
     def _forward(self, rows: TokenRows, *, entropies: bool = False) -> tuple[Tensor, ...]:
         """The model's outputs for `rows`; without rows, a row of one token runs instead and an empty slice of its results is returned."""
@@ -132,37 +145,34 @@ class DeepSpeedEngine:
         empty = rows.input_ids.shape[0] == 0
         input_ids = torch.zeros(1, 1, dtype=torch.int64) if empty else rows.input_ids
         attention_mask = torch.ones(1, 1, dtype=torch.bool) if empty else rows.attention_mask
-        is_response = torch.zeros(1, 1, dtype=torch.bool) if empty else rows.is_response
-        inputs = (tensor.to(self.device) for tensor in (input_ids, attention_mask, is_response))
+        is_trained = torch.zeros(1, 1, dtype=torch.bool) if empty else rows.is_trained
+        inputs = (tensor.to(self.device) for tensor in (input_ids, attention_mask, is_trained))
         found = self._engine(*inputs, **({"entropies": True} if entropies else {}))
         outputs: tuple[Tensor, ...] = found if isinstance(found, tuple) else (found,)
         return tuple(output[:0].expand(0, rows.input_ids.shape[1]) for output in outputs) if empty else outputs
 
     def _step(self) -> float:
-        if self._stage == 0:
-            # DeepSpeed clips here without telling the norm, so its own clipping is off and this one instead.
-            norm = float(nn.utils.clip_grad_norm_(self._engine.module.parameters(), self._settings.gradient_clip))
-            if not torch.isfinite(torch.tensor(norm)):
-                self._engine.zero_grad()
-            else:
-                self._engine.step()
-        else:
+        """The gradient norm, after an optimizer step if it is finite; otherwise without one."""
+        if self._stage:
             self._engine.step()
-            norm = float(self._engine.get_global_grad_norm())
-        if not torch.isfinite(torch.tensor(norm)):
-            raise OprimeError(
-                f"the gradient norm is {norm}: no step was taken and the weights are as before. Look for infinite rewards or log-probs in "
-                "this batch, or lower the learning rate"
-            )
+            return float(self._engine.get_global_grad_norm())
+        # DeepSpeed clips here without telling the norm, so its own clipping is off and this one instead.
+        norm = float(nn.utils.clip_grad_norm_(self._engine.module.parameters(), self._settings.gradient_clip))
+        if math.isfinite(norm):
+            self._engine.step()
         return norm
 
     # Weights
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """See `TrainEngine.weights`: float32, or bfloat16 if that is what the model computes in. Tied weights come once."""
+    def weights(self, *, master: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """See `TrainEngine.weights`: float32, or bfloat16 if that is what the model computes in. Tied weights come once.
+
+        With `master` those that are trained are the optimizer's own, float32 whatever the model computes in.
+        """
         for name, parameter in self._network.named_parameters():
             with self._whole(parameter):
-                tensor = parameter.detach().to("cpu", copy=True)
+                tensor = self._full_state(parameter, MASTER) if master and parameter.requires_grad else parameter
+                tensor = tensor.detach().to("cpu", copy=True)
             yield name, tensor.contiguous()
         stored = set(self._network.state_dict())
         for name, buffer in self._network.named_buffers():
@@ -187,7 +197,7 @@ class DeepSpeedEngine:
                 writer.add(f"{key}/{name}", self._full_state(parameter, key))
         writer.finish(adam_steps=self._adam_steps(), world_size=self.world_size)
         failure = writer.failure or write_random_state(directory, self.rank)
-        failures = [text for text in self._everywhere((failure or "").encode()) if text]
+        failures = [text for text in self.group.everywhere((failure or "").encode()) if text]
         if failures:
             raise CheckpointError(failures[0].decode())
 
@@ -208,7 +218,7 @@ class DeepSpeedEngine:
             for key in MOMENTS if steps else ():
                 self._set_full_state(parameter, key, reader.tensor(f"{key}/{name}").to(self.device))
         read_random_state(directory, self.rank)
-        self._barrier()
+        self.group.barrier()
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, parameter) for name, parameter in self._network.named_parameters() if parameter.requires_grad)
@@ -269,57 +279,12 @@ class DeepSpeedEngine:
 
     # Talking between ranks, on the CPU
 
-    def broadcast(self, payload: bytes | None) -> bytes:
-        """See `TrainEngine.broadcast`."""
-        if self.rank == 0 and payload is None:
-            raise ValueError("broadcast got no payload on rank 0: rank 0 gives it, the others pass None")
-        if self.world_size == 1:
-            return bytes(payload or b"")
-        size = torch.tensor([len(payload or b"")], dtype=torch.int64)
-        distributed.broadcast(size, src=0, group=self._group)
-        content = _to_tensor(payload or b"", int(size)) if self.rank == 0 else torch.empty(int(size), dtype=torch.uint8)
-        if int(size):
-            distributed.broadcast(content, src=0, group=self._group)
-        return content.numpy().tobytes()
-
     def gather(self, payload: bytes) -> list[bytes] | None:
         """See `TrainEngine.gather`."""
-        payloads = self._everywhere(payload, only_rank_0=True)
-        return payloads if self.rank == 0 else None
+        return self.group.gather(payload)
 
     def all_sum(self, values: Tensor) -> Tensor:
-        return self._reduced(values, distributed.ReduceOp.SUM)
-
-    def all_max(self, values: Tensor) -> Tensor:
-        return self._reduced(values, distributed.ReduceOp.MAX)
-
-    def _reduced(self, values: Tensor, operation: Any) -> Tensor:
-        result = values.detach().to("cpu", copy=True).contiguous()
-        if self.world_size > 1:
-            distributed.all_reduce(result, op=operation, group=self._group)
-        return result
-
-    def _everywhere(self, payload: bytes, *, only_rank_0: bool = False) -> list[bytes]:
-        """Every rank's payload, on every rank or, to spare the network, on rank 0 only (elsewhere the list is empty)."""
-        if self.world_size == 1:
-            return [payload]
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
-        distributed.all_gather(sizes, torch.tensor([len(payload)], dtype=torch.int64), group=self._group)
-        longest = max(int(size) for size in sizes)
-        if longest == 0:
-            return [b""] * self.world_size
-        mine = _to_tensor(payload, longest)
-        receives = not only_rank_0 or self.rank == 0
-        parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.world_size)] if receives else []
-        if only_rank_0:
-            distributed.gather(mine, parts if receives else None, dst=0, group=self._group)
-        else:
-            distributed.all_gather(parts, mine, group=self._group)
-        return [part[: int(size)].numpy().tobytes() for part, size in zip(parts, sizes, strict=False)]
-
-    def _barrier(self) -> None:
-        if self.world_size > 1:
-            distributed.barrier(group=self._group)
+        return self.group.all_sum(values)
 
     def close(self) -> None:
         """Free what DeepSpeed holds. The ranks stay in their process group."""
@@ -331,7 +296,7 @@ def parameter_shape(parameter: Any) -> tuple[int, ...]:
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def _choose_accelerator(settings: TrainerSection) -> bool:
+def _choose_accelerator(settings: EngineSection) -> bool:
     """Tell DeepSpeed where to run, before it is imported; returns whether that is a GPU."""
     on_gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
     if on_gpu and not torch.cuda.is_available():
@@ -340,35 +305,14 @@ def _choose_accelerator(settings: TrainerSection) -> bool:
     return on_gpu
 
 
-def _join_ranks(*, on_gpu: bool) -> distributed.ProcessGroup:
-    """Enter the process group of all ranks; returns a group on the CPU for what is no gradient."""
-    if not distributed.is_initialized():
-        given = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name in os.environ]
-        if 0 < len(given) < 4 and os.environ.get("WORLD_SIZE", "1") != "1":
-            raise SettingsError(f"of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT only {', '.join(given)} are set: set all four, or none")
-        alone = len(given) < 4
-        local_rank = int(os.environ.setdefault("LOCAL_RANK", "0" if alone else str(_local_rank())))
-        if on_gpu:
-            torch.cuda.set_device(local_rank)
-        alone_in_memory = {"store": HashStore(), "rank": 0, "world_size": 1}
-        place: dict[str, Any] = alone_in_memory if alone else {"init_method": "env://"}
-        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT, **place)
-    os.environ.setdefault("LOCAL_RANK", "0")
-    return cast("distributed.ProcessGroup", distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT))
-
-
-def _local_rank() -> int:
-    return int(os.environ["RANK"]) % max(torch.cuda.device_count(), 1)
-
-
-def _zero_stage(settings: TrainerSection, *, bfloat16: bool) -> int:
+def _zero_stage(settings: EngineSection, *, bfloat16: bool) -> int:
     if settings.offload_optimizer and settings.zero_stage == 0:
         raise SettingsError("offload_optimizer needs zero_stage 1, 2 or 3, and zero_stage is 0: raise it or turn offload_optimizer off")
     # At stage 0 DeepSpeed sums bfloat16 gradients in bfloat16, which would make micro-batch sizes matter.
     return max(settings.zero_stage, 1) if bfloat16 else settings.zero_stage
 
 
-def _deepspeed_config(settings: TrainerSection, *, stage: int, bfloat16: bool, on_gpu: bool) -> dict[str, Any]:
+def _deepspeed_config(settings: EngineSection, *, stage: int, bfloat16: bool, on_gpu: bool) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": stage}
     if settings.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
@@ -397,24 +341,19 @@ def _deepspeed_config(settings: TrainerSection, *, stage: int, bfloat16: bool, o
 
 def _require_usable(rows: TokenRows) -> None:
     """Raise ValueError unless rows are padded on the right and every response token has a token before it."""
-    mask, is_response = rows.attention_mask, rows.is_response
-    if not rows.input_ids.shape == mask.shape == is_response.shape:
+    mask, is_trained = rows.attention_mask, rows.is_trained
+    if not rows.input_ids.shape == mask.shape == is_trained.shape:
         raise ValueError(
-            f"token rows differ in shape: ids {tuple(rows.input_ids.shape)}, mask {tuple(mask.shape)}, response {tuple(is_response.shape)}"
+            f"token rows differ in shape: ids {tuple(rows.input_ids.shape)}, mask {tuple(mask.shape)}, response {tuple(is_trained.shape)}"
         )
     if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
         raise ValueError("token rows must be padded on the right: a row has a token after padding")
-    if bool((is_response & ~mask).any()) or bool(is_response[:, :1].any()):
+    if bool((is_trained & ~mask).any()) or bool(is_trained[:, :1].any()):
         raise ValueError("response tokens must be unpadded and have at least one prompt token before them")
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     return (parameter for group in optimizer.param_groups for parameter in group["params"])
-
-
-def _to_tensor(payload: bytes, size: int) -> Tensor:
-    """The payload as `size` bytes, padded with zeros."""
-    return torch.frombuffer(bytearray(payload.ljust(size, b"\0")), dtype=torch.uint8) if size else torch.empty(0, dtype=torch.uint8)
 
 
 def _keys(adam_steps: int) -> tuple[str, ...]:

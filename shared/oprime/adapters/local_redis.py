@@ -20,6 +20,7 @@ from urllib.parse import quote
 import structlog
 
 from oprime.runtime.errors import QueueUnavailableError
+from oprime.runtime.free_ports import reserve_port
 
 log = structlog.get_logger()
 
@@ -139,9 +140,13 @@ class LocalRedis:
 class _Place:
     """Where the server listens: a unix socket, or a port of the loopback interface."""
 
-    def __init__(self, *, path: Path | None = None, port: int = 0, private: Path | None = None) -> None:
+    def __init__(
+        self, *, path: Path | None = None, port: int = 0, private: Path | None = None, keeper: socket.socket | None = None
+    ) -> None:
         self.path = path
         self.port = port
+        self._keeper = keeper
+        """Keeps a port that was chosen here from others."""
         self._private = private
         """A directory of our own that goes when the server goes."""
 
@@ -201,6 +206,8 @@ class _Place:
             )
 
     def clean_up(self) -> None:
+        if self._keeper is not None:
+            self._keeper.close()
         if self._private is not None:
             shutil.rmtree(self._private, ignore_errors=True)
 
@@ -253,11 +260,10 @@ def _on_socket(folder: Path) -> _Place:
 
 
 def _on_port(port: int) -> _Place:
-    if port == 0:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-    return _Place(port=port)
+    if port:
+        return _Place(port=port)
+    keeper = reserve_port("127.0.0.1")
+    return _Place(port=keeper.getsockname()[1], keeper=keeper)
 
 
 def _config(folder: Path, place: _Place, password: str | None, max_memory: str | None) -> str:

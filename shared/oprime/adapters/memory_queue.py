@@ -5,24 +5,24 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-import structlog
-
 from oprime.adapters.queue_rules import (
+    NOBODY,
     RolloutIdsOf,
     check_most,
     check_moves,
     check_outputs,
-    check_state,
     check_stream,
     count_key,
+    counts_of,
     dead_state,
+    fenced,
     overdue_reason,
+    refused,
     rollouts_of,
+    shown_counts,
 )
-from oprime.ports import LIVE, STREAMS, Clock, DeadLetter, Delivery, LedgerMove, Output, QueueDepth
+from oprime.ports import DEAD, LIVE, STREAMS, Clock, Committed, DeadLetter, Delivery, Fence, LedgerMove, Output, QueueDepth, Snapshot
 from oprime.wire.rollout_ids import rollout_ids
-
-log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -53,14 +53,20 @@ class MemoryQueue:
         self._rollout_ids_of = rollout_ids_of
         self._streams = {name: _Stream() for name in STREAMS}
         self._letters: dict[str, DeadLetter] = {}
+        self._letter_payloads: dict[str, bytes] = {}
         self._set_aside: dict[tuple[str, str], str] = {}
         """(stream, entry) -> letter."""
-        self._marks: set[str] = set()
+        self.marks: set[str] = set()
+        """Marks that were not forgotten."""
         self._ledger: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._values: dict[str, bytes] = {}
+        self._passing: dict[str, tuple[bytes, float]] = {}
+        """Values that expire, with the time at which they do."""
         self._turns: dict[str, tuple[str, float]] = {}
         """Name -> owner and the time at which its turn ends."""
+        self._tokens: dict[str, tuple[str, int]] = {}
+        """Name -> last owner and its token."""
         self._next_id = 1
 
     async def commit(
@@ -69,25 +75,34 @@ class MemoryQueue:
         *,
         outputs: Sequence[Output] = (),
         moves: Sequence[LedgerMove] = (),
-        values: Mapping[str, bytes] | None = None,
+        values: Mapping[str, bytes | None] | None = None,
         consumed: Sequence[Delivery] = (),
-    ) -> bool:
-        """As the port says. Also False, and nothing at all happens, if a consumed entry became a dead letter meanwhile."""
+        forget: Sequence[str] = (),
+        fence: Fence | None = None,
+    ) -> Committed:
         check_outputs(outputs)
         check_moves(moves)
-        is_new = mark not in self._marks
+        self._check_fence(fence, mark)
+        is_new = mark not in self.marks
         if is_new:
             if any((delivery.stream, delivery.entry) in self._set_aside for delivery in consumed):
-                log.warning("commit_refused", mark=mark, reason="its entry is a dead letter")
-                return False
-            self._marks.add(mark)
+                return refused(mark)
+            self.marks.add(mark)
             for output in outputs:
                 self._append(output.stream, output.key, output.payload)
             for move in moves:
                 self._move(move.rollout_id, move.state)
-            self._values.update(values or {})
+            for name, value in (values or {}).items():
+                self._values.pop(name, None)
+                if value is not None:
+                    self._values[name] = value
+            self.marks.difference_update(forget)
         await self.acknowledge(consumed)
-        return is_new
+        return Committed.NEW if is_new else Committed.KNOWN
+
+    def _check_fence(self, fence: Fence | None, mark: str) -> None:
+        if fence is not None and self._tokens.get(fence.name, ("", 0))[1] != fence.token:
+            raise fenced(fence, mark)
 
     async def receive(self, stream: str, consumer: str, *, most: int = 1, wait_s: float) -> list[Delivery]:
         check_most(most)
@@ -120,6 +135,15 @@ class MemoryQueue:
             if entry is not None and entry.holder == consumer:
                 entry.lent_at = self._clock.now()
 
+    async def give_back(self, deliveries: Sequence[Delivery], consumer: str) -> None:
+        for delivery in deliveries:
+            entry = self._stream(delivery.stream).entries.get(delivery.entry)
+            if entry is not None and entry.holder == consumer:
+                entry.holder = NOBODY
+                entry.lent_at = float("-inf")
+                entry.deliveries -= 1
+                self._stream(delivery.stream).changed.set()
+
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             self._stream(delivery.stream).entries.pop(delivery.entry, None)
@@ -128,15 +152,15 @@ class MemoryQueue:
         """Without `rollout_ids`, they are read from the payload. Does nothing to an entry that another worker finished."""
         self._bury(delivery, reason, tuple(rollout_ids or rollouts_of(delivery, self._rollout_ids_of)))
 
-    async def dead_letters(self) -> list[DeadLetter]:
-        return list(self._letters.values())
+    async def dead_letters(self, *, after: str = "") -> list[DeadLetter]:
+        return [letter for letter in self._letters.values() if not after or _place(letter.entry) > _place(after)]
 
     async def replay(self, letter: DeadLetter) -> bool:
         found = self._letters.pop(letter.entry, None)
         if found is None:
             return False
         self._set_aside = {place: entry for place, entry in self._set_aside.items() if entry != found.entry}
-        self._append(found.stream, found.key, found.payload)
+        self._append(found.stream, found.key, self._letter_payloads.pop(found.entry))
         for rollout_id in found.rollout_ids:
             if self._ledger.get(rollout_id) == dead_state(found.stream):
                 self._ledger[rollout_id] = LIVE
@@ -150,36 +174,56 @@ class MemoryQueue:
         oldest = min((entry.since for entry in entries), default=self._clock.now())
         return QueueDepth(stream=stream, waiting=len(entries) - pending, pending=pending, oldest_s=self._clock.now() - oldest)
 
+    async def entries(self, stream: str) -> AsyncIterator[bytes]:
+        found = self._letter_payloads.values() if stream == DEAD else [entry.payload for entry in self._stream(stream).entries.values()]
+        for payload in list(found):
+            yield payload
+
     async def ledger_counts(self) -> dict[str, int]:
-        return {"issued": 0, LIVE: 0} | {state: number for state, number in self._counts.items() if number or state in ("issued", LIVE)}
+        return shown_counts(self._counts)
 
     async def ledger_entries(self) -> AsyncIterator[tuple[str, str]]:
         for row in list(self._ledger.items()):
             yield row
 
-    async def restore_ledger(self, entries: Mapping[str, str]) -> None:
-        for state in entries.values():
-            check_state(state)
-        self._ledger = dict(entries)
-        self._counts = {"issued": len(entries)}
-        for state in entries.values():
-            self._add(count_key(state), 1)
+    async def ledger_states(self, rollout_ids: Sequence[str]) -> dict[str, str]:
+        return {rollout_id: self._ledger[rollout_id] for rollout_id in rollout_ids if rollout_id in self._ledger}
 
-    async def set_value(self, name: str, value: bytes) -> None:
-        self._values[name] = value
+    async def snapshot(self) -> Snapshot:
+        return Snapshot(ledger=dict(self._ledger), values=dict(self._values))
+
+    async def restore_ledger(self, entries: Mapping[str, str], *, fence: Fence | None = None) -> None:
+        counts = counts_of(entries.values())
+        self._check_fence(fence, "restore")
+        self._ledger, self._counts = dict(entries), counts
+
+    async def set_value(self, name: str, value: bytes, *, expires_s: float | None = None) -> None:
+        if expires_s is None:
+            self._values[name] = value
+        else:
+            self._passing[name] = (value, self._clock.now() + expires_s)
 
     async def value(self, name: str) -> bytes | None:
-        return self._values.get(name)
+        return self._present_values().get(name)
 
     async def values(self, prefix: str) -> dict[str, bytes]:
-        return {name: value for name, value in self._values.items() if name.startswith(prefix)}
+        return {name: value for name, value in self._present_values().items() if name.startswith(prefix)}
 
-    async def take_turn(self, name: str, owner: str, *, seconds: float) -> bool:
+    def _present_values(self) -> dict[str, bytes]:
+        now = self._clock.now()
+        self._passing = {name: (value, ends) for name, (value, ends) in self._passing.items() if ends > now}
+        return {name: value for name, (value, _) in self._passing.items()} | self._values
+
+    async def take_turn(self, name: str, owner: str, *, seconds: float) -> int:
         holder, ends = self._turns.get(name, ("", 0.0))
         if holder and holder != owner and self._clock.now() < ends:
-            return False
+            return 0
         self._turns[name] = (owner, self._clock.now() + seconds)
-        return True
+        last_owner, token = self._tokens.get(name, ("", 0))
+        if last_owner != owner:
+            token += 1
+        self._tokens[name] = (owner, token)
+        return token
 
     async def end_turn(self, name: str, owner: str) -> None:
         if self._turns.get(name, ("", 0.0))[0] == owner:
@@ -187,6 +231,9 @@ class MemoryQueue:
 
     async def ping(self) -> None:
         """Always answers."""
+
+    async def check_server(self) -> None:
+        """Loses nothing by itself."""
 
     async def close(self) -> None:
         """Nothing to let go of; the entries stay."""
@@ -240,9 +287,7 @@ class MemoryQueue:
             if delivery.attempt <= self._max_deliveries:
                 deliveries.append(delivery)
                 continue
-            reason = overdue_reason(stream, self._max_deliveries)
-            self._bury(delivery, reason, rollouts_of(delivery, self._rollout_ids_of))
-            log.warning("dead_letter", stream=stream, key=delivery.key, reason=reason)
+            self._bury(delivery, overdue_reason(delivery, self._max_deliveries), rollouts_of(delivery, self._rollout_ids_of))
         return deliveries
 
     def _bury(self, delivery: Delivery, reason: str, rollout_ids: tuple[str, ...]) -> None:
@@ -250,9 +295,15 @@ class MemoryQueue:
         if entry is None:
             return
         letter = DeadLetter(
-            entry=self._new_id(), stream=delivery.stream, key=entry.key, payload=entry.payload, reason=reason, rollout_ids=rollout_ids
+            entry=self._new_id(),
+            stream=delivery.stream,
+            key=entry.key,
+            payload_bytes=len(entry.payload),
+            reason=reason,
+            rollout_ids=rollout_ids,
         )
         self._letters[letter.entry] = letter
+        self._letter_payloads[letter.entry] = entry.payload
         self._set_aside[delivery.stream, delivery.entry] = letter.entry
         for rollout_id in rollout_ids:
             self._move(rollout_id, dead_state(delivery.stream))
@@ -276,3 +327,7 @@ class MemoryQueue:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
+
+
+def _place(entry: str) -> int:
+    return int(entry.partition("-")[0])

@@ -3,15 +3,13 @@
 All names get the prefix `oprime_`; counters end in `_total`. Label values come from small closed sets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from threading import Lock
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-
-from oprime.runtime.errors import SettingsError
-from oprime.runtime.settings import EndpointsSection
 
 PREFIX = "oprime_"
 TOTAL = "_total"
@@ -31,105 +29,160 @@ class MetricDefinition:
     labels: tuple[str, ...] = ()
 
 
-METRICS: tuple[MetricDefinition, ...] = (
-    MetricDefinition("queue_lag_entries", "gauge", "Entries of a stream that nobody has taken yet.", ("stream",)),
-    MetricDefinition("queue_pending_entries", "gauge", "Entries of a stream on loan to a worker.", ("stream",)),
-    MetricDefinition("queue_oldest_seconds", "gauge", "Age of the oldest entry of a stream.", ("stream",)),
-    MetricDefinition("queue_redeliveries", "counter", "Entries that were delivered again after a lease ran out.", ("stream",)),
-    MetricDefinition("queue_dead_letters", "counter", "Entries that were set aside for a person.", ("stream",)),
-    MetricDefinition("tickets_live", "gauge", "Groups that were issued and are neither trained, filtered, dropped nor dead."),
-    MetricDefinition("groups_filtered", "counter", "Groups that the online prompt filter left out.", ("reason",)),
-    MetricDefinition("groups_dropped", "counter", "Groups that could not be used.", ("reason",)),
-    MetricDefinition("rollouts", "counter", "Responses that were sampled to their end.", ("finish_reason",)),
-    MetricDefinition("generated_tokens", "counter", "Response tokens that were sampled."),
-    MetricDefinition("policy_version", "gauge", "Weight version of the policy that this process uses."),
-    MetricDefinition("weight_follow_seconds", "histogram", "Time to follow a published weight version.", ("phase",)),
-    MetricDefinition("weights_refused", "counter", "Published weight versions that could not be loaded."),
-    MetricDefinition("verifications", "counter", "Responses that were judged, by verdict.", ("verifier", "outcome")),
-    MetricDefinition("verification_seconds", "histogram", "Time to judge one response.", ("verifier",)),
-    MetricDefinition("verifier_ready_workers", "gauge", "Verifier processes that are ready to judge."),
-    MetricDefinition("sandbox_violations", "counter", "Programs that tried what the sandbox forbids, or to cheat the judge.", ("kind",)),
-    MetricDefinition("sandbox_layer_active", "gauge", "Whether a layer of the sandbox works here, 0 or 1.", ("layer",)),
-    MetricDefinition("sandbox_probe_blocked", "gauge", "Whether the self-test's way out was blocked, 0 or 1.", ("probe",)),
-    MetricDefinition("prm_version", "gauge", "Version of the implicit PRM."),
-    MetricDefinition("prm_loss", "gauge", "Loss of the last PRM update, nats per rollout."),
-    MetricDefinition("prm_accuracy_ratio", "gauge", "Rollouts of the last batch whose outcome the PRM predicted, 0 to 1."),
-    MetricDefinition("scored_tokens", "counter", "Response tokens that got a process reward."),
-    MetricDefinition("train_steps", "counter", "Train steps that were committed."),
-    MetricDefinition("train_step_seconds", "histogram", "Time of one train step.", ("phase",)),
-    MetricDefinition("grad_norm", "gauge", "Gradient norm of the last train step, before clipping."),
-    MetricDefinition("mismatch_kl_nats", "gauge", "Estimated KL between sampler and learner log-probs at the last train step."),
-    MetricDefinition("clipped_tokens_ratio", "gauge", "Response tokens of the last train step that the policy clip cut, 0 to 1."),
-    MetricDefinition("staleness_versions", "gauge", "Largest staleness among the rollouts of the last train step."),
-    MetricDefinition("last_step_timestamp_seconds", "gauge", "Unix time of the last committed train step."),
-    MetricDefinition("http_requests", "counter", "HTTP requests that the gateway answered.", ("route", "status")),
-    MetricDefinition("http_request_seconds", "histogram", "Time to answer an HTTP request.", ("route",)),
-    MetricDefinition("wait_seconds", "counter", "Time spent waiting for work or weights.", ("for",)),
-)
+RUN, SERVICE = "run", "service"
+"""Labels that every series of a service carries, besides its own."""
+
+SHOWN_BY: Mapping[tuple[str, ...], tuple[MetricDefinition, ...]] = {
+    ("coordinator",): (
+        MetricDefinition("run_state", "gauge", "What the run is doing: 1 for that state, 0 for the others.", ("state",)),
+        MetricDefinition("planned_steps", "gauge", "Train steps of the whole run (run.steps)."),
+        MetricDefinition("committed_step", "gauge", "The last train step that was committed."),
+        MetricDefinition("train_steps", "counter", "Train steps that were committed."),
+        MetricDefinition(
+            "last_step_timestamp_seconds", "gauge", "Unix time of the last committed train step; of the start before there is one."
+        ),
+        MetricDefinition("stalled", "gauge", "1 while nothing has moved for coordinator.stall_s, else 0."),
+        MetricDefinition(
+            "busy_ratio", "gauge", "Share of the last step's time that a stage was at work, mean over replicas, 0 to 1.", ("stage",)
+        ),
+        MetricDefinition("bottleneck", "gauge", "1 for the stage that the others wait for, 0 for the others.", ("stage",)),
+        MetricDefinition("staleness_bound", "gauge", "S, the versions that a trained rollout may be behind (staleness.max_staleness)."),
+        MetricDefinition("outcome_reward_mean", "gauge", "Mean outcome reward of the rollouts that were sampled for the last step."),
+        MetricDefinition("acceptance_ratio", "gauge", "Groups of the last step that passed the prompt filter, 0 to 1."),
+        MetricDefinition("response_tokens_mean", "gauge", "Mean length of the responses that were sampled for the last step."),
+        MetricDefinition("heldout_accuracy_ratio", "gauge", "Accuracy of the last evaluation, 0 to 1.", ("sampling",)),
+        MetricDefinition("queue_lag_entries", "gauge", "Entries of a stream that nobody has taken yet.", ("stream",)),
+        MetricDefinition("queue_pending_entries", "gauge", "Entries of a stream on loan to a worker.", ("stream",)),
+        MetricDefinition("queue_oldest_seconds", "gauge", "Age of the oldest entry of a stream.", ("stream",)),
+        MetricDefinition("queue_dead_letters", "counter", "Entries that were set aside for a person.", ("stream",)),
+        MetricDefinition("tickets_live", "gauge", "Groups that were issued and are neither trained, filtered, dropped nor dead."),
+        MetricDefinition("ledger_rollouts", "gauge", "Rollouts of the run by state, as the ledger counts them.", ("state",)),
+        MetricDefinition("groups_filtered", "counter", "Groups that the online prompt filter left out.", ("reason",)),
+        MetricDefinition("groups_dropped", "counter", "Groups that could not be used.", ("reason",)),
+        MetricDefinition(
+            "decided_rollouts",
+            "counter",
+            "Rollouts of committed steps, and those refused before them, by what became of them and by length (powers of two).",
+            ("fate", "up_to_tokens"),
+        ),
+        MetricDefinition("payloads_stored", "gauge", "Payloads in their store at the last look, one a minute."),
+        MetricDefinition("payloads_orphaned", "counter", "Payloads that nobody would ever have asked for again, and that were removed."),
+    ),
+    ("generator", "verifier", "prm", "learner"): (
+        MetricDefinition("busy_seconds", "counter", "Time with at least one piece of work under way."),
+        MetricDefinition("idle_seconds", "counter", "Time without any work."),
+    ),
+    ("generator", "verifier"): (
+        MetricDefinition("queue_redeliveries", "counter", "Entries that were delivered again after a lease ran out.", ("stream",)),
+    ),
+    ("generator", "prm", "learner"): (MetricDefinition("wait_seconds", "counter", "Time spent waiting for work or weights.", ("for",)),),
+    ("generator",): (
+        MetricDefinition("rollouts", "counter", "Responses that were sampled to their end.", ("finish_reason",)),
+        MetricDefinition("generated_tokens", "counter", "Response tokens that were sampled."),
+        MetricDefinition("running_rollouts", "gauge", "Responses that are being sampled."),
+        MetricDefinition("policy_version", "gauge", "Weight version of the policy that this process uses."),
+        MetricDefinition("weight_follow_seconds", "histogram", "Time to follow a published weight version.", ("phase",)),
+        MetricDefinition("weights_refused", "counter", "Published weight versions that could not be loaded."),
+    ),
+    ("verifier",): (
+        MetricDefinition("verifications", "counter", "Responses that were judged, by verdict.", ("verifier", "outcome")),
+        MetricDefinition("verification_seconds", "histogram", "Time to judge one response.", ("verifier",)),
+        MetricDefinition("verifier_ready_workers", "gauge", "Verifier processes that are ready to judge."),
+        MetricDefinition("verifier_held_rollouts", "gauge", "Rollouts that wait for a verifier that is out."),
+        MetricDefinition("sandbox_violations", "counter", "Programs that tried what is forbidden, or to cheat the judge.", ("kind",)),
+        MetricDefinition("sandbox_layer_active", "gauge", "Whether a layer of the sandbox works here, 0 or 1.", ("layer",)),
+        MetricDefinition("sandbox_probe_blocked", "gauge", "Whether the self-test's way out was blocked, 0 or 1.", ("probe",)),
+    ),
+    ("prm", "learner"): (MetricDefinition("train_step_seconds", "histogram", "Time of one train step.", ("phase",)),),
+    ("prm",): (
+        MetricDefinition("prm_version", "gauge", "Version of the implicit PRM."),
+        MetricDefinition("prm_loss", "gauge", "Loss of the last PRM update, nats per rollout."),
+        MetricDefinition("prm_accuracy_ratio", "gauge", "Rollouts of the last batch whose outcome the PRM predicted, 0 to 1."),
+        MetricDefinition("scored_tokens", "counter", "Response tokens that got a process reward."),
+    ),
+    ("learner",): (
+        MetricDefinition("published_version", "gauge", "Newest weight version of the policy that the learner published."),
+        MetricDefinition("trained_tokens", "counter", "Response tokens that the policy was trained on."),
+        MetricDefinition("policy_loss", "gauge", "Policy loss of the last train step."),
+        MetricDefinition("policy_entropy_nats", "gauge", "Mean entropy of the policy over the tokens of the last train step."),
+        MetricDefinition("grad_norm", "gauge", "Gradient norm of the last train step, before clipping."),
+        MetricDefinition("mismatch_kl_nats", "gauge", "Estimated KL between sampler and learner log-probs at the last train step."),
+        MetricDefinition("clipped_tokens_ratio", "gauge", "Response tokens of the last train step that the policy clip cut, 0 to 1."),
+        MetricDefinition("staleness_versions", "gauge", "Largest staleness among the rollouts of the last train step."),
+    ),
+    ("gateway",): (
+        MetricDefinition("http_requests", "counter", "HTTP requests that the gateway answered.", ("route", "status")),
+        MetricDefinition("http_request_seconds", "histogram", "Time to answer an HTTP request.", ("route",)),
+    ),
+}
+"""By the services that have a value for them."""
+
+METRICS: tuple[MetricDefinition, ...] = tuple(metric for metrics in SHOWN_BY.values() for metric in metrics)
 
 
 class PrometheusMetrics:
-    """The Metrics port. Each instance has a registry of its own; series appear with their first value, unlabelled ones at 0."""
+    """The Metrics port. Each instance has a registry of its own. A series is there from its first value on: what a process does not
+    know it does not show, not even as 0. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, **labels: str) -> None:
+        """`labels` are added to every series: `run` and `service`."""
+        self._labels = labels
         self.registry = CollectorRegistry()
-        self._counters: dict[str, Counter] = {}
-        self._gauges: dict[str, Gauge] = {}
-        self._histograms: dict[str, Histogram] = {}
-        self._definitions = {definition.name: definition for definition in METRICS}
-        for definition in METRICS:
-            self._register(definition)
+        self._known: dict[str, Counter | Gauge | Histogram] = {}
+        self._registering = Lock()
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
-        """Add to a counter, named with or without its `_total`."""
-        definition = self._defined(name.removesuffix(TOTAL), "counter", labels)
-        counter = self._counters[definition.name]
+        """Add to a counter, named with or without its `_total`. An amount of 0 makes known that nothing was counted so far."""
+        counter = self._metric(name.removesuffix(TOTAL), "counter", labels)
+        assert isinstance(counter, Counter)  # noqa: S101 - as declared
         (counter.labels(**labels) if labels else counter).inc(amount)
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
-        gauge = self._gauges[self._defined(name, "gauge", labels).name]
+        gauge = self._metric(name, "gauge", labels)
+        assert isinstance(gauge, Gauge)  # noqa: S101 - as declared
         (gauge.labels(**labels) if labels else gauge).set(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
-        histogram = self._histograms[self._defined(name, "histogram", labels).name]
+        histogram = self._metric(name, "histogram", labels)
+        assert isinstance(histogram, Histogram)  # noqa: S101 - as declared
         (histogram.labels(**labels) if labels else histogram).observe(value)
-
-    @classmethod
-    def at(cls, endpoints: EndpointsSection) -> Self:
-        """Metrics that answer scrapes where the settings say."""
-        metrics = cls()
-        if endpoints.metrics_port:
-            metrics.serve(endpoints.metrics_interface, endpoints.metrics_port)
-        return metrics
-
-    def serve(self, interface: str, port: int) -> None:
-        """Answer scrapes of /metrics in a thread of its own. Raises SettingsError when the port is taken."""
-        try:
-            start_http_server(port, addr=interface, registry=self.registry)
-        except OSError as error:
-            raise SettingsError(
-                f"endpoints.metrics_port ({port}) cannot be used on {interface}: {error.strerror}; choose another"
-            ) from error
 
     def render(self) -> tuple[bytes, str]:
         """The page that Prometheus scrapes, and its content type."""
-        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+        return generate_latest(self), CONTENT_TYPE_LATEST  # pyright: ignore[reportArgumentType]
 
-    def _register(self, definition: MetricDefinition) -> None:
+    def collect(self) -> Iterator[Metric]:
+        """What the client library asks a registry for; without the times at which series began, which nobody asks for."""
+        for family in self.registry.collect():
+            shown = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            family.samples = [sample._replace(labels={**self._labels, **sample.labels}) for sample in shown]
+            yield family
+
+    def _metric(self, name: str, kind: Kind, labels: Mapping[str, str]) -> Counter | Gauge | Histogram:
+        definition = _defined(name, kind, labels)
+        with self._registering:
+            if name not in self._known:
+                self._known[name] = self._register(definition)
+            return self._known[name]
+
+    def _register(self, definition: MetricDefinition) -> Counter | Gauge | Histogram:
         name, text, labels = PREFIX + definition.name, definition.help, definition.labels
         if definition.kind == "counter":
-            self._counters[definition.name] = Counter(name, text, labels, registry=self.registry)
-        elif definition.kind == "gauge":
-            self._gauges[definition.name] = Gauge(name, text, labels, registry=self.registry)
-        else:
-            self._histograms[definition.name] = Histogram(name, text, labels, registry=self.registry, buckets=SECONDS)
+            return Counter(name, text, labels, registry=self.registry)
+        if definition.kind == "gauge":
+            return Gauge(name, text, labels, registry=self.registry)
+        return Histogram(name, text, labels, registry=self.registry, buckets=SECONDS)
 
-    def _defined(self, name: str, kind: Kind, labels: Mapping[str, str]) -> MetricDefinition:
-        definition = self._definitions.get(name)
-        if definition is None:
-            raise ValueError(f"unknown metric {name!r}: declare it in oprime.adapters.prometheus_metrics.METRICS")
-        if definition.kind != kind:
-            raise ValueError(f"metric {name!r} is a {definition.kind}, not a {kind}")
-        if set(labels) != set(definition.labels):
-            raise ValueError(f"metric {name!r} has labels ({', '.join(definition.labels)}), given: ({', '.join(sorted(labels))})")
-        return definition
+
+_DEFINITIONS = {definition.name: definition for definition in METRICS}
+
+
+def _defined(name: str, kind: Kind, labels: Mapping[str, str]) -> MetricDefinition:
+    definition = _DEFINITIONS.get(name)
+    if definition is None:
+        raise ValueError(f"unknown metric {name!r}: declare it in oprime.adapters.prometheus_metrics.METRICS")
+    if definition.kind != kind:
+        raise ValueError(f"metric {name!r} is a {definition.kind}, not a {kind}")
+    if set(labels) != set(definition.labels):
+        raise ValueError(f"metric {name!r} has labels ({', '.join(definition.labels)}), given: ({', '.join(sorted(labels))})")
+    return definition

@@ -1,15 +1,20 @@
 """Rules of the Queue port that every adapter applies in the same way."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from oprime.ports import BATCHES, LIVE, SCORED, STREAMS, Delivery, LedgerMove, Output
-from oprime.runtime.errors import UnusableInputError
+import structlog
+
+from oprime.ports import BATCHES, LIVE, SCORED, STREAMS, Committed, Delivery, Fence, LedgerMove, Output
+from oprime.runtime.errors import FencedError, UnusableInputError
+
+log = structlog.get_logger()
 
 RolloutIdsOf = Callable[[str, bytes], Sequence[str]]
 """(stream, payload) -> ids of the rollouts that an entry carries; ValueError if the payload cannot be read."""
 
-DEAD = "dead"
-"""Name of the stream of dead letters."""
+NOBODY = "returned"
+"""Holder of entries that were given back."""
 
 MIB = 2**20
 PAYLOAD_LIMIT = 64 * MIB
@@ -61,6 +66,18 @@ def count_key(state: str) -> str:
     return kind if kind in _COUNTED_WITHOUT_STEP else state
 
 
+def counts_of(states: Collection[str]) -> dict[str, int]:
+    """The ledger's counts for rollouts in these states. Raises ValueError at an unknown state."""
+    for state in states:
+        check_state(state)
+    return {"issued": len(states), LIVE: 0, **Counter(map(count_key, states))}
+
+
+def shown_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts of the states that occur, and always `issued` and `live`."""
+    return {"issued": 0, LIVE: 0} | {state: number for state, number in counts.items() if number or state in ("issued", LIVE)}
+
+
 def dead_state(stream: str) -> str:
     return f"dead:{stream}"
 
@@ -73,8 +90,25 @@ def rollouts_of(delivery: Delivery, rollout_ids_of: RolloutIdsOf) -> tuple[str, 
         return (delivery.key,)
 
 
-def overdue_reason(stream: str, max_deliveries: int) -> str:
-    return (
-        f"delivered {max_deliveries} times (queue.max_deliveries) and never acknowledged: the workers that take {stream!r} failed or fell "
-        "silent each time; their logs say why"
+def overdue_reason(delivery: Delivery, max_deliveries: int) -> str:
+    """Why an entry that was delivered too often is set aside; logs it."""
+    reason = (
+        f"delivered {max_deliveries} times (queue.max_deliveries) and never acknowledged: the workers that take {delivery.stream!r} failed "
+        "or fell silent each time; their logs say why"
+    )
+    log.warning("dead_letter", stream=delivery.stream, key=delivery.key, reason=reason)
+    return reason
+
+
+def refused(mark: str) -> Committed:
+    """What becomes of a commit that consumes a dead letter; logs it."""
+    log.warning("commit_refused", mark=mark, reason="its entry is a dead letter")
+    return Committed.REFUSED
+
+
+def fenced(fence: Fence | None, mark: str) -> FencedError:
+    name = fence.name if fence else ""
+    return FencedError(
+        f"{mark} was not committed: the {name} of this run is no longer this process (another one took over, or the queue was emptied); "
+        "this one stops"
     )

@@ -54,6 +54,10 @@ local function value_of(fields, name)
   return ''
 end
 
+local function fenced(tokens, name, token)
+  return name ~= '' and redis.call('HGET', tokens, name) ~= token
+end
+
 local function delivered(stream, group, id, fields)
   local pending = redis.call('XPENDING', stream, group, id, id, 1)
   return {id, value_of(fields, 'k'), value_of(fields, 'p'), pending[1] and pending[1][4] or 1}
@@ -63,13 +67,15 @@ end
 COMMIT = (
     _COMMON
     + """
--- KEYS: marks, ledger, counts, values, set_aside, stream...
--- ARGV: group, mark, then four lists, each led by its length:
---   outputs (index into KEYS, key, payload), moves (id, state), values (name, value), consumed (index into KEYS, stream, entry)
--- Returns 1: mark was new; 0: it was not; -1: refused, a consumed entry is a dead letter.
+-- KEYS: marks, ledger, counts, values, set_aside, tokens, stream...
+-- ARGV: group, mark, name of the fencing turn or '', its token, then six lists, each led by its length: outputs (index into KEYS,
+--   key, payload), moves (id, state), values (name, value), values to remove (name), marks to forget (mark), consumed (index into
+--   KEYS, stream, entry)
+-- Returns 1: mark was new; 0: it was not; -1: refused, a consumed entry is a dead letter; -2: fenced.
 local marks, ledger, counts, values, set_aside = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, mark = ARGV[1], ARGV[2]
-local at = 3
+if fenced(KEYS[6], ARGV[3], ARGV[4]) then return -2 end
+local at = 5
 
 local function read_list(width)
   local length = tonumber(ARGV[at])
@@ -81,6 +87,8 @@ end
 local outputs, outputs_end = read_list(3)
 local moves, moves_end = read_list(2)
 local sets, sets_end = read_list(2)
+local removals, removals_end = read_list(1)
+local forgotten, forgotten_end = read_list(1)
 local consumed, consumed_end = read_list(3)
 
 local is_new = redis.call('HEXISTS', marks, mark) == 0
@@ -93,6 +101,8 @@ if is_new then
   for i = moves, moves_end, 2 do move(ledger, ARGV[i], ARGV[i + 1]) end
   apply_counts(counts)
   for i = sets, sets_end, 2 do redis.call('HSET', values, ARGV[i], ARGV[i + 1]) end
+  for i = removals, removals_end do redis.call('HDEL', values, ARGV[i]) end
+  for i = forgotten, forgotten_end do redis.call('HDEL', marks, ARGV[i]) end
 end
 for i = consumed, consumed_end, 3 do
   local stream = KEYS[tonumber(ARGV[i])]
@@ -170,6 +180,32 @@ end
 return 0
 """
 
+GIVE_BACK = """
+-- KEYS: stream. ARGV: group, consumer, nobody, entry... What this consumer still holds can be claimed at once; its delivery does not count.
+for i = 4, #ARGV do
+  local mine = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])
+  if #mine > 0 then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, ARGV[i], 'IDLE', 1000000000, 'RETRYCOUNT', mine[1][4] - 1, 'JUSTID')
+  end
+end
+return 0
+"""
+
+LETTERS = (
+    _COMMON
+    + """
+-- KEYS: dead. ARGV: letter to start after or '', most. Returns rows {letter, stream name, key, payload bytes, reason, rollout ids}.
+local from = ARGV[1] == '' and '-' or '(' .. ARGV[1]
+local rows = {}
+for _, letter in ipairs(redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', ARGV[2])) do
+  local fields = letter[2]
+  local bytes = #value_of(fields, 'p')
+  rows[#rows + 1] = {letter[1], value_of(fields, 's'), value_of(fields, 'k'), bytes, value_of(fields, 'r'), value_of(fields, 'i')}
+end
+return rows
+"""
+)
+
 DEAD_LETTER = (
     _COMMON
     + """
@@ -231,16 +267,68 @@ return {entries, loans[1], age > 0 and age or 0}
 """
 
 TAKE_TURN = """
--- KEYS: turn. ARGV: owner, milliseconds.
+-- KEYS: turn, tokens. ARGV: owner, milliseconds, turn name. Returns the owner's token, or 0. Tokens outlive the turn: they only grow.
 local owner = redis.call('GET', KEYS[1])
-if owner == ARGV[1] then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  return 1
-end
-if owner then return 0 end
+if owner and owner ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local last_owner = ARGV[3] .. '/owner'
+if redis.call('HGET', KEYS[2], last_owner) ~= ARGV[1] then
+  redis.call('HSET', KEYS[2], last_owner, ARGV[1])
+  redis.call('HINCRBY', KEYS[2], ARGV[3], 1)
+end
+return tonumber(redis.call('HGET', KEYS[2], ARGV[3]))
+"""
+
+RESTORE_LEDGER = (
+    _COMMON
+    + """
+-- KEYS: ledger, counts, tokens, new ledger. ARGV: name of the fencing turn or '', its token, counts (state, number)...
+-- Returns 1, or -2: fenced.
+if fenced(KEYS[3], ARGV[1], ARGV[2]) then
+  redis.call('DEL', KEYS[4])
+  return -2
+end
+redis.call('DEL', KEYS[1], KEYS[2])
+if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('RENAME', KEYS[4], KEYS[1]) end
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 return 1
 """
+)
+
+SNAPSHOT = """
+-- KEYS: ledger, values, copy. ARGV: milliseconds that the copy lives. Returns {name, value, ...}; the copy is for reading in pages.
+redis.call('DEL', KEYS[3])
+if redis.call('COPY', KEYS[1], KEYS[3]) == 1 then redis.call('PEXPIRE', KEYS[3], ARGV[1]) end
+return redis.call('HGETALL', KEYS[2])
+"""
+
+SET_PASSING = (
+    _COMMON
+    + """
+-- KEYS: passing. ARGV: name, value, milliseconds that it lives.
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', now_ms() + tonumber(ARGV[3])) .. '|' .. ARGV[2])
+return 1
+"""
+)
+
+PASSING = (
+    _COMMON
+    + """
+-- KEYS: passing. ARGV: prefix. Returns {name, value, ...} of what has not expired, and removes what has.
+local all = redis.call('HGETALL', KEYS[1])
+local found, now = {}, now_ms()
+for i = 1, #all, 2 do
+  local bar = string.find(all[i + 1], '|', 1, true)
+  if tonumber(string.sub(all[i + 1], 1, bar - 1)) <= now then
+    redis.call('HDEL', KEYS[1], all[i])
+  elseif string.sub(all[i], 1, #ARGV[1]) == ARGV[1] then
+    found[#found + 1] = all[i]
+    found[#found + 1] = string.sub(all[i + 1], bar + 1)
+  end
+end
+return found
+"""
+)
 
 END_TURN = """
 -- KEYS: turn. ARGV: owner.

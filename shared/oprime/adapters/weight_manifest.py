@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,18 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaEntry:
+    """The one file that a version consists of that is stored as what changed."""
+
+    base: int
+    """The version that it changes."""
+    file: str
+    bytes: int
+    xxh3: str
+    """xxh3-64 of the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     version: int
     parent: int | None
@@ -52,9 +64,33 @@ class Manifest:
     """Of all tensors."""
     tensors: tuple[TensorEntry, ...]
     files: tuple[FileEntry, ...]
+    """Of the complete version."""
+    delta: DeltaEntry | None = None
+    """Where the version is stored as what changed; its files are then made from this and the base."""
 
     def to_json(self) -> str:
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
+        document = asdict(self)
+        if self.delta is None:
+            del document["delta"]
+        return json.dumps({"format": FORMAT, **document}, indent=1)
+
+    @property
+    def complete(self) -> "Manifest":
+        """The manifest of the same version with all its files."""
+        return replace(self, delta=None)
+
+    @property
+    def stored(self) -> list[str]:
+        """Names of the files that the store holds of it."""
+        return [self.delta.file] if self.delta else [entry.name for entry in self.files]
+
+    def is_laid_out_as(self, other: "Manifest") -> bool:
+        """Whether both consist of equal files but for the values of their tensors."""
+
+        def layout(manifest: Manifest) -> object:
+            return [replace(entry, xxh3="") for entry in manifest.tensors], manifest.files
+
+        return layout(self) == layout(other)
 
 
 def read_manifest(text: str | bytes, *, version: int, origin: str) -> Manifest:
@@ -64,14 +100,17 @@ def read_manifest(text: str | bytes, *, version: int, origin: str) -> Manifest:
         form = document.pop("format")
         tensors = tuple(TensorEntry(**{**entry, "shape": tuple(entry["shape"])}) for entry in document.pop("tensors"))
         files = tuple(FileEntry(**entry) for entry in document.pop("files"))
-        manifest = Manifest(**document, tensors=tensors, files=files)
+        delta = DeltaEntry(**entry) if (entry := document.pop("delta", None)) else None
+        manifest = Manifest(**document, tensors=tensors, files=files, delta=delta)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsRefusedError(f"weight version {version}: {origin} is damaged ({error!r}); publish the version again") from error
     if form != FORMAT or manifest.version != version:
         raise WeightsRefusedError(
             f"weight version {version}: {origin} has format {form} and version {manifest.version}; expected {FORMAT} and {version}"
         )
-    for entry in files:
+    if delta is not None and not 0 <= delta.base < version:
+        raise WeightsRefusedError(f"weight version {version}: {origin} is based on version {delta.base}, which is not older")
+    for entry in (*files, *([FileEntry(name=delta.file, bytes=delta.bytes)] if delta else [])):
         if entry.name != Path(entry.name).name or entry.name in ("", ".", ".."):
             raise WeightsRefusedError(f"weight version {version}: {origin} names the file {entry.name!r}, which is not a plain file name")
     return manifest

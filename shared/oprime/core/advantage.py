@@ -1,47 +1,67 @@
-"""From rewards to advantages: one function per estimator of the paper, each for both reward sources.
+"""What every advantage estimator gets, gives and says about itself. The estimators are the files of `oprime.core.estimators`.
 
-An estimator gives two returns per response token, one of the process rewards and one of the outcome reward; `advantages`
-weights and adds them. A source of weight 0 is that estimator without it. PPO, which needs a critic, is in `critic.py`.
+Loads no torch: settings, command line and coordinator read what estimators need where there is none.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Literal
 
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
-from oprime.core.groups import group_mean, group_sizes, group_std, leave_one_out_mean
-from oprime.core.masked import at_last_token, masked_mean, masked_whiten, returns
+from oprime.core.masked import at_last_token, masked_whiten, returns
+from oprime.core.moments import Moments
+from oprime.core.one_file import Choice, Formula, Settings
+from oprime.core.tensors import Tensor
 
-LeaveOneOut = Literal["paper", "released"]
 
-SMALLEST_PROCESS_STD = 1e-4
-"""GRPO divides process rewards by no less: siblings that agree would blow their sum up."""
-SMALLEST_OUTCOME_STD = 1e-6
-"""GRPO divides outcome rewards by no less; siblings of equal outcome get 0."""
-GRPO_DDOF = 1
-"""GRPO's standard deviation is the unbiased one, over K - 1. The paper leaves it open."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GreedyRewards:
+    """What the greedy response to each rollout's prompt earned."""
+
+    outcome: Float[Tensor, " rollout"]
+    process_mean: Float[Tensor, " rollout"]
+    """Mean process reward (its sum, where the reward is of the sequence), on the scale of the rollout's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rewards:
-    """What the rollouts of a batch earned."""
+    """What the rollouts of some groups earned, and what they may be compared with."""
 
     process: Float[Tensor, "rollout token"]
     """Process reward of each token, normalised or not."""
     rewarded: Bool[Tensor, "rollout token"]
     """Tokens that carry a process reward: all of the response, or its last one where the reward is of the sequence."""
     outcome: Float[Tensor, " rollout"]
-    is_response: Bool[Tensor, "rollout token"]
+    is_trained: Bool[Tensor, "rollout token"]
     group_ids: Int[Tensor, " rollout"]
+    greedy: GreedyRewards | None = None
+    """There if the estimator needs greedy responses."""
+    values: Float[Tensor, "rollout token"] | None = None
+    """The critic's value of what precedes each token; there if the estimator needs a critic."""
+
+    def required_greedy(self) -> GreedyRewards:
+        """Raises ValueError where the batch has no greedy baselines."""
+        if self.greedy is None:
+            raise ValueError("algorithm.estimator needs a greedy baseline per group, but the batch has none: issue one")
+        return self.greedy
+
+    def required_values(self) -> Float[Tensor, "rollout token"]:
+        """Raises ValueError where there are no values."""
+        if self.values is None:
+            raise ValueError("algorithm.estimator needs the critic's values of the batch: pass one tensor per rollout")
+        return self.values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Discounts:
-    """gamma of each source."""
+class Choices:
+    """The settings of [algorithm] that all estimators see."""
 
-    process: float = 1.0
-    outcome: float = 1.0
+    process_weight: float = 1.0
+    outcome_weight: float = 1.0
+    process_discount: float = 1.0
+    outcome_discount: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,92 +72,99 @@ class SourceReturns:
     outcome: Float[Tensor, "rollout token"]
 
 
-def rloo(rewards: Rewards, discounts: Discounts, *, loo: LeaveOneOut) -> SourceReturns:
-    """Leave-one-out baselines (Eq. 5). Raises ValueError for a group of one rollout.
-
-    A_t = sum_{s>=t} gamma^(s-t) [r_s - mean over siblings of m_j] + [r_o - mean over siblings of r_o].
-    """
-    outcome = rewards.outcome - leave_one_out_mean(rewards.outcome, rewards.group_ids)
-    return _returns(rewards, discounts, process_rewards_less_baseline(rewards, loo=loo), outcome)
-
-
-def reinforce(rewards: Rewards, discounts: Discounts) -> SourceReturns:
-    """No baseline (Eq. 8): A_t = r_o + sum_{s>=t} gamma^(s-t) r_s."""
-    return _returns(rewards, discounts, rewards.process, rewards.outcome)
-
-
-def grpo(rewards: Rewards, discounts: Discounts, *, ddof: int = GRPO_DDOF) -> SourceReturns:
-    """Standardised within the group (Eq. 7). Raises ValueError for a group of one rollout.
-
-    A_t = (r_o - mean r_o) / std r_o + sum_{s>=t} gamma^(s-t) (r_s - mean_j m_j) / std_j m_j, with m_j the mean process
-    reward of response j. The deviations are over K - ddof and floored.
-    """
-    ids, means = rewards.group_ids, masked_mean(rewards.process, rewards.rewarded)
-    process_std = group_std(means, ids, ddof=ddof).clamp(min=SMALLEST_PROCESS_STD)
-    outcome_std = group_std(rewards.outcome, ids, ddof=ddof).clamp(min=SMALLEST_OUTCOME_STD)
-    process = (rewards.process - group_mean(means, ids)[:, None]) / process_std[:, None]
-    outcome = (rewards.outcome - group_mean(rewards.outcome, ids)) / outcome_std
-    return _returns(rewards, discounts, process, outcome)
-
-
-def remax(
-    rewards: Rewards,
-    discounts: Discounts,
-    *,
-    greedy_outcome: Float[Tensor, " rollout"],
-    greedy_process_mean: Float[Tensor, " rollout"],
-) -> SourceReturns:
-    """The policy's own greedy response as the baseline: A_t = sum_{s>=t} gamma^(s-t) (r_s - m_greedy) + (r_o - r_o,greedy).
-
-    `greedy_outcome` and `greedy_process_mean` belong to the greedy response to each rollout's prompt; the latter is its
-    mean process reward, on the scale of `rewards.process`.
-    """
-    return _returns(rewards, discounts, rewards.process - greedy_process_mean[:, None], rewards.outcome - greedy_outcome)
-
-
-def prm_value(rewards: Rewards, discounts: Discounts) -> SourceReturns:
-    """The implicit PRM as a value model (paper, section 5.4): A_t = r_o - v(y_<t), with v(y_<t) = sum_{s<t} r_s.
-
-    The process rewards are not rewards here but differences of values, so they take no discount.
-    """
-    inside = rewards.process.where(rewards.is_response, 0.0)
-    value = inside.cumsum(dim=1) - inside
-    outcome = returns(at_last_token(rewards.outcome, rewards.is_response), rewards.is_response, discounts.outcome)
-    return SourceReturns(process=(-value).where(rewards.is_response, 0.0), outcome=outcome)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class AdvantageResult:
+class Estimate:
+    """What an estimator makes of a batch."""
+
     advantages: Float[Tensor, "rollout token"]
-    """Weighted sum of both sources, whitened if asked for; 0 outside the response."""
+    """Of both sources, weights included; 0 outside the response."""
     sources: SourceReturns
+    value_targets: Float[Tensor, "rollout token"] | None = None
+    """What the critic shall learn, 0 outside the response; None without one."""
+
+    def whitened(self, is_trained: Bool[Tensor, "rollout token"], moments: Moments) -> "Estimate":
+        """With mean 0 and variance 1 over all tokens of the batch that are trained on, whose `moments` are given."""
+        return replace(self, advantages=masked_whiten(self.advantages, is_trained, moments))
 
 
-def advantages(
-    sources: SourceReturns, is_response: Bool[Tensor, "rollout token"], *, process_weight: float, outcome_weight: float, whiten: bool
-) -> AdvantageResult:
-    """Weight both sources and add them. Give it the whole batch: whitening looks at all response tokens."""
-    total = process_weight * sources.process + outcome_weight * sources.outcome
-    return AdvantageResult(advantages=masked_whiten(total, is_response) if whiten else total, sources=sources)
+def weighted(sources: SourceReturns, choices: Choices) -> Estimate:
+    """Weight both sources and add them. A source of weight 0 is the estimator without it."""
+    return Estimate(advantages=choices.process_weight * sources.process + choices.outcome_weight * sources.outcome, sources=sources)
 
 
-def process_rewards_less_baseline(rewards: Rewards, *, loo: LeaveOneOut) -> Float[Tensor, "rollout token"]:
-    """Subtract a leave-one-out baseline from every process reward; 0 where there is none.
-
-    With m_i the mean process reward of response i and K its group's size, `paper` is r_t - sum over siblings of m_j / (K - 1)
-    (Eq. 5), and `released` is K / (K - 1) * r_t - sum over the group of m_j / (K - 1), as the released code computes it.
-    They differ by (r_t - m_i) / (K - 1), which sums to 0 over a response.
-    """
-    means = masked_mean(rewards.process, rewards.rewarded)
-    result = rewards.process - leave_one_out_mean(means, rewards.group_ids)[:, None]
-    if loo == "released":
-        result = result + (rewards.process - means[:, None]) / (group_sizes(rewards.group_ids) - 1)[:, None]
-    return result.where(rewards.rewarded, 0.0)
+def earned_ahead(
+    rewards: Rewards, choices: Choices, process: Float[Tensor, "rollout token"], outcome: Float[Tensor, " rollout"]
+) -> Estimate:
+    """The advantage of a token is what is earned from it on: process rewards and the outcome's at the last token, discounted."""
+    return weighted(returns_of_sources(rewards, process, outcome, choices.process_discount, choices.outcome_discount), choices)
 
 
-def _returns(rewards: Rewards, discounts: Discounts, process: Tensor, outcome: Tensor) -> SourceReturns:
-    is_response = rewards.is_response
+def returns_of_sources(
+    rewards: Rewards,
+    process: Float[Tensor, "rollout token"],
+    outcome: Float[Tensor, " rollout"],
+    process_discount: float,
+    outcome_discount: float,
+) -> SourceReturns:
+    """Each source's discounted sum from every token to the last."""
+    is_trained = rewards.is_trained
     return SourceReturns(
-        process=returns(process.where(rewards.rewarded, 0.0), is_response, discounts.process),
-        outcome=returns(at_last_token(outcome, is_response), is_response, discounts.outcome),
+        process=returns(process.where(rewards.rewarded, 0.0), is_trained, process_discount),
+        outcome=returns(at_last_token(outcome, is_trained), is_trained, outcome_discount),
     )
+
+
+class Need(StrEnum):
+    """What an estimator needs besides the rewards of a rollout; the rest of the system provides it."""
+
+    SIBLINGS = "siblings"
+    """At least two rollouts of a prompt."""
+    GREEDY_RESPONSE = "a greedy response"
+    """One more response per prompt, at temperature 0: verified and scored, never trained on."""
+    CRITIC = "a critic"
+    """Learned values (section [critic])."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdvantageTerm(Formula):
+    """A term of the advantage. The one called "advantage" is A_t itself; an estimator without it weights and adds its process and outcome
+    part."""
+
+    source: Literal["process", "outcome", "both"] = "both"
+    """The rewards that it comes from: those of weight 0 have no terms. An estimator without a term of a source refuses a weight for it."""
+
+    def holds(self, settings: Settings) -> bool:
+        return (self.source == "both" or settings[f"{self.source}_weight"] > 0) and Formula.holds(self, settings)
+
+
+def process_part(text: str, *, symbols: Mapping[str, str] | None = None, when: Settings | None = None) -> AdvantageTerm:
+    """P_t, in which g is the discount of process rewards, with more symbols if there are any."""
+    known = {"g": "process_discount", **(symbols or {})}
+    return AdvantageTerm(term="process part", text=text, source="process", symbols=known, when=when or {})
+
+
+def outcome_part(text: str, *, symbols: Mapping[str, str] | None = None, when: Settings | None = None) -> AdvantageTerm:
+    """O_t, in which g is the discount of the outcome reward, and T the last token, with more symbols if there are any."""
+    known = {"g": "outcome_discount", **(symbols or {})}
+    return AdvantageTerm(term="outcome part", text=text, source="outcome", symbols=known, when=when or {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimator(Choice):
+    """An advantage estimator with all that is particular to it. Its file's name is its name in `algorithm.estimator`."""
+
+    formulas: tuple[AdvantageTerm, ...]
+    estimate: Callable[..., Estimate]
+    """Pure: from `Rewards`, `Choices` and settings by name to an `Estimate`; whitening comes after it."""
+    by_group: bool = False
+    """Whether what it returns for a group depends on no other. Then it gets a large batch in parts of whole groups, in bounded memory;
+    otherwise the whole batch at once."""
+    needs: frozenset[Need] = frozenset()
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        return tuple(sorted(self.needs))
+
+    def takes(self, source: Literal["process", "outcome"]) -> bool:
+        """Whether any of its terms comes from these rewards."""
+        return any(formula.source in (source, "both") for formula in self.formulas)

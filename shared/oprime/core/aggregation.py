@@ -6,11 +6,16 @@ Every token gets its share of the whole step, so the sum over micro-batches and 
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+
+from oprime.core.tensors import Tensor
 
 Aggregation = Literal["tokens", "sequences", "groups"]
+AGGREGATION_FORMULAS: dict[Aggregation, str] = {
+    "tokens": "sum over tokens of L_t / all response tokens of the optimizer step",
+    "sequences": "mean over rollouts of the mean of L_t over the response",
+    "groups": "mean over groups of the mean of L_t over all tokens of the group",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,20 +29,18 @@ class StepCounts:
 
 
 def token_shares(
-    is_response: Bool[Tensor, "rollout token"], group_tokens: Int[Tensor, " rollout"], counts: StepCounts, *, aggregation: Aggregation
+    is_trained: Bool[Tensor, "rollout token"], group_tokens: Int[Tensor, " rollout"], counts: StepCounts, *, aggregation: Aggregation
 ) -> Float[Tensor, "rollout token"]:
     """Each response token's weight in the loss of the step, float64; 0 outside the response.
 
-    `tokens`: all tokens of the step weigh the same. `sequences`: all rollouts do, and within one its tokens. `groups`: all
-    groups do, and within one the tokens of all its rollouts. `group_tokens` is the number of response tokens of each
-    rollout's whole group. Raises ValueError for a step without tokens.
+    `group_tokens` is the number of response tokens of each rollout's whole group. Raises ValueError for a step without tokens.
     """
     if min(counts.tokens, counts.rollouts, counts.groups) < 1:
         raise ValueError(f"an optimizer step with {counts} has no loss: pass the counts of the whole step, not of a micro-batch")
     if aggregation == "tokens":
-        divisor = torch.full_like(group_tokens, counts.tokens)
+        divisor = group_tokens.new_full(group_tokens.shape, counts.tokens)
     elif aggregation == "sequences":
-        divisor = counts.rollouts * is_response.sum(dim=1).clamp(min=1)
+        divisor = counts.rollouts * is_trained.sum(dim=1).clamp(min=1)
     else:
         divisor = counts.groups * group_tokens
-    return is_response.double() / divisor[:, None]
+    return is_trained.double() / divisor[:, None]

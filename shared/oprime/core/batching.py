@@ -47,18 +47,6 @@ def shard(lengths: Sequence[int], *, ranks: int, micro_batch_rollouts: int, micr
     return [micro_batches[rank::ranks] for rank in range(ranks)]
 
 
-def unshard(shards: Shards, values: Sequence[Sequence[Sequence[Item]]]) -> list[Item]:
-    """Put per-rollout values, laid out like `shards`, back into the order of the rollouts.
-
-    Raises ValueError if the layouts differ.
-    """
-    placed: dict[int, Item] = {}
-    for positions_of_rank, values_of_rank in zip(shards, values, strict=True):
-        for positions, items in zip(positions_of_rank, values_of_rank, strict=True):
-            placed.update(zip(positions, items, strict=True))
-    return [placed[position] for position in range(len(placed))]
-
-
 def chunk_of_each(count: int, chunks: int) -> list[int]:
     """Number of the chunk that each of `count` items falls into when they are cut, in order, into even chunks."""
     return [chunk for chunk, part in enumerate(_even_parts(count, chunks)) for _ in part]

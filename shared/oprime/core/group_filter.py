@@ -8,6 +8,7 @@ ACCURACY_HIGH = "accuracy_high"
 TRUNCATED = "truncated"
 ZERO_VARIANCE = "zero_variance"
 OVER_LENGTH = "over_length"
+FILTER_REASONS = (ACCURACY_LOW, ACCURACY_HIGH, TRUNCATED, ZERO_VARIANCE, OVER_LENGTH)
 
 TOLERANCE = 1e-6
 """Absorbs rounding of a mean: 0.5, 0.1, 0.1, 0.1 average 0.2, but not quite so in floating point."""

@@ -2,9 +2,9 @@
 
 from typing import cast
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+
+from oprime.core.tensors import Tensor
 
 
 def group_mean(values: Float[Tensor, " rollout"], group_ids: Int[Tensor, " rollout"]) -> Float[Tensor, " rollout"]:
@@ -36,7 +36,7 @@ def group_sizes(group_ids: Int[Tensor, " rollout"]) -> Int[Tensor, " rollout"]:
 
 def _group_places(group_ids: Int[Tensor, " rollout"]) -> tuple[Int[Tensor, " rollout"], Int[Tensor, " group"]]:
     """Each rollout's place in the sorted list of groups, and the groups' sizes."""
-    unique = torch.unique(group_ids, return_inverse=True, return_counts=True)  # pyright: ignore
+    unique = group_ids.unique(return_inverse=True, return_counts=True)  # pyright: ignore
     _, group, sizes = cast("tuple[Tensor, Tensor, Tensor]", unique)
     return group, sizes
 

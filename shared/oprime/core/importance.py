@@ -1,16 +1,29 @@
-"""Weights that correct for rollouts of older weights: proximal / behaviour probability, tamed. They carry no gradient."""
+"""Weights that correct for rollouts of older weights: proximal / behaviour probability, tamed. They carry no gradient.
 
+How they are tamed is in the files of `oprime.core.corrections`. Loads no torch: settings and command line read these where there is none.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
-Correction = Literal["token", "sequence", "band", "none"]
+from oprime.core.one_file import Choice
+from oprime.core.tensors import Tensor
 
 LARGEST_LOG_RATIO = 20.0
 """Log-ratios are cut here, in nats: exp stays finite, and clip and cap act far below."""
+
+Tamed = tuple[Tensor, Tensor]
+"""Weights, and where they were cut, [rollout, token] each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction(Choice):
+    """A way to tame the weights. Its file's name is its name in `algorithm.correction`."""
+
+    weigh: Callable[..., Tamed]
+    """Pure: from log(proximal / behaviour probability), without gradient and 0 outside the response, and own settings by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,31 +37,19 @@ class ImportanceWeights:
 def importance_weights(
     proximal_logprobs: Float[Tensor, "rollout token"],
     behaviour_logprobs: Float[Tensor, "rollout token"],
-    is_response: Bool[Tensor, "rollout token"],
+    is_trained: Bool[Tensor, "rollout token"],
     *,
     correction: Correction,
-    cap: float,
-    band_low: float,
-    band_high: float,
 ) -> ImportanceWeights:
-    """With w_t = proximal / behaviour probability of token t:
+    """Proximal / behaviour probability of every token, tamed by the correction."""
+    log_weights = (proximal_logprobs - behaviour_logprobs).where(is_trained, 0.0).detach()
+    tamed, cut = correction.weigh(log_weights)
+    return ImportanceWeights(weights=tamed.where(is_trained, 0.0), capped=cut & is_trained)
 
-    `token`: min(w_t, cap), truncated importance sampling per token. `sequence`: min(product of all w_t, cap) on every token of
-    the response. `band`: w_t inside [band_low, band_high] and 0 outside. `none`: 1.
-    """
-    log_weight = (proximal_logprobs - behaviour_logprobs).where(is_response, 0.0).detach()
-    if correction == "sequence":
-        log_weight = log_weight.sum(dim=1, keepdim=True).expand_as(log_weight)
-    weight = exp_of_log_ratio(log_weight)
-    if correction == "none":
-        tamed, cut = torch.ones_like(weight), torch.zeros_like(is_response)
-    elif correction == "band":
-        cut = (weight < band_low) | (weight > band_high)
-        tamed = weight.where(~cut, 0.0)
-    else:
-        cut = weight > cap
-        tamed = weight.clamp(max=cap)
-    return ImportanceWeights(weights=tamed.where(is_response, 0.0), capped=cut & is_response)
+
+def capped(weights: Float[Tensor, "rollout token"], cap: float) -> Tamed:
+    """Weights of at most `cap`, and where they were above it."""
+    return weights.clamp(max=cap), weights > cap
 
 
 def exp_of_log_ratio(log_ratio: Tensor) -> Tensor:

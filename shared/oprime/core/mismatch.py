@@ -30,13 +30,13 @@ class Mismatch:
 def mismatch(
     sampler_logprobs: Float[Tensor, "rollout token"],
     learner_logprobs: Float[Tensor, "rollout token"],
-    is_response: Bool[Tensor, "rollout token"],
+    is_trained: Bool[Tensor, "rollout token"],
 ) -> Mismatch:
     """Compare the sampler's log-probs with the learner's, over all response tokens of a batch.
 
     An empty batch gives a ratio of 1 and no difference.
     """
-    log_ratio = (learner_logprobs - sampler_logprobs)[is_response].double()
+    log_ratio = (learner_logprobs - sampler_logprobs)[is_trained].double()
     tokens = len(log_ratio)
     if tokens == 0:
         return Mismatch(tokens=0, kl_k1=0.0, kl_k3=0.0, ratio_p01=1.0, ratio_p99=1.0, ratio_max=1.0, outside_ratio=0.0)

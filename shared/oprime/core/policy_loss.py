@@ -1,31 +1,58 @@
-"""The policy loss of a micro-batch: clipped or CISPO surrogate, corrected for stale weights, with KL and entropy terms."""
+"""The policy loss of a micro-batch, and what a file of `oprime.core.policy_losses` gets, gives and says about itself.
 
-from dataclasses import dataclass, fields
-from typing import Literal
+Loads no torch: settings and command line read what the files say where there is none.
+"""
 
-import torch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from oprime.core.importance import Correction, exp_of_log_ratio, importance_weights
 from oprime.core.kl import KlEstimator, token_kl
+from oprime.core.one_file import Choice
+from oprime.core.tensors import Tensor
 
-Surrogate = Literal["clip", "cispo"]
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PolicyTokens:
+    """What a policy loss gets of a micro-batch. Everything is 0 outside the response."""
+
+    logprobs: Float[Tensor, "rollout token"]
+    """log pi_theta, nats, with gradient."""
+    log_ratio: Float[Tensor, "rollout token"]
+    """log pi_theta - log pi_proximal, nats, with gradient."""
+    advantages: Float[Tensor, "rollout token"]
+    is_trained: Bool[Tensor, "rollout token"]
+
+    @property
+    def ratio(self) -> Float[Tensor, "rollout token"]:
+        """pi_theta / pi_proximal, with gradient."""
+        return exp_of_log_ratio(self.log_ratio)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Surrogate:
+    """What a policy loss gives."""
+
+    losses: Float[Tensor, "rollout token"]
+    """With gradient; the correction for old weights comes after it."""
+    marked: Mapping[str, Bool[Tensor, "rollout token"]] = field(default_factory=dict[str, Tensor])
+    """Tokens to count: those under NAME become the metric NAME_tokens_ratio. The same names for every micro-batch, an empty one too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyLoss(Choice):
+    """A policy loss with all that is particular to it. Its file's name is its name in `algorithm.policy_loss`."""
+
+    surrogate: Callable[..., Surrogate]
+    """Pure: from `PolicyTokens`, and own settings by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyLossOptions:
-    surrogate: Surrogate = "clip"
-    clip_low: float = 0.2
-    """Ratios below 1 - clip_low are clipped."""
-    clip_high: float = 0.2
-    """Ratios above 1 + clip_high are clipped."""
-    dual_clip: float | None = None
-    """c > 1: with a negative advantage A a token's loss is at most -c * A."""
-    correction: Correction = "token"
-    importance_cap: float = 2.0
-    band_low: float = 0.5
-    band_high: float = 2.0
+    loss: PolicyLoss
+    correction: Correction
     kl_estimator: KlEstimator = "k3"
     kl_coefficient: float = 0.0
     """Weight of the KL to the reference in the loss."""
@@ -39,10 +66,6 @@ class PolicyLossSums:
     tokens: float = 0.0
     loss: float = 0.0
     """Already a share of the step's loss."""
-    clipped: float = 0.0
-    """Tokens at which the clip bound the loss (for CISPO: whose ratio was clipped)."""
-    dual_clipped: float = 0.0
-    """Tokens at which the dual clip bound the loss."""
     capped: float = 0.0
     """Tokens whose importance weight was cut at the cap, or masked for lying outside the band."""
     proximal_kl: float = 0.0
@@ -54,18 +77,23 @@ class PolicyLossSums:
     """Nats; -log pi of the sampled tokens. Beside the entropy it tells how far the rollouts are from what the policy would sample."""
     entropy: float = 0.0
     """Nats; 0 without entropies."""
+    marked: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Tokens that the policy loss marked, by name."""
 
     def values(self) -> list[float]:
-        return [float(getattr(self, field.name)) for field in fields(self)]
+        return [*(float(getattr(self, name)) for name in _SUMS), *self.marked.values()]
+
+    def with_values(self, values: list[float]) -> "PolicyLossSums":
+        """Those whose `values` these are; with the same names of marked tokens."""
+        sums, marked = values[: len(_SUMS)], values[len(_SUMS) :]
+        return PolicyLossSums(**dict(zip(_SUMS, sums, strict=True)), marked=dict(zip(self.marked, marked, strict=True)))
 
 
-def loss_sums(values: list[float]) -> PolicyLossSums:
-    """The inverse of `PolicyLossSums.values`."""
-    return PolicyLossSums(**dict(zip((field.name for field in fields(PolicyLossSums)), values, strict=True)))
+_SUMS = tuple(one.name for one in fields(PolicyLossSums) if one.name != "marked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PolicyLoss:
+class StepLoss:
     """A micro-batch's share of the step's loss."""
 
     loss: Float[Tensor, ""]
@@ -78,89 +106,52 @@ def policy_loss(
     proximal_logprobs: Float[Tensor, "rollout token"],
     behaviour_logprobs: Float[Tensor, "rollout token"],
     advantages: Float[Tensor, "rollout token"],
-    is_response: Bool[Tensor, "rollout token"],
+    is_trained: Bool[Tensor, "rollout token"],
     shares: Float[Tensor, "rollout token"],
     options: PolicyLossOptions,
     *,
     reference_logprobs: Float[Tensor, "rollout token"] | None = None,
     entropies: Float[Tensor, "rollout token"] | None = None,
-) -> PolicyLoss:
-    """Sum over response tokens of share * (w * surrogate(r, A) + kl_coefficient * KL - entropy_coefficient * H).
+) -> StepLoss:
+    """Sum over response tokens of share * (w * surrogate + kl_coefficient * KL - entropy_coefficient * H).
 
-    r = policy / proximal probability carries the gradient; w corrects proximal / behaviour probability and does not
+    The surrogate's ratio policy / proximal probability carries the gradient; w corrects proximal / behaviour probability and does not
     (decoupled PPO; with one optimizer step per batch proximal = policy, and w alone acts). `shares` are those of
     `aggregation.token_shares`. Raises ValueError for a coefficient whose input is missing.
     """
     _require_inputs(options, reference_logprobs, entropies)
-    policy = policy_logprobs.where(is_response, 0.0)
-    log_ratio = policy - proximal_logprobs.where(is_response, 0.0)
-    advantage, share = advantages.where(is_response, 0.0), shares.where(is_response, 0.0)
-    correction = importance_weights(
-        proximal_logprobs,
-        behaviour_logprobs,
-        is_response,
-        correction=options.correction,
-        cap=options.importance_cap,
-        band_low=options.band_low,
-        band_high=options.band_high,
-    )
-    surrogate = cispo_surrogate if options.surrogate == "cispo" else clipped_surrogate
-    terms = surrogate(policy, exp_of_log_ratio(log_ratio), advantage, options)
-    kl = _zeros(policy) if reference_logprobs is None else token_kl(policy, reference_logprobs, is_response, estimator=options.kl_estimator)
-    entropy = _zeros(policy) if entropies is None else entropies.where(is_response, 0.0)
-    per_token = correction.weights * terms.loss + options.kl_coefficient * kl - options.entropy_coefficient * entropy
+    policy, share = policy_logprobs.where(is_trained, 0.0), shares.where(is_trained, 0.0)
+    log_ratio = policy - proximal_logprobs.where(is_trained, 0.0)
+    tokens = PolicyTokens(logprobs=policy, log_ratio=log_ratio, advantages=advantages.where(is_trained, 0.0), is_trained=is_trained)
+    correction = importance_weights(proximal_logprobs, behaviour_logprobs, is_trained, correction=options.correction)
+    surrogate = options.loss.surrogate(tokens)
+    kl = _zeros(policy) if reference_logprobs is None else token_kl(policy, reference_logprobs, is_trained, estimator=options.kl_estimator)
+    entropy = _zeros(policy) if entropies is None else entropies.where(is_trained, 0.0)
+    per_token = correction.weights * surrogate.losses + options.kl_coefficient * kl - options.entropy_coefficient * entropy
     loss = (share * per_token).sum().to(policy_logprobs.dtype)
-    return PolicyLoss(
+    return StepLoss(
         loss=loss,
         sums=PolicyLossSums(
-            tokens=float(is_response.sum()),
+            tokens=float(is_trained.sum()),
             loss=float(loss.detach()),
-            clipped=float(terms.clipped.sum()),
-            dual_clipped=float(terms.dual_clipped.sum()),
             capped=float(correction.capped.sum()),
             proximal_kl=-_sum(log_ratio),
             importance_weight=_sum(correction.weights),
             reference_kl=_sum(kl),
             surprisal=-_sum(policy),
             entropy=_sum(entropy),
+            marked={name: float((marks & is_trained).sum()) for name, marks in surrogate.marked.items()},
         ),
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SurrogateTerms:
-    loss: Float[Tensor, "rollout token"]
-    clipped: Bool[Tensor, "rollout token"]
-    dual_clipped: Bool[Tensor, "rollout token"]
+def sums_of_nothing(options: PolicyLossOptions) -> PolicyLossSums:
+    """The sums of a micro-batch without rollouts: what every rank begins to add to."""
+    import torch
 
-
-def clipped_surrogate(
-    policy_logprobs: Float[Tensor, "rollout token"],
-    ratio: Float[Tensor, "rollout token"],
-    advantages: Float[Tensor, "rollout token"],
-    options: PolicyLossOptions,
-) -> SurrogateTerms:
-    """PPO: max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)); with dual clip, at most -c A where A is negative."""
-    free = -advantages * ratio
-    bound = -advantages * ratio.clamp(1 - options.clip_low, 1 + options.clip_high)
-    loss = torch.maximum(free, bound)
-    if options.dual_clip is None:
-        return SurrogateTerms(loss=loss, clipped=bound > free, dual_clipped=torch.zeros_like(bound > free))
-    ceiling = -advantages * options.dual_clip
-    too_high = (advantages < 0) & (loss > ceiling)
-    return SurrogateTerms(loss=torch.where(too_high, ceiling, loss), clipped=bound > free, dual_clipped=too_high)
-
-
-def cispo_surrogate(
-    policy_logprobs: Float[Tensor, "rollout token"],
-    ratio: Float[Tensor, "rollout token"],
-    advantages: Float[Tensor, "rollout token"],
-    options: PolicyLossOptions,
-) -> SurrogateTerms:
-    """CISPO: -A clip(r, 1 - clip_low, 1 + clip_high) log pi, the clipped ratio without gradient: no token loses its gradient."""
-    held = ratio.detach()
-    bound = held.clamp(1 - options.clip_low, 1 + options.clip_high)
-    return SurrogateTerms(loss=-advantages * bound * policy_logprobs, clipped=bound != held, dual_clipped=torch.zeros_like(bound != held))
+    nothing = torch.zeros(0, 0)
+    tokens = PolicyTokens(logprobs=nothing, log_ratio=nothing, advantages=nothing, is_trained=nothing.bool())
+    return PolicyLossSums(marked=dict.fromkeys(options.loss.surrogate(tokens).marked, 0.0))
 
 
 def _require_inputs(options: PolicyLossOptions, reference_logprobs: Tensor | None, entropies: Tensor | None) -> None:
@@ -171,7 +162,7 @@ def _require_inputs(options: PolicyLossOptions, reference_logprobs: Tensor | Non
 
 
 def _zeros(like: Tensor) -> Tensor:
-    return torch.zeros_like(like.detach())
+    return like.new_zeros(like.shape)
 
 
 def _sum(values: Tensor) -> float:

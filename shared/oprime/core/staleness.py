@@ -5,7 +5,6 @@ S is the staleness bound: a group is used at step t only if (t - 1) - its oldest
 """
 
 import math
-from collections.abc import Iterable
 from fractions import Fraction
 
 _FINEST_RATE = 1_000_000
@@ -17,11 +16,6 @@ def rollout_staleness(step: int, oldest_version: int) -> int:
     Negative for weights newer than the step's, which a run that went back to a checkpoint may hold.
     """
     return (step - 1) - oldest_version
-
-
-def group_staleness(step: int, oldest_versions: Iterable[int]) -> int:
-    """Largest staleness of a group's rollouts at `step`. Raises ValueError for an empty group."""
-    return rollout_staleness(step, min(oldest_versions))
 
 
 def usable(step: int, oldest_version: int, max_staleness: int) -> bool:
@@ -59,13 +53,17 @@ def admissible_groups(
     ready_groups: int,
     live_groups: int,
     acceptance: float,
+    decided: float = math.inf,
+    sigmas: float = 0.0,
 ) -> int:
-    """Number of groups that may be issued now so that each one's expected step t has (t - 1) - committed_step <= S.
+    """Number of groups that may be issued now, so that those which pass the filter find places before they are too stale.
 
     `committed_step` is the newest weight version, `next_step` the next batch to cut; the batches between them are cut
-    but not committed. With S = 0, the groups still missing from the one next batch are admitted, and only once the
-    batch before it is committed. If all groups pass the filter (acceptance 1) and are used in the order of issue, none
-    becomes too stale; groups that are overtaken, or a rate that was estimated too low, are for the sweep to find.
+    but not committed. The steps up to committed_step + S + 1 can use a group that is issued now; `ready_groups` have
+    places there already. Of the `live_groups` and the new ones the share `acceptance` will pass, known from `decided`
+    groups. With `sigmas` = 0 as many are admitted as fill the places on average, so half of the time some groups more
+    pass than there are places for; with `sigmas` standard deviations of what will pass, that becomes a rarity. As many as
+    there are places if all pass are always admitted.
 
     While nothing is live and the next batch is not full, the answer is positive as soon as at most S batches are cut
     but not committed. Raises ValueError for counts that contradict each other.
@@ -76,8 +74,25 @@ def admissible_groups(
     if committed_step >= next_step:
         raise ValueError(f"committed_step ({committed_step}) must be below next_step ({next_step}): a step is cut before it is committed")
     last_step = last_usable_step(committed_step, max_staleness)
-    places = (last_step - next_step + 1) * groups_per_batch
-    return max(0, math.ceil((places - ready_groups) / _rate(acceptance) - live_groups))
+    free = (last_step - next_step + 1) * groups_per_batch - ready_groups
+    rate = _rate(acceptance)
+    most = math.ceil(free / rate)
+    if sigmas > 0:
+        most = max(free, _most_that_fit(free, float(rate), decided, sigmas))
+    return max(0, most - live_groups)
+
+
+def _most_that_fit(free: int, rate: float, decided: float, sigmas: float) -> int:
+    """Largest n of which, `sigmas` above the mean, at most `free` pass: the dice of n groups, and what is not known of the rate."""
+
+    def fits(n: int) -> bool:
+        return n * rate + sigmas * math.sqrt(n * rate * (1 - rate) * (1 + n / decided)) <= free
+
+    low, high = 0, max(0, math.ceil(free / rate))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
 
 
 def _rate(acceptance: float) -> Fraction:

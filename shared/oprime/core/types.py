@@ -1,10 +1,11 @@
 """The records that travel through the system.
 
-A stage's result is a new record, never a field filled in later. Token arrays are numpy, so that a service that only
-passes them on (the coordinator) needs no torch.
+A stage's result is a new record, never a field filled in later. A rollout's tokens and text are written once, as payloads; what travels
+from stage to stage is its `RolloutRecord`, which names them.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -71,7 +72,9 @@ class Ticket:
 
     group_id: int
     """Only grows; also the place in the seeded order of prompts, counted over epochs."""
-    task: Task
+    messages: tuple[ChatMessage, ...]
+    material: str
+    """Payload name of what the verifier needs to judge the responses: written once for all of them."""
     sampling: SamplingSettings
     seeds: tuple[int, ...]
     """One seed per sampled rollout; their count is K."""
@@ -79,6 +82,8 @@ class Ticket:
     """Sampling may not begin with older weights."""
     greedy_baseline: bool = False
     """Besides the K rollouts, take the most probable token each time: rollout K, which is never trained on."""
+    trace: str = ""
+    """Where its trace begins (W3C traceparent); empty when nobody traces it. Here and in what follows from it."""
 
     @property
     def group_size(self) -> int:
@@ -101,19 +106,46 @@ class WeightVersionSpan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Segment:
+    """Tokens that follow each other and have one origin: a prompt, what the policy sampled with one weight version, or what others
+    (tools, environments) wrote in between."""
+
+    token_ids: TokenIds
+    trained: bool
+    """Whether the policy sampled them, and learns from them."""
+    logprobs: TokenFloats
+    """log pi_behaviour of each token, after temperature; empty where not trained on."""
+    weight_version: int = 0
+    """What sampled them; says nothing where not trained on."""
+
+
+def untrained(token_ids: npt.ArrayLike | Sequence[int]) -> Segment:
+    """A segment that the policy did not sample."""
+    return Segment(token_ids=np.asarray(token_ids, dtype=np.int32), trained=False, logprobs=np.zeros(0, dtype=np.float32))
+
+
+def sampled(
+    token_ids: npt.ArrayLike | Sequence[int], logprobs: npt.ArrayLike | Sequence[float], spans: Iterable[WeightVersionSpan]
+) -> tuple[Segment, ...]:
+    """A model's turn: one segment per weight version. `spans` cover every token once, in order."""
+    ids, values = np.asarray(token_ids, dtype=np.int32), np.asarray(logprobs, dtype=np.float32)
+    return tuple(
+        Segment(token_ids=ids[span.start : span.end], trained=True, logprobs=values[span.start : span.end], weight_version=span.version)
+        for span in spans
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rollout:
-    """One response with its behaviour log-probabilities and weight versions."""
+    """What was sampled for one prompt: the prompt, the model's turns, and what others wrote in between."""
 
     group_id: int
     index: int
     seed: int
-    prompt_ids: TokenIds
-    response_ids: TokenIds
-    """Includes the end token, if one was sampled."""
+    segments: tuple[Segment, ...]
+    """In order; the first is not trained on, since nothing stands before it. A response's end token is part of it, if one was sampled."""
     text: str
-    behaviour_logprobs: TokenFloats
-    """log pi_behaviour of each response token, after temperature."""
-    spans: tuple[WeightVersionSpan, ...]
+    """The response as the verifier reads it."""
     finish_reason: FinishReason
 
     @property
@@ -121,23 +153,93 @@ class Rollout:
         return rollout_id(self.group_id, self.index)
 
     @property
-    def oldest_weight_version(self) -> int:
-        return min(span.version for span in self.spans)
+    def token_ids(self) -> TokenIds:
+        """All tokens in order."""
+        return np.concatenate([segment.token_ids for segment in self.segments])
+
+    @property
+    def is_trained(self) -> npt.NDArray[np.bool_]:
+        """Per token, whether it is trained on."""
+        return np.repeat([segment.trained for segment in self.segments], [len(segment.token_ids) for segment in self.segments])
+
+    @property
+    def trained_ids(self) -> TokenIds:
+        """The tokens that are trained on, in order."""
+        return np.concatenate([segment.token_ids for segment in self.trained_segments])
+
+    @property
+    def behaviour_logprobs(self) -> TokenFloats:
+        """log pi_behaviour of each token that is trained on, after temperature."""
+        return np.concatenate([segment.logprobs for segment in self.trained_segments])
+
+    @property
+    def prompt_ids(self) -> TokenIds:
+        """What stands before the first token that is trained on."""
+        return self.token_ids[: int(self.is_trained.argmax())]
+
+    @property
+    def trained_segments(self) -> tuple[Segment, ...]:
+        return tuple(segment for segment in self.segments if segment.trained)
+
+    def record(self, *, payload: str, text: str) -> "RolloutRecord":
+        """What decisions need of it; `payload` and `text` name what was written of it."""
+        versions = [segment.weight_version for segment in self.trained_segments]
+        return RolloutRecord(
+            group_id=self.group_id,
+            index=self.index,
+            tokens=sum(len(segment.token_ids) for segment in self.segments),
+            trained_tokens=sum(len(segment.token_ids) for segment in self.trained_segments),
+            oldest_weight_version=min(versions),
+            newest_weight_version=max(versions),
+            finish_reason=self.finish_reason,
+            payload=payload,
+            text=text,
+        )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRecord:
+    """A rollout as it travels: the few numbers that decisions need, and the names of what is written once and read by name."""
+
+    group_id: int
+    index: int
+    tokens: int
+    """Of all segments."""
+    trained_tokens: int
+    """Those of the model's turns."""
+    oldest_weight_version: int
+    newest_weight_version: int
+    finish_reason: FinishReason
+    payload: str
+    """Name of the `Rollout` without its text."""
+    text: str
+    """Name of the text that the verifier reads."""
+
+    @property
+    def rollout_id(self) -> str:
+        return rollout_id(self.group_id, self.index)
+
+    @property
+    def payloads(self) -> tuple[str, str]:
+        """Names of all that is written of it."""
+        return self.payload, self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationTask:
-    """A rollout with what its verifier needs."""
+    """A rollout on its way to the verifier."""
 
-    rollout: Rollout
-    request: VerificationRequest
-    """Its response is the rollout's text."""
+    rollout: RolloutRecord
+    material: str
+    """Payload name of what its verifier needs besides the text; siblings share it."""
+    trace: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedRollout:
-    rollout: Rollout
+    rollout: RolloutRecord
     outcome: Outcome
+    trace: str = ""
 
     @property
     def outcome_reward(self) -> float:
@@ -154,6 +256,8 @@ class DroppedRollout:
     group_id: int
     index: int
     reason: str
+    response_tokens: int = 0
+    """Tokens of its response when it was given up; 0 when nobody counted."""
 
     @property
     def rollout_id(self) -> str:
@@ -169,6 +273,7 @@ class VerifiedGroup:
     """What was sampled, and is trained on."""
     baseline: VerifiedRollout | None = None
     """The greedy response, with which ReMax compares the rollouts. Never trained on."""
+    trace: str = ""
 
     @property
     def issued(self) -> tuple[VerifiedRollout, ...]:
@@ -191,6 +296,8 @@ class Batch:
 
     step: int
     groups: tuple[VerifiedGroup, ...]
+    trace: str = ""
+    """Of the step, which is another trace than those of its prompts."""
 
     @property
     def rollouts(self) -> tuple[VerifiedRollout, ...]:
@@ -205,15 +312,23 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoredBatch:
-    """A batch with one process reward per response token, all from one PRM version."""
+    """A batch with one process reward per token that is trained on, all from one PRM version; with none where the run has no PRM."""
 
     batch: Batch
-    process_rewards: tuple[TokenFloats, ...]
-    """One array per rollout, in the order of `batch.rollouts`."""
+    process_rewards: tuple[str, ...]
+    """Payload names: together they hold one array per rollout, and one per greedy baseline."""
     prm_version: int
-    baseline_process_rewards: tuple[TokenFloats, ...] = ()
-    """One array per greedy baseline, in the order of `batch.baselines`."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ProcessRewards:
+    """The PRM's reward of each token that is trained on; none where the run has no PRM."""
+
+    rollouts: Sequence[TokenFloats] = ()
+    """One array per rollout, in the order of `batch.rollouts`."""
+    baselines: Sequence[TokenFloats] = ()
+    """One array per greedy baseline, in the order of `batch.baselines`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,3 +341,10 @@ class CommittedStep:
 def rollout_id(group_id: int, index: int) -> str:
     """Name a rollout in the ledger, in marks and in logs."""
     return f"{group_id}:{index}"
+
+
+def rollout_seed(run_seed: int, group_id: int, index: int) -> int:
+    """Seed of rollout `index` of a group, in [0, 2**63): a hash, so it is the same on every machine and never runs in step with another."""
+    name = f"oprime rollout {run_seed} {group_id} {index}"
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

@@ -103,6 +103,11 @@ class Outcome:
             raise ValueError(f"an outcome {self.verdict} needs a score in [0, 1], got {self.score}")
 
     @property
+    def brief(self) -> "Outcome":
+        """Verdict and score: what travels on with the rollout."""
+        return Outcome(verdict=self.verdict, score=self.score)
+
+    @property
     def status(self) -> OutcomeStatus:
         """The loop's tri-state."""
         if self.verdict in UNSCORED:

@@ -1,6 +1,7 @@
 """Checkpoints that are there completely or not at all, whatever is killed and whenever the disk fills up.
 
-RUN/checkpoints/step-000010/{policy,critic,prm,coordinator}/ (critic: PPO only): each part is written by its service into
+RUN/checkpoints/step-000010/{policy,critic,prm,coordinator}/ (critic: PPO only; prm: not where the run
+has none): each part is written by its service into
 `.NAME.partial`, gets a marker `checkpoint.json` that lists its files, and takes its name by a rename. A part without a marker
 does not exist.
 """
@@ -18,12 +19,11 @@ import structlog
 import xxhash
 
 from oprime.runtime.errors import CheckpointError
+from oprime.runtime.settings import AlgorithmSection
 
 log = structlog.get_logger()
 
 CRITIC = "critic"
-PARTS = ("policy", "prm", "coordinator")
-"""What every run's checkpoints hold; those of PPO hold a critic besides."""
 MARKER = "checkpoint.json"
 FORMAT = 1
 _STEP = re.compile(r"step-(\d{6,})")
@@ -44,6 +44,13 @@ class Marker:
     step: int
     files: Mapping[str, StoredFile]
     """By path relative to the part."""
+
+
+def parts_of(algorithm: AlgorithmSection) -> tuple[str, ...]:
+    """What the checkpoints of a run hold."""
+    prm = ("prm",) if algorithm.needs_prm else ()
+    critic = (CRITIC,) if algorithm.needs_critic else ()
+    return ("policy", *prm, "coordinator", *critic)
 
 
 def checkpoint_root(run_folder: Path) -> Path:
@@ -122,7 +129,7 @@ def verify_part(directory: Path) -> Marker:
     return marker
 
 
-def newest_complete(root: Path, parts: Sequence[str] = PARTS) -> tuple[int, Path] | None:
+def newest_complete(root: Path, parts: Sequence[str]) -> tuple[int, Path] | None:
     """Step and directory of the newest checkpoint of which all `parts` are complete."""
     return next(reversed(_complete(root, parts)), None)
 
@@ -137,13 +144,13 @@ def newest_for_run(root: Path, parts: Sequence[str]) -> tuple[int, Path] | None:
         without = newest_complete(root, [part for part in parts if part != CRITIC])
         if without is not None:
             raise CheckpointError(
-                f'{without[1]} holds no critic, which algorithm.estimator = "ppo" needs: go on with the estimator that the run began with, '
+                f"{without[1]} holds no critic, which algorithm.estimator needs: go on with the estimator that the run began with, "
                 "or start a new run (run.name) whose model.path is the policy of this one"
             )
     return newest
 
 
-def prune_checkpoints(root: Path, parts: Sequence[str] = PARTS, keep: int = 2) -> list[int]:
+def prune_checkpoints(root: Path, parts: Sequence[str], keep: int = 2) -> list[int]:
     """Remove all but the `keep` newest complete checkpoints, and what is incomplete and older than the newest complete one.
 
     Incomplete checkpoints that are newer stay: services may be writing them. Returns the steps that were removed.

@@ -26,8 +26,8 @@ class FrozenModel:
     def logprobs(self, rows: TokenRows) -> Float[Tensor, "rollout token"]:
         """Log-prob of every response token given those before it, float32 on the CPU; 0 outside the response."""
         if len(rows.input_ids) == 0:
-            return torch.zeros(rows.is_response.shape)
-        inputs = (rows.input_ids, rows.attention_mask, rows.is_response)
+            return torch.zeros(rows.is_trained.shape)
+        inputs = (rows.input_ids, rows.attention_mask, rows.is_trained)
         return self._model(*(tensor.to(self._device) for tensor in inputs)).cpu()
 
     @torch.no_grad()

@@ -45,19 +45,19 @@ def hidden_before_response(
     packing: Packing,
     input_ids: Int[Tensor, "rollout token"],
     attention_mask: Bool[Tensor, "rollout token"],
-    is_response: Bool[Tensor, "rollout token"],
+    is_trained: Bool[Tensor, "rollout token"],
 ) -> Float[Tensor, "response_token hidden"]:
-    """Last hidden state of `model`, or of its backbone, at the token before each response token, in the order of `is_response.nonzero()`.
+    """Last hidden state of `model`, or of its backbone, at the token before each response token, in the order of `is_trained.nonzero()`.
 
     Rows are padded on the right and none is a response from its first token on.
     """
     lengths = attention_mask.sum(1).tolist()
     if not packing.fits(lengths):
         hidden = model.base_model(input_ids=input_ids, attention_mask=attention_mask.long(), use_cache=False).last_hidden_state
-        rollouts, tokens = is_response.nonzero(as_tuple=True)
+        rollouts, tokens = is_trained.nonzero(as_tuple=True)
         return hidden[rollouts, tokens - 1]
     hidden = _packed_hidden(model, input_ids[attention_mask], lengths)
-    return hidden[is_response[attention_mask].nonzero().squeeze(-1) - 1]
+    return hidden[is_trained[attention_mask].nonzero().squeeze(-1) - 1]
 
 
 def choose_packing(causal_lm: "PreTrainedModel") -> Packing:
@@ -79,9 +79,9 @@ def choose_packing(causal_lm: "PreTrainedModel") -> Packing:
     return Packing(longest=_window(causal_lm.config))
 
 
-def at_responses(values: Float[Tensor, " response_token"], is_response: Bool[Tensor, "rollout token"]) -> Float[Tensor, "rollout token"]:
-    """Put one value per response token, in the order of `is_response.nonzero()`, where it belongs; 0 elsewhere."""
-    return values.new_zeros(is_response.shape).masked_scatter(is_response, values)
+def at_responses(values: Float[Tensor, " response_token"], is_trained: Bool[Tensor, "rollout token"]) -> Float[Tensor, "rollout token"]:
+    """Put one value per response token, in the order of `is_trained.nonzero()`, where it belongs; 0 elsewhere."""
+    return values.new_zeros(is_trained.shape).masked_scatter(is_trained, values)
 
 
 @contextmanager

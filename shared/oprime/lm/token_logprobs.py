@@ -81,29 +81,27 @@ class TokenLogprobModel(nn.Module):
         return self.causal_lm
 
     @overload
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, is_response: Tensor, entropies: Literal[False] = False) -> Tensor: ...
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, is_trained: Tensor, entropies: Literal[False] = False) -> Tensor: ...
     @overload
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, is_response: Tensor, entropies: Literal[True]
-    ) -> tuple[Tensor, Tensor]: ...
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, is_trained: Tensor, entropies: Literal[True]) -> tuple[Tensor, Tensor]: ...
     def forward(
         self,
         input_ids: Int[Tensor, "rollout token"],
         attention_mask: Bool[Tensor, "rollout token"],
-        is_response: Bool[Tensor, "rollout token"],
+        is_trained: Bool[Tensor, "rollout token"],
         entropies: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Log-prob of every response token given those before it, [rollout token] float32; 0 elsewhere. Rows are padded on the right.
 
         With `entropies` also the entropy, in nats, of the distribution that each response token is drawn from.
         """
-        if bool(is_response[:, 0].any()):
-            raise ValueError("is_response is true at position 0: nothing predicts the first token, so a row needs a prompt token")
-        hidden = hidden_before_response(self.causal_lm, self.packing, input_ids, attention_mask, is_response)
-        found = self.head(hidden, input_ids[is_response], entropies)
+        if bool(is_trained[:, 0].any()):
+            raise ValueError("is_trained is true at position 0: nothing predicts the first token, so a row needs a prompt token")
+        hidden = hidden_before_response(self.causal_lm, self.packing, input_ids, attention_mask, is_trained)
+        found = self.head(hidden, input_ids[is_trained], entropies)
         if isinstance(found, Tensor):
-            return at_responses(found, is_response)
-        return at_responses(found[0], is_response), at_responses(found[1], is_response)
+            return at_responses(found, is_trained)
+        return at_responses(found[0], is_trained), at_responses(found[1], is_trained)
 
 
 def _linear_head(causal_lm: "PreTrainedModel") -> nn.Linear:

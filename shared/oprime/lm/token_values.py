@@ -54,10 +54,10 @@ class TokenValueModel(nn.Module):
         self,
         input_ids: Int[Tensor, "rollout token"],
         attention_mask: Bool[Tensor, "rollout token"],
-        is_response: Bool[Tensor, "rollout token"],
+        is_trained: Bool[Tensor, "rollout token"],
     ) -> Float[Tensor, "rollout token"]:
         """V of prompt and response before every response token, float32; 0 elsewhere. Rows are padded on the right."""
-        if bool(is_response[:, 0].any()):
-            raise ValueError("is_response is true at position 0: nothing precedes the first token, so a row needs a prompt token")
-        hidden = hidden_before_response(self.backbone, self.packing, input_ids, attention_mask, is_response)
-        return at_responses(self.value_head(hidden), is_response)
+        if bool(is_trained[:, 0].any()):
+            raise ValueError("is_trained is true at position 0: nothing precedes the first token, so a row needs a prompt token")
+        hidden = hidden_before_response(self.backbone, self.packing, input_ids, attention_mask, is_trained)
+        return at_responses(self.value_head(hidden), is_trained)

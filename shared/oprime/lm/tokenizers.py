@@ -42,20 +42,32 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[ChatM
     Always through the chat template, with its generation prompt. Raises SettingsError if there is no template and
     UnusableInputError if the template refuses these messages or makes nothing of them.
     """
+    ids = _through_template(tokenizer, messages, asks=True, tokenize=True)
+    if not ids:
+        raise UnusableInputError(f"the chat template makes an empty prompt of {len(messages)} messages: change the template")
+    return cast("list[int]", ids)
+
+
+def render_text(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[ChatMessage], *, asks: bool) -> str:
+    """Text of the conversation; `asks` ends it where the policy's answer begins. Raises as `render_prompt` does."""
+    return str(_through_template(tokenizer, messages, asks=asks, tokenize=False))
+
+
+def _through_template(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[ChatMessage], *, asks: bool, tokenize: bool) -> object:
     require_chat_template(tokenizer)
     if not messages:
         raise UnusableInputError("a conversation has no messages: give at least one")
     conversation = [{"role": message.role, "content": message.content} for message in messages]
     try:
-        ids = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=True, return_dict=False)
+        return tokenizer.apply_chat_template(conversation, add_generation_prompt=asks, tokenize=tokenize, return_dict=False)
+    except (ImportError, MemoryError):
+        raise
     except Exception as error:
-        if type(error).__module__.partition(".")[0] != "jinja2":
-            raise
-        roles = ", ".join(message.role for message in messages) or "none"
-        raise UnusableInputError(f"the chat template refuses a conversation of roles {roles}: {error}") from error
-    if not ids:
-        raise UnusableInputError(f"the chat template makes an empty prompt of {len(messages)} messages: change the template")
-    return cast("list[int]", ids)
+        # A template is a program of the model's authors: besides its own refusals it raises whatever its code trips over.
+        roles = ", ".join(message.role for message in messages)
+        own = type(error).__module__.partition(".")[0] == "jinja2" and str(error)
+        said = str(error) if own else f"{type(error).__name__}: {error}"
+        raise UnusableInputError(f"the chat template refuses a conversation of roles {roles}: {said}") from error
 
 
 def same_tokenizer(one: "PreTrainedTokenizerBase", other: "PreTrainedTokenizerBase") -> str | None:

@@ -1,4 +1,4 @@
-"""Errors by name. `grpc_server.py` maps them to gRPC codes, the CLI to exit codes."""
+"""Errors by name, and the exit code of each. `grpc_server.py` maps them to gRPC codes."""
 
 import shutil
 from pathlib import Path
@@ -17,12 +17,28 @@ class SettingsError(OprimeError):
     """A setting is unknown, out of range or contradicts another."""
 
 
+class NotNeededError(SettingsError):
+    """The settings leave this service nothing to do."""
+
+
+class RunEndedError(OprimeError):
+    """The run cannot go on as it is: a restart would repeat the same work and end the same way. The process must not be restarted."""
+
+
 class NotReadyError(OprimeError):
     """The service cannot answer yet; retry."""
 
 
 class QueueUnavailableError(OprimeError):
     """The queue does not answer; workers wait and reconnect."""
+
+
+class PayloadsUnavailableError(QueueUnavailableError):
+    """The store of payloads does not answer, or has no room; workers wait and try again."""
+
+
+class FencedError(OprimeError):
+    """Another process took over this one's work: it must stop, and nothing that it still tries happens."""
 
 
 class WeightsRefusedError(OprimeError):
@@ -45,3 +61,16 @@ class CheckpointError(OprimeError):
             f"{path} cannot be written: {error.strerror or error}; {free / 2**20:,.0f} MiB are free in {place}. "
             "Free some space or lower run.keep_checkpoints; the newest complete checkpoint is untouched"
         )
+
+
+FAILED, REFUSED, RUN_ENDED, NOT_NEEDED = 1, 2, 3, 4
+"""Exit codes. After RUN_ENDED and NOT_NEEDED a restart is useless."""
+
+
+def exit_code(error: BaseException) -> int:
+    """How a process ends that `error` has ended."""
+    if isinstance(error, RunEndedError):
+        return RUN_ENDED
+    if isinstance(error, NotNeededError):
+        return NOT_NEEDED
+    return REFUSED if isinstance(error, SettingsError) else FAILED

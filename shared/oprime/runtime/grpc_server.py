@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import structlog
@@ -19,6 +19,9 @@ from oprime.runtime.errors import (
     WeightsRefusedError,
     WeightVersionMissingError,
 )
+from oprime.runtime.settings import EndpointsSection, TlsSection
+from oprime.runtime.tls import RenewedCertificates
+from oprime.runtime.tracing import HEADER, span
 
 log = structlog.get_logger()
 
@@ -89,10 +92,14 @@ def _stream(method: Callable[..., Any], name: str) -> Callable[..., Any]:
 @asynccontextmanager
 async def _answering(name: str, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
     """Give the call an id that its log entries carry and its caller gets back; turn named errors into their codes."""
-    request_id = str(dict(context.invocation_metadata() or ()).get(REQUEST_ID) or uuid.uuid4().hex)
+    told = dict(context.invocation_metadata() or ())
+    request_id = str(told.get(REQUEST_ID) or uuid.uuid4().hex)
     trailing = ((REQUEST_ID, request_id),)
     context.set_trailing_metadata(trailing)
-    with structlog.contextvars.bound_contextvars(request_id=request_id, rpc=name):
+    with (
+        structlog.contextvars.bound_contextvars(request_id=request_id, rpc=name),
+        span(name, kind="server", parent=str(told.get(HEADER, "")), request_id=request_id),
+    ):
         try:
             yield
         except OprimeError as error:
@@ -104,42 +111,65 @@ async def _answering(name: str, context: grpc.aio.ServicerContext) -> AsyncItera
             raise
 
 
+def _credentials(certificates: RenewedCertificates) -> grpc.ServerCredentials:
+    """gRPC asks for the newest certificates before each handshake."""
+
+    def newest() -> grpc.ServerCertificateConfiguration:
+        found = certificates.current()
+        return grpc.ssl_server_certificate_configuration([(found.key, found.certificate)], root_certificates=found.authority)
+
+    return grpc.dynamic_ssl_server_credentials(newest(), newest, require_client_authentication=True)
+
+
 class GrpcServer:
     """Add servicers, start, then say when the service is ready."""
 
-    def __init__(self, address: str, *, reflection: bool = True) -> None:
+    def __init__(
+        self, address: str, *, reflection: bool = True, tls: TlsSection | None = None, on_serving: Callable[[bool], object] = bool
+    ) -> None:
+        """With `tls`, only callers with a certificate of its authority are answered. `on_serving` hears whether it serves, too."""
         self.address = address
+        self._tls = tls if tls and tls.files else None
+        self._on_serving = on_serving
         self._reflection = reflection
         self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=(*CHANNEL_OPTIONS, *SERVER_OPTIONS))
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
         self._names: list[str] = []
+
+    @classmethod
+    def of(cls, endpoints: EndpointsSection, service: str, on_serving: Callable[[bool], object] = bool) -> Self:
+        """The server of a service, where and as its settings say."""
+        return cls(endpoints.listen(service), reflection=endpoints.reflection, tls=endpoints.tls, on_serving=on_serving)
 
     def add(self, register: Callable[[Any, Any], None], servicer: object, service_name: str) -> None:
         register(servicer, self._server)
         self._names.append(service_name)
 
     async def start(self) -> int:
-        """Listen and answer NOT_SERVING; returns the port. Raises SettingsError when the address is taken."""
+        """Listen and answer NOT_SERVING; returns the port. SettingsError: the address is taken, the certificates cannot be used."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if self._reflection:
             reflection.enable_server_reflection((*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        trusted = self._tls and _credentials(RenewedCertificates(self._tls, "endpoints.tls"))
         try:
-            port = self._server.add_insecure_port(self.address)
+            port = self._server.add_secure_port(self.address, trusted) if trusted else self._server.add_insecure_port(self.address)
         except RuntimeError as error:
             raise SettingsError(
                 f"cannot listen on {self.address}: the port is taken or the address is not of this machine; change [endpoints]"
             ) from error
         await self.set_serving(False)
         await self._server.start()
-        log.info("listening", address=self.address, port=port)
+        log.info("listening", address=self.address, port=port, tls=trusted is not None)
         return port
 
     async def set_serving(self, serving: bool) -> None:
+        self._on_serving(serving)
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, status)
 
     async def stop(self, grace_s: float = 5) -> None:
         """Answer NOT_SERVING, let calls in flight end, then close."""
+        self._on_serving(False)
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)

@@ -1,20 +1,34 @@
 """The sections of a run's TOML file that several services read, and how a service reads them.
 
 A service declares the sections it needs as a subclass of `ServiceSettings`; sections of other services are passed over,
-unknown ones are refused. `oprime_cli.run_config` puts all of them together and checks what spans sections.
+unknown ones are refused, and so are settings that contradict each other (`setting_rules`). `oprime_cli.run_config` puts all sections
+together.
 """
 
+import re
 import tomllib
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from oprime.core import corrections, estimators, policy_losses
+from oprime.core.advantage import Choices, Estimator, Need
+from oprime.core.aggregation import AGGREGATION_FORMULAS
+from oprime.core.importance import Correction
+from oprime.core.kl import KL_FORMULAS
+from oprime.core.policy_loss import PolicyLoss
 from oprime.runtime.errors import SettingsError
+from oprime.runtime.one_file_settings import Folders, a_file_of, chosen_from, idle_settings, with_own_settings
+from oprime.runtime.queue_url import without_password
+from oprime.runtime.secret_files import read_secret
+from oprime.runtime.setting_rules import SHARED_RULES, Rule
 
 SECTIONS = (
-    "run", "model", "tasks", "sampling", "algorithm", "staleness", "endpoints", "queue", "store",
+    "run", "model", "tasks", "sampling", "algorithm", "staleness", "endpoints", "queue", "payloads", "store",
     "coordinator", "generator", "verifier", "prm", "learner", "critic", "gateway", "sft",
+    "kubernetes",
 )  # fmt: skip
 
 
@@ -41,6 +55,11 @@ class RunSection(Section):
     """Number of newest complete checkpoints to keep."""
     heartbeat_s: float = Field(default=1.0, gt=0)
     """Seconds between two status reports of a service."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What services log: `debug` has a line for each rollout, `info` one for each group, batch and step."""
+    when_finished: Literal["exit", "serve"] = "serve"
+    """What services that containers or pods start do once the run has finished: `exit` ends each with code 0 when it has nothing left to
+    do, the coordinator last; `serve` keeps them up, so that the gateway goes on scoring. `oprime train` and `oprime up` stop theirs."""
 
     @property
     def folder(self) -> Path:
@@ -75,11 +94,14 @@ class ChainSection(Section):
 
 class TasksSection(Section):
     source: Literal["chain", "rows"] = "rows"
-    """`chain` is the built-in task; `rows` reads files in the Eurus-2-RL-Data schema."""
+    """`chain` is the built-in task; `rows` reads files."""
     train: str = ""
     """JSONL or parquet file, or `hf://datasets/OWNER/NAME/FILE`, with training rows."""
     heldout: str = ""
     """The same for held-out rows."""
+    reader: str = ""
+    """What makes tasks of rows: `eurus`, `question_answer` (docs/tasks.md), or a reader of your own, `module:NAME` or
+    `path/to/file.py:NAME` (docs/extending.md). Empty recognises each file by its first row."""
     skip_bad_rows: bool = False
     """Leave out rows that cannot be used, and count them, instead of stopping."""
     chain: ChainSection = ChainSection()
@@ -94,32 +116,27 @@ class SamplingSection(Section):
     behaviour log-probs. PRM and held-out accuracy are at temperature 1."""
     max_prompt_tokens: int = Field(default=1024, gt=0)
     """Longer training prompts are passed over when their turn comes, and counted; a longer held-out prompt is refused at the start."""
-    max_response_tokens: int = Field(default=3072, gt=0, le=16_384)
-    """Responses are cut at this length. 16,384 is the most that one queue entry carries."""
+    max_response_tokens: int = Field(default=3072, gt=0)
+    """Responses are cut at this length. With `max_prompt_tokens` it may be as large as the model's context (max_position_embeddings);
+    generator and trainers refuse more before anything is sampled."""
 
 
-class AlgorithmSection(Section):
-    """The RL algorithm; see docs/algorithm.md for each equation."""
+ALGORITHM_FILES: Folders = {"estimator": estimators, "policy_loss": policy_losses, "correction": corrections}
+"""The settings of [algorithm] whose values are files."""
 
-    estimator: Literal["rloo", "reinforce", "grpo", "remax", "prm_value", "ppo"] = "rloo"
-    """Advantage estimator. `rloo`: leave-one-out baselines (paper, Eq. 5). `grpo`: standardised within the group (Eq. 7; unbiased
-    deviation, floored at 1e-4 for process rewards). `reinforce`: no baseline (Eq. 8). `remax`: the policy's own greedy response is the
-    baseline (ReMax, arXiv 2310.10505); it is one more response per prompt, verified and scored but never trained on. `prm_value`: the
-    implicit PRM as a value model, r_o - v(y_<t) (section 5.4). `ppo`: generalised advantage estimation over the values of a critic
-    (section [critic])."""
-    loo: Literal["paper", "released"] = "paper"
-    """Leave-one-out on process rewards (`rloo`): Eq. 5 of the paper, or its released code (scaled by K/(K-1))."""
+
+class CommonAlgorithmSection(Section):
+    """Settings of [algorithm] that do not belong to single files."""
+
+    estimator: Annotated[str, a_file_of(estimators)] = chosen_from(estimators, default="rloo", meaning="Advantage estimator.")
     process_weight: float = Field(default=1.0, ge=0)
-    """Weight of the process rewards' return; 0 trains on outcomes alone."""
+    """Weight of the process rewards' return; 0 trains on outcomes alone, without the PRM service."""
     outcome_weight: float = Field(default=1.0, ge=0)
     """Weight of the outcome rewards' return."""
     process_discount: float = Field(default=1.0, ge=0, le=1)
     """Discount gamma of process rewards."""
     outcome_discount: float = Field(default=1.0, ge=0, le=1)
     """Discount gamma of the outcome reward."""
-    trace_decay: float = Field(default=1.0, ge=0, le=1)
-    """lambda of generalised advantage estimation (`ppo`): A_t = sum_{s>=t} (gamma lambda)^(s-t) (r_s + gamma V_{s+1} - V_s). At 1 the
-    advantage is the return less the value, at 0 the error of one token's value."""
     granularity: Literal["token", "sequence"] = "token"
     """`token` rewards every response token (Eq. 3); `sequence` puts their sum on the last token."""
     process_normalisation: Literal["batch_norm", "per_rank", "none"] = "batch_norm"
@@ -132,99 +149,116 @@ class AlgorithmSection(Section):
     """Below this largest return, normalisation leaves the rewards alone (at the start, PRM = reference)."""
     whiten_advantages: bool = True
     """Shift and scale advantages to mean 0 and variance 1 over all response tokens of the batch."""
-    policy_loss: Literal["clip", "cispo"] = "clip"
-    """`clip`: max(-A r, -A clip(r)), PPO. `cispo`: -A clip(r) log pi with the clipped ratio held, so that clipped tokens keep a gradient.
-    r = policy / proximal probability."""
-    clip_low: float = Field(default=0.2, gt=0, le=1)
-    """Lower side of the policy clip: ratios below 1 - clip_low are clipped; 1 means no lower side."""
-    clip_high: float = Field(default=0.2, gt=0)
-    """Upper side of the policy clip: ratios above 1 + clip_high are clipped."""
-    dual_clip: float = Field(default=0.0, ge=0)
-    """Dual clip c > 1: where the advantage A is negative, a token's loss is at most -c A. 0 means off."""
-    correction: Literal["token", "sequence", "band", "none"] = "token"
-    """Correction for rollouts of older weights, with w = proximal / behaviour probability: `token` weighs by min(w, importance_cap) per
-    token, `sequence` by min(product of w, importance_cap) per response, `band` by w inside [band_low, band_high] and 0 outside."""
-    importance_cap: float = Field(default=2.0, ge=1)
-    """Truncated importance sampling: largest weight of a token or a sequence."""
-    band_low: float = Field(default=0.5, gt=0, le=1)
-    """Smallest weight that `correction = "band"` keeps."""
-    band_high: float = Field(default=2.0, ge=1)
-    """Largest weight that `correction = "band"` keeps."""
+    policy_loss: Annotated[str, a_file_of(policy_losses)] = chosen_from(
+        policy_losses, default="clip", meaning="Loss of a token, with the ratio of policy to proximal probability."
+    )
+    correction: Annotated[str, a_file_of(corrections)] = chosen_from(
+        corrections, default="token", meaning="Correction for rollouts of older weights: the weight w = proximal / behaviour probability."
+    )
     kl_coefficient: float = Field(default=0.0, ge=0)
     """Weight of the KL between policy and model.path. Above 0 the learner holds a frozen copy of that model."""
-    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    """With d = log pi - log pi_ref: k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d. In the loss k2 has the gradient of the KL; that of k1 is 0
-    on average."""
+    kl_estimator: Literal["k1", "k2", "k3"] = Field(
+        default="k3",
+        description=f"With d = log pi - log pi_ref: {', '.join(f'{name} = {text}' for name, text in KL_FORMULAS.items())}. In the loss k2 "
+        "has the gradient of the KL; that of k1 is 0 on average.",
+    )
     kl_in: Literal["loss", "reward"] = "loss"
     """`loss` adds kl_coefficient * KL per token to the loss; `reward` subtracts kl_coefficient * sum_t KL_t from the outcome reward."""
     entropy_coefficient: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus: this times the entropy of each token's distribution (nats, after temperature) comes off its loss."""
-    aggregation: Literal["tokens", "sequences", "groups"] = "tokens"
-    """What weighs the same in an optimizer step's loss: all response tokens, all rollouts, or all groups."""
+    aggregation: Literal["tokens", "sequences", "groups"] = Field(
+        default="tokens",
+        description="What weighs the same in an optimizer step's loss: all response tokens, all rollouts, or all groups. "
+        + ". ".join(f"`{name}`: {text}" for name, text in AGGREGATION_FORMULAS.items())
+        + ", with L_t the loss of a token.",
+    )
+
+
+class AlgorithmSection(with_own_settings(CommonAlgorithmSection, ALGORITHM_FILES)):
+    """The RL algorithm; see docs/algorithm.md for each equation."""
+
+    @property
+    def chosen_estimator(self) -> Estimator:
+        return estimators.named(self.estimator).with_settings(dict(self))
+
+    @property
+    def chosen_policy_loss(self) -> PolicyLoss:
+        return policy_losses.named(self.policy_loss).with_settings(dict(self))
+
+    @property
+    def chosen_correction(self) -> Correction:
+        return corrections.named(self.correction).with_settings(dict(self))
+
+    @property
+    def choices(self) -> Choices:
+        """What every estimator sees of these settings."""
+        return Choices(
+            process_weight=self.process_weight,
+            outcome_weight=self.outcome_weight,
+            process_discount=self.process_discount,
+            outcome_discount=self.outcome_discount,
+        )
 
     @property
     def needs_siblings(self) -> bool:
         """Whether rollouts are compared with the other rollouts of their group."""
-        return self.estimator in ("rloo", "grpo")
+        return Need.SIBLINGS in self.chosen_estimator.needs
+
+    @property
+    def needs_prm(self) -> bool:
+        """Whether process rewards are part of the advantages; every estimator multiplies them by their weight, `prm_value` too."""
+        return self.process_weight > 0
 
     @property
     def needs_critic(self) -> bool:
         """Whether a learned value is the baseline."""
-        return self.estimator == "ppo"
+        return Need.CRITIC in self.chosen_estimator.needs
 
     @property
     def needs_greedy_baseline(self) -> bool:
         """Whether rollouts are compared with the policy's greedy response to their prompt."""
-        return self.estimator == "remax"
+        return Need.GREEDY_RESPONSE in self.chosen_estimator.needs
 
     @model_validator(mode="after")
     def settings_fit_together(self) -> Self:
-        problem = next((text for applies, text in self._contradictions() if applies), None)
-        if problem is not None:
-            raise ValueError(problem)
+        problems = [*self._weights_that_do_nothing(), *idle_settings(self, "algorithm", ALGORITHM_FILES)]
+        for choice in (self.chosen_estimator, self.chosen_policy_loss, self.chosen_correction):
+            problems += choice.contradictions()
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
-    def _contradictions(self) -> tuple[tuple[bool, str], ...]:
-        value = self.estimator == "prm_value"
-        return (
-            (
-                self.process_weight == 0 and self.outcome_weight == 0,
-                "algorithm.process_weight and algorithm.outcome_weight are both 0: there is nothing to learn from; set one above 0",
-            ),
-            (
-                0 < self.dual_clip <= 1,
-                f"algorithm.dual_clip ({self.dual_clip:g}) must be above 1, or 0 to turn it off: 3 is usual",
-            ),
-            (
-                self.dual_clip > 0 and self.policy_loss == "cispo",
-                f'algorithm.dual_clip ({self.dual_clip:g}) does nothing with algorithm.policy_loss = "cispo": set algorithm.dual_clip=0',
-            ),
-            (
-                value and self.granularity == "sequence",
-                'algorithm.estimator = "prm_value" needs a value per token, but algorithm.granularity = "sequence": '
-                "set algorithm.granularity=token",
-            ),
-            (
-                value and self.process_discount != 1,
-                f'algorithm.estimator = "prm_value" takes values, not returns: algorithm.process_discount ({self.process_discount:g}) '
-                "would do nothing; set algorithm.process_discount=1",
-            ),
-            (
-                self.needs_critic and self.process_discount != self.outcome_discount,
-                f'algorithm.estimator = "ppo" adds both rewards before it discounts them, but algorithm.process_discount '
-                f"({self.process_discount:g}) and algorithm.outcome_discount ({self.outcome_discount:g}) differ: make them equal",
-            ),
-            (
-                self.trace_decay != 1 and not self.needs_critic,
-                f'algorithm.trace_decay ({self.trace_decay:g}) does nothing with algorithm.estimator = "{self.estimator}": only "ppo" has '
-                "values to mix; set algorithm.trace_decay=1",
-            ),
-        )
+    def _weights_that_do_nothing(self) -> list[str]:
+        if self.process_weight == 0 and self.outcome_weight == 0:
+            return ["algorithm.process_weight and algorithm.outcome_weight are both 0: there is nothing to learn from; set one above 0"]
+        weights: dict[Literal["process", "outcome"], float] = {"process": self.process_weight, "outcome": self.outcome_weight}
+        return [
+            f'algorithm.{source}_weight ({weight:g}) does nothing with algorithm.estimator = "{self.estimator}", which takes no {source} '
+            f"rewards: set algorithm.{source}_weight=0"
+            for source, weight in weights.items()
+            if weight > 0 and not self.chosen_estimator.takes(source)
+        ]
 
 
 class StalenessSection(Section):
     max_staleness: int = Field(default=1, ge=0)
     """S: no token of a trained rollout is older than S weight versions. 0 is the synchronous algorithm."""
+
+
+class TlsSection(Section):
+    """Certificates, as PEM files. They are read anew when they change, so that renewing them needs no restart."""
+
+    certificate_file: Path | None = None
+    """Certificate that is shown to the other side, with those between it and its authority."""
+    key_file: Path | None = None
+    """The certificate's private key, unencrypted; only this user should be able to read it."""
+    authority_file: Path | None = None
+    """Certificates of the authorities that the other side's certificate must be from."""
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that are named, by setting."""
+        return {name: path for name in TlsSection.model_fields if (path := getattr(self, name)) is not None}
 
 
 class EndpointsSection(Section):
@@ -243,12 +277,23 @@ class EndpointsSection(Section):
     gateway: str = "127.0.0.1:0"
     """HTTP address of the gateway."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
-    """Port on which coordinator, generator and verifier answer Prometheus at /metrics; 0 means not at all. For services with
-    an address of their own; the gateway has /metrics beside its API."""
+    """Port on which every service answers /metrics (Prometheus), /healthz (alive) and /readyz (ready for work); 0 means not at all. Where
+    services share a machine (`oprime train`, `oprime up`) they take this port and those after it, and RUN.scrape.json tells Prometheus
+    who has which."""
+    traces_url: str = ""
+    """Collector that takes traces over OTLP by gRPC, http://HOST:PORT or, encrypted, https://HOST:PORT; empty means no traces."""
+    traces_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of prompts, evaluations and requests that are traced, each whole or not at all."""
     reflection: bool = True
     """Whether gRPC servers describe their services to whoever asks (grpcurl and the like)."""
     bind: str = ""
     """Interface that services listen on, for example 0.0.0.0 in a container; empty means the address above."""
+    insecure: bool = False
+    """Let gRPC servers listen where other machines reach them without `tls`. Whoever reaches them can then use them: for networks that
+    hold nobody but the run, such as an internal network of containers. The gateway needs keys all the same."""
+    tls: TlsSection = TlsSection()
+    """mTLS between services: all three files, or none. Whoever has a certificate of the authority counts as a service of the run, so the
+    authority should be the run's own. Certificates must have the names in the addresses above."""
 
     @property
     def metrics_interface(self) -> str:
@@ -258,12 +303,26 @@ class EndpointsSection(Section):
         address: str = getattr(self, service)
         return f"{self.bind}:{address.rpartition(':')[2]}" if self.bind else address
 
+    def local(self, service: str) -> str:
+        """Where programs on the service's own machine find it: with certificates, by the name that is in them."""
+        return getattr(self, service) if self.tls.files and service != "gateway" else self.listen(service)
+
+
+PLACEHOLDER = "{service}"
+"""What stands for a service's name in [queue]."""
+
 
 class QueueSection(Section):
     url: str = "embedded"
-    """`embedded` starts a Redis of the run's own; else a redis://, rediss:// or unix:// address."""
+    """`embedded` starts a Redis of the run's own; else the address of one that evicts nothing (maxmemory-policy noeviction): redis://,
+    rediss:// (encrypted) or unix://, with the number of a database at its end, and options such as ?ssl_ca_certs=/path/ca.pem."""
+    username: str = Field(default="", pattern=r"^[A-Za-z0-9_.{}-]*$")
+    """User of Redis that the password belongs to; empty means the default one. `{service}` stands for the service's name (coordinator,
+    generator, verifier, prm, learner; operator for commands): `oprime redis-acl` makes such users."""
     password_file: Path | None = None
-    """File with the password of Redis, if it needs one."""
+    """File with the password of Redis, if it needs one. `{service}` stands for the service's name, as above."""
+    tls: TlsSection = TlsSection()
+    """For rediss://: the authority of Redis's certificate (empty: the public ones), and the certificate and key to show it, if it asks."""
     lease_s: float = Field(default=30.0, gt=0)
     """Seconds after which an entry whose worker went silent is given to another. Workers renew at a third of it."""
     max_deliveries: int = Field(default=3, ge=1)
@@ -274,10 +333,31 @@ class QueueSection(Section):
         """The password in `password_file`. Raises SettingsError when the file cannot be read."""
         if self.password_file is None:
             return None
-        try:
-            return self.password_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise SettingsError(f"queue.password_file ({self.password_file}) cannot be read: {error.strerror}") from error
+        return read_secret(self.password_file, "queue.password_file").decode("utf-8", "surrogateescape")
+
+    def as_user(self, service: str) -> "QueueSection":
+        """The same with a service's name for `{service}`."""
+        path = self.password_file
+        return self.model_copy(
+            update={
+                "username": self.username.replace(PLACEHOLDER, service),
+                "password_file": path and Path(str(path).replace(PLACEHOLDER, service)),
+            }
+        )
+
+
+class PayloadsSection(Section):
+    store: str = "redis"
+    """Where rollouts, tests of tasks and token rewards are while they are under way. `redis` keeps them in the memory of the queue's
+    server: simple, and right while the batches under way fit into it. For larger runs, the absolute path of a directory that all
+    services see, or a URL (s3://BUCKET/FOLDER, gs://, or another kind that fsspec has a package for). A rollout takes about 12 bytes a
+    token: 256 prompts x 16 rollouts x 32,768 tokens are 1.6 GB a batch."""
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory that `store` names; None if it is `redis` or a URL."""
+        scheme, separator, rest = self.store.rpartition("://")
+        return Path(rest) if (not separator and self.store != "redis") or scheme in ("file", "local") else None
 
 
 class StoreSection(Section):
@@ -285,12 +365,26 @@ class StoreSection(Section):
     """Where weight versions live: a directory or any fsspec URL; empty means RUN/weights."""
     keep_versions: int = Field(default=4, ge=2)
     """Newest versions to keep, besides those that a checkpoint or a replica needs."""
+    transfer: Literal["store", "nccl"] = "store"
+    """How weights reach generators. `store`: they fetch each version from the store. `nccl`: the learner also sends it from GPU to GPU,
+    with vLLM's weight transfer, and the store serves those that miss it. For generators with backend "vllm"; the learner needs the package
+    vllm too, and endpoints.learner must name an address of its machine that generators reach. Not yet run on GPUs."""
+    full_every: int = Field(default=1, ge=1)
+    """Store every so manyth version whole and the others as what changed: less to write and to fetch where the store is on a network, at
+    the cost of a whole copy in the cache of each machine ($XDG_CACHE_HOME/oprime, else ~/.cache/oprime). 1 stores all of them whole."""
 
 
 class ServiceSettings(BaseModel):
     """Base of a service's settings: the sections it declares as fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    service: ClassVar[str] = ""
+    """The service whose settings these are, as a user of the queue."""
+    run: RunSection
+
+    rules: ClassVar[tuple[Rule, ...]] = SHARED_RULES
+    """What is checked beyond single sections. A rule about a section that the service does not read is passed over."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -299,6 +393,17 @@ class ServiceSettings(BaseModel):
 
     @classmethod
     def from_document(cls, document: dict[str, Any], *, origin: str) -> Self:
+        """Read and check a document. Raises SettingsError with every contradiction between settings."""
+        settings = cls.read(document, origin=origin)
+        problems = settings.contradictions()
+        if problems:
+            raise SettingsError(f"{origin}: {'; '.join(problems)}")
+        queue: QueueSection | None = getattr(settings, "queue", None)
+        return settings.model_copy(update={"queue": queue.as_user(cls.service)}) if queue and cls.service else settings
+
+    @classmethod
+    def read(cls, document: dict[str, Any], *, origin: str) -> Self:
+        """Read a document section by section, contradictions between them unchecked."""
         unknown = sorted(set(document) - set(SECTIONS))
         if unknown:
             raise SettingsError(f"{origin}: unknown section [{unknown[0]}]; sections are {', '.join(SECTIONS)}")
@@ -307,6 +412,15 @@ class ServiceSettings(BaseModel):
             return cls.model_validate(wanted)
         except ValidationError as error:
             raise SettingsError(f"{origin}: {describe(error)}") from error
+
+    def contradictions(self) -> list[str]:
+        """What contradicts each other, a sentence each: settings, values, rule and remedy."""
+        problems: list[str] = []
+        for rule in self.rules:
+            sections = {name: getattr(self, name, None) for name in signature(rule).parameters}
+            if None not in sections.values():
+                problems += rule(**sections)
+        return problems
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -318,16 +432,23 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} cannot be read as TOML: {error}") from error
 
 
+SECRET_NAME = re.compile(r"(^|\.)(\w*(password|secret|api_?keys?)|((access|auth|bearer)_)?token)$", re.IGNORECASE)
+
+
 def describe(error: ValidationError) -> str:
-    """One line per problem: setting, rule and the value that was given."""
+    """One line per problem: setting, rule and the value that was given, unless that may be a secret."""
     lines: list[str] = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
+        if problem["type"] == "extra_forbidden" and SECRET_NAME.search(name):
+            lines.append(f"unknown setting {name}: secrets come from files, so name one in queue.password_file or gateway.api_keys_file")
+        elif problem["type"] == "extra_forbidden":
             lines.append(f"unknown setting {name} = {problem['input']!r}: see docs/settings.md for the names")
         elif problem["type"] == "missing":
             lines.append(f"setting {name} is missing: add it (docs/settings.md)")
         else:
-            given = f" (given: {problem['input']!r})" if not isinstance(problem["input"], dict) else ""
+            value = problem["input"]
+            shown = without_password(value) if isinstance(value, str) else value
+            given = f" (given: {shown!r})" if not isinstance(value, dict) else ""
             lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(line.lstrip(": ") for line in lines)

@@ -1,24 +1,25 @@
-"""Settings that the PRM, the policy and its critic share: how a model is trained on DeepSpeed."""
+"""Settings that every model shares that is trained here, by reinforcement or on demonstrations: how DeepSpeed trains it."""
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
 
 from oprime.runtime.settings import Section
 
+if TYPE_CHECKING:
+    from oprime.core.schedule import LearningRates
+
 VOCABULARY_CHUNK = 8192
 """Vocabulary entries whose logits exist at once, for `logprob_chunk_tokens` tokens."""
 
 
-class OptimizerSection(Section):
-    """How one model is trained, whichever processes hold it."""
+class TrainingSection(Section):
+    """How one model is trained, whatever it is trained on and whichever processes hold it."""
 
     learning_rate: float = Field(gt=0)
     """Peak learning rate of AdamW."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Learning rate after warm-up, over the run's steps; `linear` and `cosine` end at min_learning_rate_ratio."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Steps over which the learning rate grows from 0."""
     min_learning_rate_ratio: float = Field(default=0.0, ge=0, le=1)
     """Where a schedule ends, as a share of the peak."""
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -31,15 +32,11 @@ class OptimizerSection(Section):
     """AdamW's decoupled weight decay."""
     gradient_clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
-    updates_per_batch: int = Field(default=1, ge=1)
-    """Optimizer steps per batch; groups are split evenly, in order."""
-    micro_batch_rollouts: int = Field(default=8, ge=1)
-    """Rollouts per forward pass and rank. Changes memory and speed, not the result."""
     micro_batch_tokens: int = Field(default=0, ge=0)
     """Above 0: tokens per forward pass and rank, in place of micro_batch_rollouts; passes are of similar size, and a longer rollout has
     one of its own. Changes memory and speed, not the result."""
     packing: bool = True
-    """Compute on the rollouts' tokens alone, not on padding. A model that cannot keep rollouts of one row apart keeps padded rows, and the
+    """Compute on the rows' tokens alone, not on padding. A model that cannot keep rows apart that share a pass keeps padded rows, and the
     log says why. Changes memory and speed, not the result."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage."""
@@ -47,7 +44,7 @@ class OptimizerSection(Section):
     """Keep optimizer state in CPU memory (ZeRO 1 to 3)."""
 
 
-class TrainerSection(OptimizerSection):
+class ProcessesSection(Section):
     logprob_chunk_tokens: int = Field(default=1024, ge=1)
     """Tokens whose logits exist at once, for a piece of the vocabulary at a time; the rest is recomputed in the backward pass."""
     ranks: int = Field(default=1, ge=1)
@@ -57,6 +54,42 @@ class TrainerSection(OptimizerSection):
     threads: int = Field(default=0, ge=0)
     """CPU threads per rank; 0 leaves the choice to torch."""
 
+
+class EngineSection(ProcessesSection, TrainingSection):
+    """What a train engine reads: a model's optimizer and the processes that hold it."""
+
+
+class OptimizerSection(TrainingSection):
+    """How one model is trained on rollouts, whichever processes hold it."""
+
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps over which the learning rate grows from 0."""
+    updates_per_batch: int = Field(default=1, ge=1)
+    """Optimizer steps per batch; groups are split evenly, in order."""
+    micro_batch_rollouts: int = Field(default=8, ge=1)
+    """Rollouts per forward pass and rank. Changes memory and speed, not the result."""
+
+    def learning_rates(self, total_steps: int) -> "LearningRates":
+        """The learning rate of each of a run's train steps."""
+        from oprime.core.schedule import LearningRates
+
+        return LearningRates(
+            peak=self.learning_rate,
+            schedule=self.schedule,
+            warmup_steps=self.warmup_steps,
+            total_steps=total_steps,
+            min_ratio=self.min_learning_rate_ratio,
+        )
+
+
+class TrainerSection(OptimizerSection, EngineSection):
     def training(self, other: OptimizerSection) -> Self:
         """The same processes with the optimizer of another model."""
         return self.model_copy(update={name: getattr(other, name) for name in OptimizerSection.model_fields})
+
+
+def offload_problems(name: str, model: TrainingSection) -> list[str]:
+    """What is wrong with section `name` if it offloads what is not spread."""
+    if not model.offload_optimizer or model.zero_stage != 0:
+        return []
+    return [f"{name}.offload_optimizer = true with {name}.zero_stage = 0: only ZeRO 1 to 3 can offload; set {name}.zero_stage=1"]

@@ -3,24 +3,24 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar, overload
 
 import numpy as np
 import structlog
 
 from oprime.core.types import ChatMessage, Task
-from oprime.runtime.errors import SettingsError
+from oprime.runtime.errors import SettingsError, UnusableInputError
 from oprime.runtime.settings import ChainSection, TasksSection
 from oprime.tasks.chain import Split, problem
+from oprime.tasks.formats import eurus
+from oprime.tasks.formats.registry import open_tasks
 from oprime.tasks.record_file import RecordFile
-from oprime.tasks.row_files import read_rows
-from oprime.tasks.rows import ROW_FIELDS, BadRowError, RawRow, chain_row, task_of_row
+from oprime.tasks.rows import BadRowError, RawRow, Render, read_task
 
 log = structlog.get_logger()
 
 SHOWN_BAD_ROWS = 10
-Render = Callable[[Sequence[ChatMessage]], Sequence[int]]
-"""Token ids of a prompt, as the generator will see it."""
 _T = TypeVar("_T")
 
 
@@ -43,8 +43,8 @@ class ChainTasks(Sequence[Task]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(self._size))]
         place = _place(index, self._size)
-        row = chain_row(problem(self._split, place, self._operations), place, self._split)
-        return task_of_row(RawRow(origin=f"chain {self._split}, row {place + 1}", value=row))
+        row = eurus.chain_row(problem(self._split, place, self._operations), place, self._split)
+        return eurus.READER.read(RawRow(origin=f"chain {self._split}, row {place + 1}", value=row))
 
 
 class StoredTasks(Sequence[Task]):
@@ -68,10 +68,11 @@ class StoredTasks(Sequence[Task]):
         return _task_from_bytes(self._records[_place(index, len(self))])
 
 
-def load_tasks(settings: TasksSection, split: Split) -> Sequence[Task]:
+def load_tasks(settings: TasksSection, split: Split, render: Render | None = None) -> Sequence[Task]:
     """The tasks of a split, in the order of their file; empty only for a held-out split that is not configured.
 
-    Raises SettingsError when there is no usable file, or when it has bad rows and tasks.skip_bad_rows is off.
+    `render`, where given, is tried on the prompt of each row of a file: one that it refuses makes a bad row. Raises
+    SettingsError when there is no usable file, or when it has bad rows and tasks.skip_bad_rows is off.
     """
     if settings.source == "chain":
         return ChainTasks(settings.chain, split)
@@ -81,9 +82,10 @@ def load_tasks(settings: TasksSection, split: Split) -> Sequence[Task]:
         if split == "heldout":
             return ()
         raise SettingsError('tasks.train is empty: name a JSONL or parquet file, or set tasks.source = "chain" for the built-in task')
-    rows = read_rows(location, setting, ROW_FIELDS)
-    tasks = StoredTasks(usable_rows(rows, task_of_row, f"{setting} = {location}", "tasks.skip_bad_rows", skip=settings.skip_bad_rows))
-    log.info("tasks_loaded", split=split, location=location, tasks=len(tasks))
+    reader, rows = open_tasks(location, setting, settings.reader)
+    convert = partial(read_task, reader=reader, render=render)
+    tasks = StoredTasks(usable_rows(rows, convert, f"{setting} = {location}", "tasks.skip_bad_rows", skip=settings.skip_bad_rows))
+    log.info("tasks_loaded", split=split, location=location, reader=reader.name, tasks=len(tasks))
     return tasks
 
 
@@ -152,7 +154,7 @@ class PromptOrder:
 
 
 class PromptFeed:
-    """The task at each position of the order; None where its prompt is too long to be sampled from."""
+    """The task at each position of the order; None where its prompt is too long or the chat template refuses it."""
 
     def __init__(self, tasks: Sequence[Task], order: PromptOrder, render: Render, max_prompt_tokens: int) -> None:
         self._tasks = tasks
@@ -162,32 +164,38 @@ class PromptFeed:
         self._passed_over_in_turn = 0
 
     def __call__(self, position: int) -> Task | None:
-        """Raises SettingsError when as many prompts in turn as there are tasks were too long."""
-        task = self._tasks[self._order.index(position)]
-        if prompt_fits(task, self._render, self._limit):
+        """Raises SettingsError when no prompt of the whole data set can be sampled from."""
+        index = self._order.index(position)
+        task = self._tasks[index]
+        problem = prompt_problem(task, self._render, self._limit)
+        if not problem:
             self._passed_over_in_turn = 0
             return task
+        log.warning("prompt_passed_over", position=position, task=index, reason=problem)
         self._passed_over_in_turn += 1
         if self._passed_over_in_turn >= 2 * len(self._tasks):
-            raise SettingsError(
-                f"all {len(self._tasks)} training prompts are longer than sampling.max_prompt_tokens = {self._limit}: raise it"
-            )
+            raise SettingsError(f"none of the {len(self._tasks)} training prompts can be sampled from; of the last one, {problem}")
         return None
 
 
-def prompt_fits(task: Task, render: Render, max_prompt_tokens: int) -> bool:
-    return len(render(task.messages)) <= max_prompt_tokens
+def prompt_problem(task: Task, render: Render, max_prompt_tokens: int) -> str:
+    """Why no response can be sampled to a task's prompt; empty where one can."""
+    try:
+        tokens = len(render(task.messages))
+    except UnusableInputError as error:
+        return f"{error}; correct or remove the row"
+    if tokens > max_prompt_tokens:
+        return (
+            f"the prompt has {tokens} tokens, more than sampling.max_prompt_tokens = {max_prompt_tokens}: raise the limit or remove the row"
+        )
+    return ""
 
 
 def require_prompts_fit(tasks: Sequence[Task], render: Render, max_prompt_tokens: int, *, split: Split) -> None:
-    """Refuse a split with a prompt that is too long. For small splits: renders every prompt. Raises SettingsError."""
+    """Refuse a split with a prompt that cannot be sampled from. For small splits: renders every prompt. Raises SettingsError."""
     for place, task in enumerate(tasks):
-        tokens = len(render(task.messages))
-        if tokens > max_prompt_tokens:
-            raise SettingsError(
-                f"{split} task {place} ({task.messages[-1].content[:40]!r}...) has {tokens} prompt tokens, more than "
-                f"sampling.max_prompt_tokens = {max_prompt_tokens}: raise the limit or remove the row"
-            )
+        if problem := prompt_problem(task, render, max_prompt_tokens):
+            raise SettingsError(f"{split} task {place} ({task.messages[-1].content[:40]!r}...): {problem}")
 
 
 def _place(index: int, size: int) -> int:

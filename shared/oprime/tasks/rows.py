@@ -1,24 +1,17 @@
-"""Rows in the schema of Eurus-2-RL-Data, and the tasks they hold.
-
-    {"data_source": "numina_olympiads", "prompt": [{"role": "user", "content": "..."}], "ability": "math",
-     "reward_model": {"style": "rule", "ground_truth": "4"}, "extra_info": {"index": 0, "split": "train"}}
-
-`ability` chooses the verifier; a field `verifier` overrides it. `verifier_options` has options for this row alone.
-"""
+"""Rows of files and the tasks in them, whatever their format: `oprime.tasks.formats` has a reader for each."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from oprime.core.types import ChatMessage, Task
 from oprime.runtime.errors import UnusableInputError
-from oprime.tasks.chain import Problem, Split
+from oprime.wire.structs import struct_of
 
-VERIFIER_OF_ABILITY = {"math": "math", "code": "code", "chain": "chain"}
 ROLES = ("system", "user", "assistant")
-ROW_FIELDS = ("data_source", "prompt", "ability", "reward_model", "verifier", "verifier_options")
-"""What is read of a row; everything else is passed over."""
+Render = Callable[[Sequence[ChatMessage]], Sequence[int]]
+"""Token ids of a prompt, as the generator will see it. Raises UnusableInputError for one that the chat template refuses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,17 +33,40 @@ class BadRowError(UnusableInputError):
         super().__init__(f"{row.origin}, {field}: {reason}: {rule}")
 
 
-def task_of_row(row: RawRow) -> Task:
-    """The task in a row. Raises BadRowError with file, row, field, rule and remedy."""
-    value = row_object(row)
-    verifier = _verifier(row, value)
-    return Task(
-        messages=_prompt(row, value),
-        verifier=verifier,
-        ground_truth=_ground_truth(row, value, verifier),
-        data_source=_data_source(row, value),
-        verifier_options=_verifier_options(row, value),
-    )
+class RowReader(Protocol):
+    """Makes the tasks of one row format."""
+
+    @property
+    def name(self) -> str:
+        """Shown in messages; the value of tasks.reader for a reader of oprime's own."""
+        ...
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """Fields that are read of a row; all others are passed over. Empty reads all."""
+        ...
+
+    def read(self, row: RawRow) -> Task:
+        """The task in a row. An exception makes it a bad row; a BadRowError says best what is wrong with it."""
+        ...
+
+
+def read_task(row: RawRow, reader: RowReader, render: Render | None = None) -> Task:
+    """The task in a row, fit for a run; `render` tries its prompt. Raises BadRowError with file, row, field, rule and remedy."""
+    row_object(row)
+    try:
+        task = reader.read(row)
+    except BadRowError:
+        raise
+    except Exception as error:
+        rule = f"{type(error).__name__}: {error}; correct the row or the reader"
+        raise BadRowError(row, "row", f"refused by the reader {reader.name}", rule) from error
+    if not isinstance(task, Task):
+        raise BadRowError(row, "row", "no task", f"the reader {reader.name} made {shown(task)} of it, not a Task; correct the reader")
+    _require_usable(row, task)
+    if render is not None:
+        _require_rendered(row, task, render)
+    return task
 
 
 def row_object(row: RawRow) -> dict[str, Any]:
@@ -58,7 +74,7 @@ def row_object(row: RawRow) -> dict[str, Any]:
     if row.problem:
         raise BadRowError(row, "row", "wrong JSON", f"{row.problem}; write one JSON object per line")
     if not isinstance(row.value, dict):
-        raise BadRowError(row, "row", "no object", f"a row is a JSON object, this is {_shown(row.value)}; write one object per line")
+        raise BadRowError(row, "row", "no object", f"a row is a JSON object, this is {shown(row.value)}; write one object per line")
     return row.value
 
 
@@ -69,7 +85,7 @@ def messages_of(row: RawRow, field: str, value: Any, *, last_role: str) -> tuple
             row,
             field,
             f"empty {field}",
-            f"must be a list of at least one {{role, content}}, not {_shown(value)}; remove the row or fill it in",
+            f"must be a list of at least one {{role, content}}, not {shown(value)}; remove the row or fill it in",
         )
     messages = tuple(_message(row, f"{field}[{place}]", entry) for place, entry in enumerate(value))
     if messages[-1].role != last_role:
@@ -78,114 +94,51 @@ def messages_of(row: RawRow, field: str, value: Any, *, last_role: str) -> tuple
     return messages
 
 
-def chain_row(posed: Problem, index: int, split: Split) -> dict[str, Any]:
-    """A problem of the built-in chain task as a row."""
-    return {
-        "data_source": "oprime_chain",
-        "prompt": [{"role": "user", "content": posed.prompt}],
-        "ability": "chain",
-        "reward_model": {"style": "rule", "ground_truth": posed.ground_truth},
-        "extra_info": {"index": index, "split": split},
-    }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowFields:
-    """How to make rows of another file's columns."""
-
-    question: str
-    answer: str
-    ability: str
-    answer_after: str = ""
-    """Take what follows the last occurrence of this text in the answer's column; empty takes all of it."""
-    system: str = ""
-    """Text of a system turn before each question; empty for none."""
-    suffix: str = ""
-    """Text appended to each question."""
-    data_source: str = ""
-
-
-def converted_rows(rows: Iterable[RawRow], fields: RowFields, split: Split) -> Iterator[dict[str, Any]]:
-    """Rows of this schema from two columns of other rows. Raises BadRowError where one is missing."""
-    for index, row in enumerate(rows):
-        value = row_object(row)
-        answer = _text(row, value, fields.answer)
-        if fields.answer_after not in answer:
-            rule = f"no {fields.answer_after!r} in {_shown(answer)}; correct the row or --answer-after"
-            raise BadRowError(row, fields.answer, "missing answer", rule)
-        system = [{"role": "system", "content": fields.system}] if fields.system else []
-        yield {
-            "data_source": fields.data_source,
-            "prompt": [*system, {"role": "user", "content": _text(row, value, fields.question) + fields.suffix}],
-            "ability": fields.ability,
-            "reward_model": {
-                "style": "rule",
-                "ground_truth": (answer.rpartition(fields.answer_after)[2] if fields.answer_after else answer).strip(),
-            },
-            "extra_info": {"index": index, "split": split},
-        }
-
-
-def _text(row: RawRow, value: Mapping[str, Any], field: str) -> str:
+def text_of(row: RawRow, value: Mapping[str, Any], field: str) -> str:
+    """A text that must be there. Raises BadRowError."""
     text = value.get(field)
-    if not _is_text(text):
-        rule = f"must be a text that is not empty, not {_shown(text)}; fields of this row are {', '.join(map(str, value)) or 'none'}"
+    if not is_text(text):
+        rule = f"must be a text that is not empty, not {shown(text)}; fields of this row are {', '.join(map(str, value)) or 'none'}"
         raise BadRowError(row, field, f"missing {field}", rule)
     return text
 
 
 def _message(row: RawRow, field: str, entry: Any) -> ChatMessage:
     if not isinstance(entry, dict):
-        raise BadRowError(row, field, "wrong message", f"must be an object {{role, content}}, not {_shown(entry)}; correct the row")
+        raise BadRowError(row, field, "wrong message", f"must be an object {{role, content}}, not {shown(entry)}; correct the row")
     role, content = entry.get("role"), entry.get("content")
     if role not in ROLES:
-        raise BadRowError(row, f"{field}.role", "wrong role", f"must be one of {', '.join(ROLES)}, not {_shown(role)}; correct the row")
-    if not _is_text(content):
+        raise BadRowError(row, f"{field}.role", "wrong role", f"must be one of {', '.join(ROLES)}, not {shown(role)}; correct the row")
+    if not is_text(content):
         reason = f"empty {field.partition('[')[0]}"
         raise BadRowError(
-            row, f"{field}.content", reason, f"must be a text that is not empty, not {_shown(content)}; remove the row or fill it in"
+            row, f"{field}.content", reason, f"must be a text that is not empty, not {shown(content)}; remove the row or fill it in"
         )
     return ChatMessage(role=role, content=content)
 
 
-def _prompt(row: RawRow, value: Mapping[str, Any]) -> tuple[ChatMessage, ...]:
-    return messages_of(row, "prompt", value.get("prompt"), last_role="user")
+def _require_usable(row: RawRow, task: Task) -> None:
+    turns = [(turn.role, turn.content) for turn in task.messages]
+    if not turns or turns[-1][0] != "user" or any(role not in ROLES or not is_text(content) for role, content in turns):
+        rule = f"turns are of {', '.join(ROLES)}, none is empty, the last is the user's, not {shown(turns)}; correct the row or its reader"
+        raise BadRowError(row, "prompt", "no usable prompt", rule)
+    for field, text in (("verifier", task.verifier), ("ground_truth", task.ground_truth), ("data_source", task.data_source or "none")):
+        if not is_text(text):
+            reason = f"wrong {field.replace('_', ' ')}"
+            raise BadRowError(row, field, reason, f"must be a text that is not empty, not {shown(text)}; correct the row or its reader")
+    if task.verifier == "code":
+        _require_tests(row, "ground_truth", task.ground_truth)
+    try:
+        struct_of(task.verifier_options)
+    except ValueError as error:
+        raise BadRowError(row, "verifier_options", "wrong verifier options", str(error)) from error
 
 
-def _verifier(row: RawRow, value: Mapping[str, Any]) -> str:
-    chosen = value.get("verifier")
-    if chosen is not None:
-        if not isinstance(chosen, str) or not chosen.strip():
-            raise BadRowError(
-                row, "verifier", "wrong verifier", f"must be the name of a verifier, not {_shown(chosen)}; correct or remove it"
-            )
-        return chosen
-    ability = value.get("ability")
-    if not isinstance(ability, str) or ability not in VERIFIER_OF_ABILITY:
-        rule = (
-            f"must be one of {', '.join(VERIFIER_OF_ABILITY)}, not {_shown(ability)}; correct it, or name a verifier in the field verifier"
-        )
-        raise BadRowError(row, "ability", "unknown ability", rule)
-    return VERIFIER_OF_ABILITY[ability]
-
-
-def _ground_truth(row: RawRow, value: Mapping[str, Any], verifier: str) -> str:
-    reward_model = value.get("reward_model")
-    if not isinstance(reward_model, dict):
-        rule = f"must be an object {{style, ground_truth}}, not {_shown(reward_model)}; correct the row"
-        raise BadRowError(row, "reward_model", "missing ground truth", rule)
-    style = reward_model.get("style")
-    if style not in (None, "rule"):
-        rule = f'must be "rule", not {_shown(style)}: oprime verifies answers and asks no other reward model; correct or remove the row'
-        raise BadRowError(row, "reward_model.style", "wrong style", rule)
-    truth = reward_model.get("ground_truth")
-    field = "reward_model.ground_truth"
-    if not _is_text(truth):
-        rule = f"must be a text that is not empty, not {_shown(truth)}; remove the row, or write the answer as text"
-        raise BadRowError(row, field, "missing ground truth", rule)
-    if verifier == "code":
-        _require_tests(row, field, truth)
-    return truth
+def _require_rendered(row: RawRow, task: Task, render: Render) -> None:
+    try:
+        render(task.messages)
+    except UnusableInputError as error:
+        raise BadRowError(row, "prompt", "refused by the chat template", f"{error}; correct or remove the row") from error
 
 
 def _require_tests(row: RawRow, field: str, truth: str) -> None:
@@ -196,31 +149,11 @@ def _require_tests(row: RawRow, field: str, truth: str) -> None:
             row, field, "wrong JSON", f"the tests of a code task are JSON, and this is none ({error}); correct the row"
         ) from error
     if not isinstance(tests, dict | list) or not tests:
-        rule = f"must hold tests such as {{inputs, outputs}}, not {_shown(tests)}; correct the row"
+        rule = f"must hold tests such as {{inputs, outputs}}, not {shown(tests)}; correct the row"
         raise BadRowError(row, field, "missing ground truth", rule)
 
 
-def _data_source(row: RawRow, value: Mapping[str, Any]) -> str:
-    source = value.get("data_source")
-    if source is None or source == "":
-        return ""
-    if not _is_text(source):
-        raise BadRowError(row, "data_source", "wrong data source", f"must be a text, not {_shown(source)}; correct or remove it")
-    return source
-
-
-def _verifier_options(row: RawRow, value: Mapping[str, Any]) -> dict[str, Any]:
-    options = value.get("verifier_options")
-    if options is None:
-        return {}
-    if not isinstance(options, dict):
-        rule = f"must be an object such as {{cpu_s: 2}}, not {_shown(options)}; correct or remove it (docs/verifier.md)"
-        raise BadRowError(row, "verifier_options", "wrong verifier options", rule)
-    # Parquet fills what a row leaves out with nulls.
-    return {name: option for name, option in options.items() if option is not None}
-
-
-def _is_text(value: Any) -> TypeGuard[str]:
+def is_text(value: Any) -> TypeGuard[str]:
     """Whether a value is text that is not blank and that UTF-8 can hold (JSON can smuggle in half a character)."""
     if not isinstance(value, str) or not value.strip():
         return False
@@ -231,7 +164,8 @@ def _is_text(value: Any) -> TypeGuard[str]:
     return True
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value in an error message, cut at 60 characters."""
     if value is None:
         return "missing"
     text = repr(value)

@@ -1,16 +1,10 @@
 """Core records to protobuf and back. The only place that knows both.
 
-Queue payloads are the same messages as gRPC's, serialised: `encode(record)` and `decode_*(payload)`.
+Entries of the queues and payloads are the same messages as gRPC's, serialised.
 """
-
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Struct
 
 from oprime.core.types import (
     Batch,
@@ -19,18 +13,18 @@ from oprime.core.types import (
     DroppedRollout,
     FinishReason,
     Rollout,
+    RolloutRecord,
     SamplingSettings,
     ScoredBatch,
-    Task,
+    Segment,
     Ticket,
     TokenFloats,
     TokenIds,
     VerificationTask,
     VerifiedGroup,
     VerifiedRollout,
-    WeightVersionSpan,
 )
-from oprime.wire.verification import outcome_from_proto, outcome_to_proto, request_from_proto, request_to_proto
+from oprime.wire.verification import outcome_from_proto, outcome_to_proto
 from oprime_proto.v1 import common_pb2 as pb
 
 _FINISH_TO_PROTO = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
@@ -53,11 +47,6 @@ def floats_to_bytes(values: npt.ArrayLike) -> bytes:
 
 def floats_from_bytes(data: bytes) -> TokenFloats:
     return np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
-
-
-def struct_of(values: Mapping[str, Any]) -> Struct:
-    """Any JSON object. Raises ValueError for what JSON cannot hold."""
-    return json_format.ParseDict(dict(values), Struct())
 
 
 def messages_to_proto(messages: tuple[ChatMessage, ...]) -> list[pb.ChatMessage]:
@@ -83,32 +72,26 @@ def sampling_from_proto(message: pb.SamplingSettings) -> SamplingSettings:
 def ticket_to_proto(ticket: Ticket) -> pb.Ticket:
     return pb.Ticket(
         group_id=ticket.group_id,
-        messages=messages_to_proto(ticket.task.messages),
-        verifier=ticket.task.verifier,
-        ground_truth=ticket.task.ground_truth,
-        data_source=ticket.task.data_source,
+        messages=messages_to_proto(ticket.messages),
+        material=ticket.material,
         sampling=sampling_to_proto(ticket.sampling),
         seeds=ticket.seeds,
         min_weight_version=ticket.min_weight_version,
-        verifier_options=struct_of(ticket.task.verifier_options),
         greedy_baseline=ticket.greedy_baseline,
+        trace=ticket.trace,
     )
 
 
 def ticket_from_proto(message: pb.Ticket) -> Ticket:
     return Ticket(
         group_id=message.group_id,
-        task=Task(
-            messages=messages_from_proto(list(message.messages)),
-            verifier=message.verifier,
-            ground_truth=message.ground_truth,
-            data_source=message.data_source,
-            verifier_options=json_format.MessageToDict(message.verifier_options),
-        ),
+        messages=messages_from_proto(list(message.messages)),
+        material=message.material,
         sampling=sampling_from_proto(message.sampling),
         seeds=tuple(message.seeds),
         min_weight_version=message.min_weight_version,
         greedy_baseline=message.greedy_baseline,
+        trace=message.trace,
     )
 
 
@@ -117,56 +100,121 @@ def rollout_to_proto(rollout: Rollout) -> pb.Rollout:
         group_id=rollout.group_id,
         index=rollout.index,
         seed=rollout.seed,
-        prompt_ids=ids_to_bytes(rollout.prompt_ids),
-        response_ids=ids_to_bytes(rollout.response_ids),
+        segments=[
+            pb.Segment(
+                token_ids=ids_to_bytes(segment.token_ids),
+                trained=segment.trained,
+                logprobs=floats_to_bytes(segment.logprobs),
+                weight_version=segment.weight_version,
+            )
+            for segment in rollout.segments
+        ],
         text=rollout.text,
-        behaviour_logprobs=floats_to_bytes(rollout.behaviour_logprobs),
-        spans=[pb.WeightVersionSpan(start=span.start, end=span.end, version=span.version) for span in rollout.spans],
         finish_reason=_FINISH_TO_PROTO[rollout.finish_reason],
     )
 
 
 def rollout_from_proto(message: pb.Rollout) -> Rollout:
-    return Rollout(
+    """Raises ValueError for a message whose parts do not belong together: an empty one is not a rollout."""
+    rollout = Rollout(
         group_id=message.group_id,
         index=message.index,
         seed=message.seed,
-        prompt_ids=ids_from_bytes(message.prompt_ids),
-        response_ids=ids_from_bytes(message.response_ids),
+        segments=tuple(
+            Segment(
+                token_ids=ids_from_bytes(segment.token_ids),
+                trained=segment.trained,
+                logprobs=floats_from_bytes(segment.logprobs),
+                weight_version=segment.weight_version,
+            )
+            for segment in message.segments
+        ),
         text=message.text,
-        behaviour_logprobs=floats_from_bytes(message.behaviour_logprobs),
-        spans=tuple(WeightVersionSpan(start=span.start, end=span.end, version=span.version) for span in message.spans),
         finish_reason=_FINISH_FROM_PROTO[message.finish_reason],
+    )
+    for place, segment in enumerate(rollout.segments):
+        tokens, logprobs = len(segment.token_ids), len(segment.logprobs)
+        if logprobs != (tokens if segment.trained else 0):
+            raise ValueError(
+                f"segment {place} of rollout {rollout.rollout_id} has {tokens} tokens and {logprobs} log-probabilities: "
+                f"{'one per token is needed' if segment.trained else 'it is not trained on, and has none'}"
+            )
+    trained = [segment.trained for segment in rollout.segments if len(segment.token_ids)]
+    if not any(trained) or trained[0]:
+        raise ValueError(
+            f"rollout {rollout.rollout_id} has {len(trained)} segments with tokens: it needs one that is not trained on, then one that is"
+        )
+    return rollout
+
+
+def record_to_proto(record: RolloutRecord) -> pb.RolloutRecord:
+    return pb.RolloutRecord(
+        group_id=record.group_id,
+        index=record.index,
+        tokens=record.tokens,
+        trained_tokens=record.trained_tokens,
+        oldest_weight_version=record.oldest_weight_version,
+        newest_weight_version=record.newest_weight_version,
+        finish_reason=_FINISH_TO_PROTO[record.finish_reason],
+        payload=record.payload,
+        text=record.text,
     )
 
 
+def record_from_proto(message: pb.RolloutRecord) -> RolloutRecord:
+    """Raises ValueError for numbers that no rollout has: an empty message is none."""
+    record = RolloutRecord(
+        group_id=message.group_id,
+        index=message.index,
+        tokens=message.tokens,
+        trained_tokens=message.trained_tokens,
+        oldest_weight_version=message.oldest_weight_version,
+        newest_weight_version=message.newest_weight_version,
+        finish_reason=_FINISH_FROM_PROTO[message.finish_reason],
+        payload=message.payload,
+        text=message.text,
+    )
+    if not (0 < record.trained_tokens < record.tokens and record.oldest_weight_version <= record.newest_weight_version):
+        raise ValueError(
+            f"rollout {record.rollout_id} has {record.tokens} tokens, {record.trained_tokens} of them trained on, with the weight versions "
+            f"{record.oldest_weight_version} to {record.newest_weight_version}: some tokens must be trained on and some not"
+        )
+    if not (record.payload and record.text):
+        raise ValueError(f"rollout {record.rollout_id} names no payload: tokens {record.payload!r}, text {record.text!r}")
+    return record
+
+
 def verification_task_to_proto(task: VerificationTask) -> pb.VerificationTask:
-    return pb.VerificationTask(rollout=rollout_to_proto(task.rollout), request=request_to_proto(replace(task.request, response="")))
+    return pb.VerificationTask(rollout=record_to_proto(task.rollout), material=task.material, trace=task.trace)
 
 
 def verification_task_from_proto(message: pb.VerificationTask) -> VerificationTask:
-    rollout = rollout_from_proto(message.rollout)
-    return VerificationTask(rollout=rollout, request=replace(request_from_proto(message.request), response=rollout.text))
+    return VerificationTask(rollout=record_from_proto(message.rollout), material=message.material, trace=message.trace)
 
 
 def verified_rollout_to_proto(verified: VerifiedRollout) -> pb.VerifiedRollout:
-    return pb.VerifiedRollout(rollout=rollout_to_proto(verified.rollout), response=outcome_to_proto(verified.outcome))
+    return pb.VerifiedRollout(rollout=record_to_proto(verified.rollout), response=outcome_to_proto(verified.outcome), trace=verified.trace)
 
 
 def verified_rollout_from_proto(message: pb.VerifiedRollout) -> VerifiedRollout:
-    return VerifiedRollout(rollout=rollout_from_proto(message.rollout), outcome=outcome_from_proto(message.response))
+    return VerifiedRollout(rollout=record_from_proto(message.rollout), outcome=outcome_from_proto(message.response), trace=message.trace)
 
 
 def event_to_proto(event: VerifiedRollout | DroppedRollout) -> pb.RolloutEvent:
     if isinstance(event, VerifiedRollout):
         return pb.RolloutEvent(verified=verified_rollout_to_proto(event))
-    return pb.RolloutEvent(dropped=pb.DroppedRollout(group_id=event.group_id, index=event.index, reason=event.reason))
+    return pb.RolloutEvent(
+        dropped=pb.DroppedRollout(group_id=event.group_id, index=event.index, reason=event.reason, response_tokens=event.response_tokens)
+    )
 
 
 def event_from_proto(message: pb.RolloutEvent) -> VerifiedRollout | DroppedRollout:
     if message.HasField("verified"):
         return verified_rollout_from_proto(message.verified)
-    return DroppedRollout(group_id=message.dropped.group_id, index=message.dropped.index, reason=message.dropped.reason)
+    if not message.HasField("dropped"):
+        raise ValueError("it holds neither a verified nor a dropped rollout")
+    dropped = message.dropped
+    return DroppedRollout(group_id=dropped.group_id, index=dropped.index, reason=dropped.reason, response_tokens=dropped.response_tokens)
 
 
 def group_to_proto(group: VerifiedGroup) -> pb.VerifiedGroup:
@@ -174,6 +222,7 @@ def group_to_proto(group: VerifiedGroup) -> pb.VerifiedGroup:
         group_id=group.group_id,
         rollouts=[verified_rollout_to_proto(verified) for verified in group.rollouts],
         baseline=None if group.baseline is None else verified_rollout_to_proto(group.baseline),
+        trace=group.trace,
     )
 
 
@@ -182,34 +231,34 @@ def group_from_proto(message: pb.VerifiedGroup) -> VerifiedGroup:
         group_id=message.group_id,
         rollouts=tuple(verified_rollout_from_proto(verified) for verified in message.rollouts),
         baseline=verified_rollout_from_proto(message.baseline) if message.HasField("baseline") else None,
+        trace=message.trace,
     )
 
 
 def batch_to_proto(batch: Batch) -> pb.Batch:
-    return pb.Batch(step=batch.step, groups=[group_to_proto(group) for group in batch.groups])
+    return pb.Batch(step=batch.step, groups=[group_to_proto(group) for group in batch.groups], trace=batch.trace)
 
 
 def batch_from_proto(message: pb.Batch) -> Batch:
-    return Batch(step=message.step, groups=tuple(group_from_proto(group) for group in message.groups))
+    _check_step(message.step)
+    return Batch(step=message.step, groups=tuple(group_from_proto(group) for group in message.groups), trace=message.trace)
 
 
 def scored_batch_to_proto(scored: ScoredBatch) -> pb.ScoredBatch:
     return pb.ScoredBatch(
         batch=batch_to_proto(scored.batch),
-        process_rewards=[floats_to_bytes(rewards) for rewards in scored.process_rewards],
+        process_rewards=scored.process_rewards,
         prm_version=scored.prm_version,
         metrics=dict(scored.metrics),
-        baseline_process_rewards=[floats_to_bytes(rewards) for rewards in scored.baseline_process_rewards],
     )
 
 
 def scored_batch_from_proto(message: pb.ScoredBatch) -> ScoredBatch:
     return ScoredBatch(
         batch=batch_from_proto(message.batch),
-        process_rewards=tuple(floats_from_bytes(rewards) for rewards in message.process_rewards),
+        process_rewards=tuple(message.process_rewards),
         prm_version=message.prm_version,
         metrics=dict(message.metrics),
-        baseline_process_rewards=tuple(floats_from_bytes(rewards) for rewards in message.baseline_process_rewards),
     )
 
 
@@ -218,4 +267,10 @@ def committed_step_to_proto(step: CommittedStep) -> pb.CommittedStep:
 
 
 def committed_step_from_proto(message: pb.CommittedStep) -> CommittedStep:
+    _check_step(message.step)
     return CommittedStep(step=message.step, weight_version=message.weight_version, metrics=dict(message.metrics))
+
+
+def _check_step(step: int) -> None:
+    if step < 1:
+        raise ValueError(f"step {step} is none: train steps count from 1")

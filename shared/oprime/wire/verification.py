@@ -1,11 +1,13 @@
 """Verification requests and outcomes to protobuf and back."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from oprime.core.verification import Outcome, TestResult, Verdict, VerificationRequest, VerifierIdentity
+from oprime.wire.structs import struct_of, values_of
 from oprime_proto.v1 import verification_pb2 as pb
 
 _VERDICT_TO_PROTO: dict[Verdict, Any] = {verdict: pb.Verdict.Value(f"VERDICT_{verdict.value}") for verdict in Verdict}
@@ -29,11 +31,12 @@ def request_to_proto(request: VerificationRequest) -> pb.VerifyRequest:
         metadata=dict(request.metadata),
     )
     if request.options:
-        _set_options(message, dict(request.options))
+        _set_options(message, request.options)
     return message
 
 
 def request_from_proto(message: pb.VerifyRequest) -> VerificationRequest:
+    """Whole numbers among the options of a plug-in arrive as int. Raises ValueError for a number that JSON does not have."""
     return VerificationRequest(
         request_id=message.request_id,
         task_id=message.task_id,
@@ -57,8 +60,8 @@ def outcome_to_proto(outcome: Outcome, request_id: str = "") -> pb.VerifyRespons
         verdict=_VERDICT_TO_PROTO[outcome.verdict],
         score=outcome.score,
         components=dict(outcome.components),
-        extracted=outcome.answer,
-        explanation=outcome.reason,
+        answer=outcome.answer,
+        reason=outcome.reason,
         tests=[_test_to_proto(test) for test in outcome.tests],
         timings=dict(outcome.timings),
         verifier=pb.VerifierIdentity(
@@ -78,8 +81,8 @@ def outcome_from_proto(message: pb.VerifyResponse) -> Outcome:
         verdict=_VERDICT_FROM_PROTO[message.verdict],
         score=message.score if message.HasField("score") else None,
         components=dict(message.components),
-        answer=message.extracted,
-        reason=message.explanation,
+        answer=message.answer,
+        reason=message.reason,
         tests=tuple(_test_from_proto(test) for test in message.tests),
         timings=dict(message.timings),
         verifier=VerifierIdentity(
@@ -93,17 +96,22 @@ def outcome_from_proto(message: pb.VerifyResponse) -> Outcome:
     )
 
 
-def _set_options(message: pb.VerifyRequest, options: dict[str, Any]) -> None:
-    field: Message = {"math": message.math, "code": message.code}.get(message.kind, message.other)
-    field.SetInParent()
+def _set_options(message: pb.VerifyRequest, options: Mapping[str, Any]) -> None:
+    known: Message | None = {"math": message.math, "code": message.code}.get(message.kind)
     try:
-        json_format.ParseDict(options, field)
-    except json_format.ParseError as error:
+        if known is None:
+            message.other.CopyFrom(struct_of(options))
+        else:
+            known.SetInParent()
+            json_format.ParseDict(dict(options), known)
+    except (ValueError, json_format.ParseError) as error:
         raise ValueError(f"options of a {message.kind} request: {error}; docs/verifier.md lists them") from error
 
 
 def _options(message: pb.VerifyRequest) -> dict[str, Any]:
     chosen = message.WhichOneof("options")
+    if chosen == "other":
+        return values_of(message.other)
     return json_format.MessageToDict(getattr(message, chosen), preserving_proto_field_name=True) if chosen else {}
 
 

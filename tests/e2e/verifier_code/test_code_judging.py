@@ -272,7 +272,7 @@ def test_functions_are_judged_in_python_alone(verifier: CodeVerifier) -> None:
     assert (outcome.verdict, outcome.score) == ("NOT_APPLICABLE", None)
 
 
-@pytest.mark.parametrize("statement", ["os.fork()", "open('/tmp/x', 'w')", "subprocess.run(['true'])"])
+@pytest.mark.parametrize("statement", ["os.fork()", "open('/tmp/oprime-file-of-a-test', 'w')", "subprocess.run(['true'])"])
 def test_27_to_38_a_program_that_fails_by_the_sandbox_is_told_so(ask: Any, statement: str) -> None:
     program = f"import os, subprocess\ndef f():\n    {statement}\n    return 1\n"
     for tests, source in (

@@ -8,8 +8,8 @@ import pytest
 
 from e2e.verifier_math.verifier_math_data import SETS, golds, rows
 from oprime.core.verification import Outcome, Verdict, VerificationRequest
-from oprime_verifier.math.extract import final_text
-from oprime_verifier.math.reader import read
+from oprime_verifier.math.read.extract import final_text
+from oprime_verifier.math.read.reader import read
 from oprime_verifier.math.verifier import verify_math
 
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")

@@ -5,7 +5,7 @@ import sys
 from dataclasses import asdict
 
 from oprime_verifier.code.verifier import CodeVerifier
-from oprime_verifier.conformance.attacks.table import ATTACKS
+from oprime_verifier.conformance.attack_checks import ATTACKS
 from oprime_verifier.sandbox.native import NativeSandbox
 from oprime_verifier.sandbox.report import self_test
 from oprime_verifier.sandbox.types import Job

@@ -4,19 +4,23 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from certificates import Authority
 from fakes import ManualClock
 from oprime.core.verification import Outcome, Verdict, VerificationRequest, correct, unscored
 from oprime.runtime.errors import NotReadyError, UnusableInputError
 from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.settings import TlsSection
 from oprime.wire.verification import outcome_to_proto, request_from_proto
 from oprime_proto.v1 import verification_pb2, verifier_pb2_grpc
 from oprime_proto.v1.verifier_pb2_grpc import add_VerifierServiceServicer_to_server
 from oprime_verifier.external.grpc_verifier import GrpcVerifier
+from oprime_verifier.external.outage import FLAG
 from oprime_verifier.external.settings import GrpcSection
 
 REQUEST = VerificationRequest(kind="mine", response="8", golds=("8", "9"), request_id="r1", options={"strict": True}, metadata={"a": "b"})
@@ -39,9 +43,9 @@ class Scripted(verifier_pb2_grpc.VerifierServiceServicer):
 
 @asynccontextmanager
 async def verifier(
-    judge: Judge, request_id: str | None = None, clock: Any = None, **settings: Any
+    judge: Judge, request_id: str | None = None, clock: Any = None, server_tls: TlsSection | None = None, **settings: Any
 ) -> AsyncIterator[tuple[GrpcVerifier, Scripted]]:
-    servicer, server = Scripted(judge, request_id), GrpcServer("127.0.0.1:0")
+    servicer, server = Scripted(judge, request_id), GrpcServer("127.0.0.1:0", tls=server_tls)
     server.add(add_VerifierServiceServicer_to_server, servicer, "oprime_proto.v1.VerifierService")
     port = await server.start()
     section = GrpcSection.model_validate({"address": f"127.0.0.1:{port}", **settings})
@@ -115,6 +119,16 @@ async def test_a_failed_call_is_an_infrastructure_error(judge: Judge, told: str,
     assert tries is None or len(servicer.seen) == tries
 
 
+async def test_a_service_that_says_that_its_own_judge_is_out_is_tried_again_and_passes_it_on() -> None:
+    async def out(_request: VerificationRequest) -> Outcome:
+        return unscored(Verdict.INFRA_ERROR, "its judge is down", flags=(FLAG,), cacheable=False)
+
+    async with verifier(out, attempts=2) as (client, servicer):
+        outcome = await client.verify(REQUEST)
+    assert (outcome.verdict, outcome.flags, len(servicer.seen)) == (Verdict.INFRA_ERROR, (FLAG,), 2)
+    assert "its judge is down" in outcome.reason
+
+
 async def test_a_slow_service_ends_at_the_deadline() -> None:
     async with verifier(hanging, deadline_s=0.3) as (client, _):
         assert (await client.verify(REQUEST)).verdict is Verdict.INFRA_ERROR
@@ -155,3 +169,11 @@ async def test_the_circuit_opens_and_closes_again() -> None:
         clock.advance(10)
         assert (await client.verify(REQUEST)).verdict is Verdict.CORRECT
         assert client.describe().problem == ""
+
+
+@pytest.mark.parametrize(("shown", "verdict"), [(True, Verdict.CORRECT), (False, Verdict.INFRA_ERROR)])
+async def test_a_service_that_asks_for_certificates_is_shown_those_of_the_settings(tmp_path: Path, shown: bool, verdict: Verdict) -> None:
+    authority = Authority(tmp_path)
+    tls = authority.issue("client").files if shown else {"authority_file": authority.file}
+    async with verifier(right, server_tls=authority.issue("server", "127.0.0.1"), tls=tls, attempts=1, deadline_s=5) as (client, _):
+        assert (await client.verify(REQUEST)).verdict is verdict

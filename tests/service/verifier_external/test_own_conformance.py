@@ -51,7 +51,7 @@ async def gateway(verifier: str, folder: Path) -> AsyncIterator[str]:
     }
     settings = GatewaySettings.from_document(document, origin="test")
     services = Services.open({"verifier": verifier}, timeout_s=60.0)
-    api = build_api(Gateway(settings=settings, services=services, metrics=PrometheusMetrics(), keys=(KEY,)))
+    api = build_api(Gateway(settings=settings, services=services, metrics=PrometheusMetrics(), of_run=PrometheusMetrics, keys=(KEY,)))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False, lifespan="off"))
     task = asyncio.create_task(server.serve(sockets=[listener]))

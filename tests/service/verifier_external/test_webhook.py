@@ -14,12 +14,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fakes import ManualClock
+from oprime.adapters.observed import observed
 from oprime.core.verification import Outcome, Verdict, VerificationRequest
 from oprime.ports import Clock
 from oprime.runtime.errors import SettingsError
+from oprime.runtime.settings import EndpointsSection
+from oprime.runtime.tracing import span
+from oprime_verifier.external.outage import FLAG
 from oprime_verifier.external.settings import WebhookSection
 from oprime_verifier.external.signing import is_signed
 from oprime_verifier.external.webhook import WebhookVerifier
+from otlp_collector import collecting
 from service.verifier_external.conftest import Server, raw, says, slow
 
 REQUEST = VerificationRequest(kind="mine", response="so it is 8", golds=("8",), prompt="What is 5+3? ", request_id="r1", data_source="sums")
@@ -92,6 +97,18 @@ async def test_a_bearer_key_is_sent(server: Server, tmp_path: Path) -> None:
     assert server.seen[0].headers["authorization"] == "Bearer sesame"
 
 
+async def test_a_webhook_hears_which_trace_it_judges_for(server: Server) -> None:
+    server.answers = [says(RIGHT), says(RIGHT)]
+    await judged(server)
+    with collecting() as collector, observed("verifier", "one", EndpointsSection(traces_url=collector.url), nobody), span("verify") as one:
+        await judged(server)
+    assert [seen.headers.get("traceparent") for seen in server.seen] == [None, one.context]
+
+
+async def nobody() -> bool:
+    return False
+
+
 @pytest.mark.parametrize("setting", ["secret_file", "ca_file"])
 def test_a_file_that_cannot_be_read_is_named(setting: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"verifier.webhooks.mine.{setting}"):
@@ -154,6 +171,28 @@ async def test_what_another_try_cannot_better_is_not_tried_again(server: Server,
     assert outcome.verdict is Verdict.INFRA_ERROR
     assert told in outcome.reason
     assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_outage"),
+    [
+        (says({}, 400), False),
+        (says({}, 422), False),
+        (says({"data": [{"verdict": "GREAT"}]}), False),
+        (raw(b"<html>"), False),
+        (says({}, 401), True),
+        (says({}, 302, location="http://127.0.0.1:1/"), True),
+        (says({}, 408), True),
+        (says({}, 429), True),
+        (says({}, 500), True),
+        (says({}, 503), True),
+        (slow(WAIT_S, says(RIGHT)), True),
+    ],
+)
+async def test_who_may_wait_is_told_what_waiting_may_better(server: Server, answer: Any, is_outage: bool) -> None:
+    server.answers = [answer]
+    outcome = await judged(server, attempts=1, deadline_s=1.0)
+    assert (outcome.verdict, outcome.flags) == (Verdict.INFRA_ERROR, (FLAG,) if is_outage else ())
 
 
 async def test_a_passing_failure_is_tried_again(server: Server) -> None:
@@ -220,12 +259,17 @@ async def test_an_untrusted_certificate_is_refused(server: Server) -> None:
         assert (await verifier.verify(REQUEST)).verdict is Verdict.INFRA_ERROR
 
 
-async def test_a_password_in_the_url_is_not_shown(server: Server) -> None:
+@pytest.mark.parametrize(("old", "new"), [("http://", "http://user:secret@"), ("/x", "/x?token=secret")])
+def test_a_secret_in_the_url_is_refused(server: Server, old: str, new: str) -> None:
+    with pytest.raises(ValueError, match=r"name a file with it in bearer_file or secret_file"):
+        WebhookSection(url=f"{server.url}/x".replace(old, new))
+
+
+async def test_what_a_url_asks_for_is_not_shown(server: Server) -> None:
     server.answers = [says({}, 401)]
-    async with webhook(server.url.replace("http://", "http://user:secret@") + "/x?token=secret") as verifier:
-        assert "secret" not in (await verifier.verify(REQUEST)).reason
+    async with webhook(server.url + "/x?tenant=private") as verifier:
+        assert "private" not in (await verifier.verify(REQUEST)).reason
         assert verifier.describe().description == f"Webhook at {server.url}/x (native)."
-    assert server.seen[0].headers["authorization"].startswith("Basic ")
 
 
 # Bounds.

@@ -23,7 +23,14 @@ MODEL = {
     "tie_word_embeddings": False,
 }
 TENSORS = {"model.embed_tokens.weight": [54, 64], "lm_head.weight": [54, 64], "model.norm.weight": [64]}
-TOKENIZER = {"model": {"type": "WordLevel", "vocab": {"<pad>": 0, "<eos>": 1, "a": 2}}, "added_tokens": []}
+TOKENIZER = {
+    "version": "1.0",
+    "model": {"type": "WordLevel", "vocab": {"<pad>": 0, "<eos>": 1, "a": 2}, "unk_token": "<pad>"},
+    "added_tokens": [],
+}
+# Many models' templates know no system role.
+TEMPLATE = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}{{ messages[0].content }}"
+TOKENIZER_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<eos>", "chat_template": TEMPLATE}
 
 
 def write_model(directory: Path, *, tokenizer: dict[str, Any] | None = None, **changes: Any) -> Path:
@@ -32,7 +39,7 @@ def write_model(directory: Path, *, tokenizer: dict[str, Any] | None = None, **c
     (directory / "config.json").write_text(json.dumps({**MODEL, **changes}))
     write_safetensors(directory / "model.safetensors", TENSORS)
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer or TOKENIZER))
-    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages[0].content }}"}))
+    (directory / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
     return directory
 
 

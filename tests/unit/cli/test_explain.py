@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from oprime.core import corrections, estimators, policy_losses, prm_losses
 from oprime.runtime.settings import AlgorithmSection
 from oprime_cli.explanation import summary, terms
 from oprime_cli.main import main
@@ -32,10 +33,12 @@ def test_the_named_runs_are_explained(path: Path, capsys: pytest.CaptureFixture[
 def test_the_default_is_the_papers_algorithm(make_config: MakeConfig) -> None:
     formulas = explained(make_config())
     assert formulas["kept groups"] == "0.2 <= mean r_o <= 0.8 and no response cut at the token limit"
-    assert formulas["process reward"] == "r_t = 0.05 (log pi_phi(y_t) - log pi_ref(y_t)), the end token included"
+    assert formulas["process reward"] == "r_t = b (log pi_phi(y_t) - log pi_ref(y_t)), the end token included; b = 0.05"
     assert formulas["process part"] == "P_t = sum_{s>=t} g^(s-t) (r_s - mean of m_j over the siblings j); g = 1"
-    assert formulas["advantage"].startswith("A_t = 1 P_t + 1 O_t, then (A_t - mean)")
-    assert formulas["token loss"] == "L_t = w max(-A rho, -A clip(rho, 0.8, 1.2))"
+    assert formulas["advantage"].startswith("A_t = w_p P_t + w_o O_t; w_p = 1, w_o = 1, then (A_t - mean)")
+    assert formulas["token loss"] == "L_t = max(-A rho, -A clip(rho, 1 - low, 1 + high)); low = 0.2, high = 0.2"
+    assert "dual clip" not in formulas
+    assert formulas["correction for old weights"] == ("L_t := w L_t; w = min(pi_proximal / pi_behaviour, c) per token, no gradient; c = 2")
     assert formulas["policy loss"] == "sum over tokens of L_t / all response tokens of the optimizer step"
 
 
@@ -43,7 +46,8 @@ def test_what_is_not_used_is_not_shown(make_config: MakeConfig) -> None:
     formulas = explained(make_config("algorithm.process_weight=0", "algorithm.whiten_advantages=false", "coordinator.filter.enabled=false"))
     assert "process part" not in formulas
     assert "normalisation" not in formulas
-    assert formulas["advantage"] == "A_t = 1 O_t"
+    assert [name for name in formulas if "PRM" in name or "process" in name] == []
+    assert formulas["advantage"] == "A_t = w_o O_t; w_o = 1"
     assert formulas["kept groups"] == "all"
     assert "PRM loss" not in explained(make_config("prm.update=offline", "prm.reference=policy"))
 
@@ -58,32 +62,53 @@ def test_a_kl_stands_where_it_acts(make_config: MakeConfig, kl_in: str) -> None:
 def test_ppo_is_explained_with_its_critic(make_config: MakeConfig) -> None:
     config = make_config("algorithm.estimator=ppo", "algorithm.trace_decay=0.95", "critic.value_clip=0.3", "critic.path=./v")
     formulas = explained(config)
-    assert formulas["token reward"] == "e_t = 1 r_t, and 1 r_o besides at the last token T"
+    assert formulas["token reward"] == "e_t = w_p r_t, and w_o r_o besides at the last token T; w_p = 1, w_o = 1"
     assert formulas["advantage"].startswith("A_t = sum_{s>=t} (g l)^(s-t) (e_s + g V_{s+1} - V_s); g = 1, l = 0.95, then (A_t - mean)")
     assert "layers of ./v below a linear head" in formulas["value"]
-    assert "clip(V - V_before, -0.3, 0.3)" in formulas["critic loss"]
+    assert "clip(V - V_before, -c, c)" in formulas["critic loss"]
+    assert formulas["critic loss"].endswith("c = 0.3")
     assert any("Critic: its values from before the step are the baseline" in line for line in summary(config))
     plain = explained(make_config("algorithm.estimator=ppo", "algorithm.process_weight=0", "critic.value_clip=0"))
-    assert plain["token reward"] == "e_t = 0, and 1 r_o besides at the last token T"
+    assert plain["token reward"].endswith("w_p = 0, w_o = 1")
     assert plain["critic loss"].startswith("1/2 (V - R)^2, R = A_t before whitening + V_before")
     assert "critic loss" not in explained(make_config())
+
+
+def test_a_files_formula_source_and_settings_are_shown(make_config: MakeConfig) -> None:
+    config = make_config("algorithm.dual_clip=3", "algorithm.correction=none", "prm.loss=dpo", "prm.update=reverse")
+    (dual,) = [term for term in terms(config) if term.name == "dual clip"]
+    assert dual.formula == "where A < 0, L_t is at most -c A; c = 3"
+    assert dual.chosen_by == ("algorithm.policy_loss = clip", "algorithm.dual_clip = 3")
+    said = list(summary(config))
+    assert any(
+        "loss: every response against the mean of its siblings of lower, or higher, outcome (paper, appendix C.2)" in line for line in said
+    )
+    assert "Advantages, from 1 x process rewards + 1 x outcome rewards: leave-one-out baselines (paper, Eq. 5); needs siblings." in said
+    assert any(line.startswith("Loss of a token: PPO's clip (arXiv 1707.06347") for line in said)
 
 
 def test_an_entropy_bonus_is_shown_where_there_is_one(make_config: MakeConfig) -> None:
     assert "entropy bonus" not in explained(make_config())
     formulas = explained(make_config("algorithm.entropy_coefficient=0.003"))
-    assert formulas["entropy bonus"].startswith("L_t := L_t - 0.003 H_t")
+    assert formulas["entropy bonus"].startswith("L_t := L_t - h H_t")
+    assert formulas["entropy bonus"].endswith("h = 0.003")
 
 
 NAMES = (
-    "estimator", "loo", "granularity", "process_normalisation", "policy_loss", "correction", "aggregation", "loss", "update", "reference",
+    "loo", "granularity", "process_normalisation", "aggregation", "update", "reference",
 )  # fmt: skip
 CHOICES = [
-    (f"{prefix}.{name}", choice)
-    for prefix, section in (("algorithm", AlgorithmSection), ("prm", PrmSection))
-    for name in NAMES
-    if name in section.model_fields
-    for choice in get_args(section.model_fields[name].annotation)
+    *(("algorithm.estimator", name) for name in estimators.names()),
+    *(("algorithm.policy_loss", name) for name in policy_losses.names()),
+    *(("algorithm.correction", name) for name in corrections.names()),
+    *(("prm.loss", name) for name in prm_losses.names()),
+    *(
+        (f"{prefix}.{name}", choice)
+        for prefix, section in (("algorithm", AlgorithmSection), ("prm", PrmSection))
+        for name in NAMES
+        if name in section.model_fields
+        for choice in get_args(section.model_fields[name].annotation)
+    ),
 ]
 
 
@@ -91,10 +116,15 @@ def test_every_choice_changes_what_is_said(make_config: MakeConfig) -> None:
     by_setting = itertools.groupby(CHOICES, key=lambda choice: choice[0])
     assert len(CHOICES) > 20
     for setting, choices in by_setting:
-        said = [
-            str([*summary(config), *explained(config).values()]) for config in (make_config(f"{name}={value}") for name, value in choices)
-        ]
+        configs = [make_config(f"{name}={value}", *_beside(name, value)) for name, value in choices]
+        said = [str([*summary(config), *explained(config).values()]) for config in configs]
         assert len(set(said)) == len(said), setting
+
+
+def _beside(setting: str, value: str) -> tuple[str, ...]:
+    """What a choice cannot do without."""
+    outcomes_alone = setting == "algorithm.estimator" and not estimators.named(value).takes("process")
+    return ("algorithm.process_weight=0",) if outcomes_alone else ()
 
 
 def test_contradictory_settings_run_no_algorithm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

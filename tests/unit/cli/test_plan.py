@@ -12,7 +12,6 @@ import pytest
 from oprime.runtime.errors import SettingsError
 from oprime_cli.main import main
 from oprime_cli.planning import check_machine
-from oprime_cli.planning.check_settings import settings_problems
 from oprime_cli.planning.estimate import trainer_memory
 from oprime_cli.planning.model_files import count_parameters, estimate_parameters, facts
 from oprime_cli.planning.plan import Plan, make_plan, memory_of, needs_sft
@@ -20,6 +19,7 @@ from oprime_cli.planning.plan_view import plan_lines, show_plan
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.devices import Devices, Gpu, assign, parse_gpus, threads
 from oprime_cli.running.failures import PlanRefusedError
+from oprime_cli.running.services import service_specs
 
 from .conftest import MODEL, TOKENIZER, write_model, write_safetensors
 
@@ -51,13 +51,12 @@ def test_a_good_plan_has_no_problems(make_config: MakeConfig) -> None:
         ("sft.output=elsewhere", r"sft.output = elsewhere is not model.path"),
         ("endpoints.prm=localhost", r"endpoints.prm = 'localhost': write HOST:PORT"),
         ("queue.url=http://x", r"queue.url = 'http://x'"),
-        ("endpoints.gateway=0.0.0.0:8000", r"gateway.api_keys_file is not set"),
-        ("gateway.api_keys_file=/nowhere/keys", r"gateway.api_keys_file = /nowhere/keys: there is no such file"),
+        ("endpoints.gateway=0.0.0.0:8000", r"without keys: set gateway.api_keys_file"),
         ("model.attention=flash_attention_2", r"half precision"),
     ],
 )
 def test_a_contradiction_in_the_settings_is_named_with_its_remedy(make_config: MakeConfig, override: str, said: str) -> None:
-    problems = settings_problems(make_config(override))
+    problems = make_config(override).contradictions()
     assert len([problem for problem in problems if _matches(said, problem)]) == 1, problems
 
 
@@ -80,10 +79,10 @@ def _matches(pattern: str, text: str) -> bool:
 
 def test_an_offline_prm_needs_a_reference_of_its_own_unless_nobody_wants_its_rewards(make_config: MakeConfig) -> None:
     offline = "prm.update=offline"
-    assert settings_problems(make_config(offline, "prm.initial_model=trained", "prm.reference_model=start")) == []
-    assert settings_problems(make_config(offline, "prm.reference=policy")) == []
-    assert settings_problems(make_config(offline, "algorithm.process_weight=0")) == []
-    assert len(settings_problems(make_config(offline, "prm.initial_model=trained"))) == 1
+    assert make_config(offline, "prm.initial_model=trained", "prm.reference_model=start").contradictions() == []
+    assert make_config(offline, "prm.reference=policy").contradictions() == []
+    assert make_config(offline, "algorithm.process_weight=0").contradictions() == []
+    assert len(make_config(offline, "prm.initial_model=trained").contradictions()) == 1
 
 
 @pytest.mark.parametrize(
@@ -113,7 +112,7 @@ def test_an_offline_prm_needs_a_reference_of_its_own_unless_nobody_wants_its_rew
     ],
 )
 def test_settings_that_need_each_other_are_checked_together(make_config: MakeConfig, overrides: tuple[str, ...], said: str) -> None:
-    problems = settings_problems(make_config(*overrides))
+    problems = make_config(*overrides).contradictions()
     assert len(problems) == 1, problems
     assert _matches(said, problems[0])
 
@@ -134,7 +133,7 @@ def test_settings_that_need_each_other_are_checked_together(make_config: MakeCon
     ],
 )
 def test_combinations_that_fit_are_accepted(make_config: MakeConfig, overrides: tuple[str, ...]) -> None:
-    assert settings_problems(make_config(*overrides)) == []
+    assert make_config(*overrides).contradictions() == []
 
 
 @pytest.mark.parametrize(
@@ -155,7 +154,7 @@ def test_an_algorithm_that_contradicts_itself_is_refused_at_once(make_config: Ma
 
 
 def test_two_services_cannot_share_a_port(make_config: MakeConfig) -> None:
-    problems = settings_problems(make_config("endpoints.prm=127.0.0.1:7001", "endpoints.learner=127.0.0.1:7001"))
+    problems = make_config("endpoints.prm=127.0.0.1:7001", "endpoints.learner=127.0.0.1:7001").contradictions()
     assert problems == ["endpoints.learner and endpoints.prm are both 127.0.0.1:7001: give each service a port of its own, or port 0"]
 
 
@@ -234,6 +233,11 @@ def test_a_taken_port_is_a_problem(make_config: MakeConfig) -> None:
     assert f"endpoints.prm: cannot listen on 127.0.0.1:{port}" in problems[0]
 
 
+def test_a_missing_file_of_keys_is_a_problem(make_config: MakeConfig) -> None:
+    problems = plan_of(make_config("gateway.api_keys_file=/nowhere/keys")).problems
+    assert problems == ["gateway.api_keys_file = /nowhere/keys: there is no such file; write one key per line into it"]
+
+
 def test_too_little_disk_space_is_a_problem(make_config: MakeConfig) -> None:
     free = shutil.disk_usage("/").free
     assert check_machine.disk_problems(make_config(), 1) == []
@@ -252,6 +256,19 @@ def test_rows_that_cannot_be_used_are_found_before_the_start(make_config: MakeCo
     assert "bad.jsonl, row 2" in problems[0]
     assert plan_of(make_config(*rows, f"tasks.heldout={bad}", "tasks.skip_bad_rows=true")).problems == []
     assert any("no such file" in problem for problem in plan_of(make_config(*rows, f"tasks.heldout={tmp_path}/none.jsonl")).problems)
+
+
+def test_a_prompt_that_the_chat_template_refuses_is_found_before_the_start(make_config: MakeConfig, tmp_path: Path) -> None:
+    row = {"data_source": "x", "prompt": [{"role": "user", "content": "1+1"}], "ability": "math", "reward_model": {"ground_truth": "2"}}
+    good, rows = tmp_path / "good.jsonl", tmp_path / "rows.jsonl"
+    good.write_text(json.dumps(row) + "\n")
+    rows.write_text(json.dumps(row) + "\n" + json.dumps({**row, "prompt": [{"role": "system", "content": "Add."}, *row["prompt"]]}) + "\n")
+    settings = ("tasks.source=rows", f"tasks.train={rows}", f"tasks.heldout={good}")
+    (problem,) = plan_of(make_config(*settings)).problems
+    assert "tasks.train: " in problem
+    assert "rows.jsonl, row 2, prompt: refused by the chat template" in problem
+    assert "roles system, user: System role not supported" in problem
+    assert plan_of(make_config(*settings, "tasks.skip_bad_rows=true")).problems == []
 
 
 def test_a_redis_that_does_not_answer_is_a_problem(make_config: MakeConfig) -> None:
@@ -322,7 +339,7 @@ def test_memory_of_the_learner_is_16_bytes_per_parameter_before_zero(make_config
 def test_a_critic_is_planned_for_in_the_learner(make_config: MakeConfig) -> None:
     without, with_critic = (make_config(f"algorithm.estimator={estimator}", "learner.ranks=4") for estimator in ("rloo", "ppo"))
     plans = [plan_of(config) for config in (without, with_critic)]
-    loads = [memory_of(plan, plan.policy, plan.prm)["learner"] for plan in plans if plan.policy and plan.prm]
+    loads = [memory_of(plan, plan.policy)["learner"] for plan in plans if plan.policy]
     assert loads[1].optimizer == 2 * loads[0].optimizer
     assert plans[1].disk_bytes - plans[0].disk_bytes == 3 * 16 * facts(Path(without.model.path)).parameters
     assert ["critic" in dict(plan_lines(plan)) for plan in plans] == [False, True]
@@ -330,9 +347,9 @@ def test_a_critic_is_planned_for_in_the_learner(make_config: MakeConfig) -> None
 
 def test_settings_of_a_critic_are_checked_only_where_there_is_one(make_config: MakeConfig) -> None:
     wrong = ("critic.updates_per_batch=3", "critic.offload_optimizer=true")
-    assert settings_problems(make_config(*wrong)) == []
-    problems = settings_problems(make_config("algorithm.estimator=ppo", *wrong))
-    assert [problem.partition("critic.")[2].partition(" ")[0] for problem in problems] == ["updates_per_batch", "offload_optimizer"]
+    assert make_config(*wrong).contradictions() == []
+    problems = make_config("algorithm.estimator=ppo", *wrong).contradictions()
+    assert sorted(problem.partition("critic.")[2].partition(" ")[0] for problem in problems) == ["offload_optimizer", "updates_per_batch"]
 
 
 def test_a_critic_of_another_tokenizer_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -392,3 +409,37 @@ def test_settings_choose_the_threads_of_trainers(make_config: MakeConfig) -> Non
     assert threads(config, "learner") == 3
     assert threads(config, "gateway") == 1
     assert threads(config, "generator") >= 1
+
+
+NO_PRM = "algorithm.process_weight=0"
+
+
+def test_a_run_on_outcomes_alone_plans_for_no_prm(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with_prm, without = (plan_of(make_config(*overrides), *GPUS[:3]) for overrides in ((), (NO_PRM,)))
+    assert without.problems == without.warnings == []
+    assert without.policy is not None
+    assert sorted(memory_of(without, without.policy)) == ["generator", "learner"]
+    assert with_prm.disk_bytes - without.disk_bytes == 3 * 16 * without.policy.parameters
+    assert (with_prm.devices.learner, without.devices) == (GPUS[2:3], Devices(GPUS[:1], (), GPUS[1:2]))
+    assert dict(plan_lines(without))["prm"] == "none: this run has no PRM: algorithm.process_weight = 0"
+    show_plan(without)
+    shown = [line for line in capsys.readouterr().out.splitlines() if "prm" in line.lower()]
+    assert len(shown) == 2, shown
+    assert "no PRM" in shown[0]
+    assert "none: this run has no PRM" in shown[1]
+    names = [spec.name for spec in service_specs(without.config, tmp_path / "config.toml", without.devices, serve_only=False)]
+    assert names == ["coordinator", "generator", "verifier", "learner", "gateway"]
+
+
+def test_settings_of_a_prm_are_not_checked_where_there_is_none(make_config: MakeConfig) -> None:
+    wrong = ("prm.ranks=33", "prm.updates_per_batch=5", "prm.device=cuda", "prm.initial_model=none", "prm.reference_model=none")
+    assert plan_of(make_config(NO_PRM, *wrong)).problems == []
+    problems = plan_of(make_config(*wrong)).problems
+    assert {problem.split(" ")[0] for problem in problems} >= {"prm.ranks", "prm.device", "prm.initial_model", "prm.reference_model"}
+
+
+def test_too_few_gpus_without_a_prm_are_the_learners_matter(make_config: MakeConfig) -> None:
+    config = make_config(NO_PRM, "generator.tensor_parallel=2", "learner.ranks=2", "prm.ranks=4")
+    assert assign(config, GPUS[:4]) == Devices(GPUS[:2], (), GPUS[2:4])
+    (problem,) = check_machine.device_problems(config, GPUS[:3])
+    assert "generator.tensor_parallel = 2, and the learner learner.ranks = 2; use fewer ranks" in problem

@@ -12,20 +12,20 @@ from oprime_cli.files import read_json, write_json
 from oprime_cli.paths import absolute_paths
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.audit import Audit, by_kind, recounted
-from oprime_cli.running.coordinator_client import Status
+from oprime_cli.running.coordinator_client import Status, is_emptied
 from oprime_cli.running.devices import Devices, Gpu
 from oprime_cli.running.live import Pace, PlainView, TerminalView, facts, line_of
 from oprime_cli.running.log_lines import last_error
 from oprime_cli.running.metric_rows import MetricRows
 from oprime_cli.running.phases import PhaseTimer
-from oprime_cli.running.services import command, environment
+from oprime_cli.running.services import environment
 from oprime_cli.running.summary import closing_lines, make_summary
 from oprime_proto.v1 import coordinator_pb2 as pb
 
 MakeConfig = Callable[..., RunConfig]
 
 
-def step(number: int, **values: float) -> dict[str, Any]:
+def step(number: int, **values: float | None) -> dict[str, Any]:
     return {"kind": "step", "step": number, **values}
 
 
@@ -89,9 +89,36 @@ def test_entries_that_move_while_they_are_counted_are_no_violation() -> None:
     assert Audit(counts=COUNTS, recount=recount, before=before).closed
 
 
+def test_each_difference_between_counts_and_entries_is_named() -> None:
+    recount = {**COUNTS, "issued": 9, "trained": 3}
+    assert Audit(counts=COUNTS, recount=recount, before=COUNTS).findings == (
+        "issued: the counts say 10, the entries 9",
+        "trained: the counts say 4, the entries 3",
+    )
+    wrong = {**COUNTS, "live": 0}
+    assert Audit(counts=wrong, recount=wrong, before=wrong).findings == ("the counts do not add up: 10 issued, 9 in all states",)
+
+
+def test_groups_that_are_not_whole_open_a_ledger_whose_counts_agree() -> None:
+    assert not Audit(counts=COUNTS, recount=COUNTS, before=COUNTS, groups=("1 group(s) have fewer than their 4 rollouts: 3",)).closed
+
+
+def test_an_emptied_server_is_no_closed_ledger() -> None:
+    nothing = {"issued": 0, "live": 0}
+    assert not Audit(counts=nothing, recount=nothing, before=nothing, empty=True).closed
+
+
+@pytest.mark.parametrize("issued", [Status(live_groups=1), Status(ready_groups=1), Status(cut_batches=1)])
+def test_a_run_whose_ledger_is_gone_is_told_from_one_that_has_not_begun(issued: Status) -> None:
+    assert is_emptied(issued)
+    issued.ledger["issued"] = 4
+    assert not is_emptied(issued)
+    assert not is_emptied(Status(ledger={"issued": 0}))
+
+
 def test_the_recount_does_not_tell_steps_apart() -> None:
-    assert recounted({"1/0": "trained:1", "1/1": "trained:2", "2/0": "live"}) == {"issued": 3, "live": 1, "trained": 2}
-    assert recounted({"1/0": "baseline:1", "1/1": "baseline:2"}) == {"issued": 2, "live": 0, "baseline": 2}
+    assert recounted({"1:0": "trained:1", "1:1": "trained:2", "2:0": "live"}) == {"issued": 3, "live": 1, "trained": 2}
+    assert recounted({"1:0": "baseline:1", "1:1": "baseline:2"}) == {"issued": 2, "live": 0, "baseline": 2}
 
 
 def test_greedy_baselines_have_a_kind_of_their_own_where_there_are_any() -> None:
@@ -130,6 +157,7 @@ def test_without_a_terminal_each_row_is_one_line(tmp_path: Path, capsys: pytest.
     assert lines[1].startswith("step 3/60  outcome reward 0.250  prm accuracy -")
     assert "rollouts 1,200" in lines[1]
     assert "\n" not in line_of(first, 60)
+    assert "prm" not in line_of(first, 60, has_prm=False)
 
 
 def test_the_view_says_who_waits_for_whom_and_how_the_queues_stand(tmp_path: Path) -> None:
@@ -142,6 +170,7 @@ def test_the_view_says_who_waits_for_whom_and_how_the_queues_stand(tmp_path: Pat
     assert lines["ledger"].startswith("issued 8")
     assert lines["held-out accuracy"] == "0.250 -> 0.500"
     assert "does not answer" in facts(None, MetricRows(tmp_path / "none"), 0, 4, None)["step"]
+    assert set(lines) - set(facts(status, MetricRows(tmp_path / "none"), 2, 4, 61, has_prm=False)) == {"PRM accuracy"}
 
 
 def test_the_live_view_shows_name_step_and_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,10 +185,49 @@ def test_the_live_view_shows_name_step_and_metrics(tmp_path: Path, capsys: pytes
 
 def test_the_time_left_follows_the_steps_seen() -> None:
     pace = Pace(10)
-    assert pace.remaining_s(2, 100.0) is None
-    # Two steps in 20 s: 6 more take 60 s; 5 s later 55 s are left.
-    assert pace.remaining_s(4, 120.0) == pytest.approx(60)
-    assert pace.remaining_s(4, 125.0) == pytest.approx(55)
+    assert pace.remaining_s(2, 100.0, None) is None
+    # A step takes 10 s: 6 more take 60 s; 5 s later 55 s are left.
+    assert pace.remaining_s(4, 120.0, 10.0) == pytest.approx(60)
+    assert pace.remaining_s(4, 125.0, 10.0) == pytest.approx(55)
+
+
+def test_a_step_that_takes_for_ever_does_not_use_up_the_time_of_those_after_it() -> None:
+    pace = Pace(10)
+    pace.remaining_s(4, 100.0, 10.0)
+    # Step 5 has taken 500 s so far; steps 6 to 10 still take 50 s.
+    assert pace.remaining_s(4, 600.0, 10.0) == pytest.approx(50)
+    assert pace.remaining_s(10, 700.0, 10.0) == 0
+
+
+def test_no_time_is_promised_once_all_steps_are_done_or_while_the_run_stands_still(tmp_path: Path) -> None:
+    rows = MetricRows(tmp_path / "none")
+    evaluating = Status(state=pb.RUN_STATE_EVALUATING, step=4, total_steps=4)
+    assert facts(evaluating, rows, 4, 4, 0.0)["step"] == "4 of 4 · evaluating · all steps done"
+    standing = Status(state=pb.RUN_STATE_TRAINING, step=2, total_steps=4, stalled="nothing has moved for 62 s")
+    lines = facts(standing, rows, 2, 4, 12.0)
+    assert lines["step"].endswith("time left unknown")
+    assert lines["stalled"] == "nothing has moved for 62 s"
+    assert "stalled" not in facts(evaluating, rows, 4, 4, None)
+
+
+def test_a_single_evaluation_is_no_change_and_a_mean_says_over_how_many_steps_it_is(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path / "m", evaluation(0, 0.25, 0.19), step(1, outcome_reward_mean=0.5), step(2, outcome_reward_mean=None))
+    lines = facts(None, rows, 2, 4, None)
+    assert lines["held-out accuracy"] == "0.250"
+    assert lines["outcome reward"] == "0.500 (mean of 1 step)"
+    young = facts(None, MetricRows(tmp_path / "none"), 0, 4, None)
+    assert (young["held-out accuracy"], young["outcome reward"]) == ("-", "-")
+
+
+def test_without_a_terminal_a_standstill_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = MetricRows(tmp_path / "none")
+    with PlainView(60) as view:
+        for text in ("", "nothing has moved for 60 s: why", "nothing has moved for 61 s: why", "", "nothing has moved for 60 s: again"):
+            view.update(Status(stalled=text), rows, [])
+        view.update(None, rows, [])
+    assert capsys.readouterr().out.splitlines() == [
+        "warning: nothing has moved for 60 s: why", "warning: nothing has moved for 60 s: again",
+    ]  # fmt: skip
 
 
 def test_phases_go_on_counting_in_the_next_session(tmp_path: Path) -> None:
@@ -202,16 +270,10 @@ def test_the_summary_has_what_a_run_achieved(tmp_path: Path, make_config: MakeCo
     assert (summary["seconds"]["train"], summary["seconds"]["evaluate"], summary["seconds"]["total"]) == (26.0, 7.0, 37.0)
     assert summary["versions"]["python"]
     assert closing_lines(summary)[0] == "held-out accuracy: 25.0% -> 50.0% sampled, 19.0% -> 60.0% greedy"
+    once = {**summary, "heldout_after": None, "heldout_greedy_before": None, "heldout_greedy_after": None}
+    assert closing_lines(once)[0] == "held-out accuracy: 25.0% sampled"
+    assert closing_lines({**once, "heldout_before": None})[0] == "held-out accuracy: not measured (tasks.heldout)"
     assert closing_lines({**summary, "ledger_closed": False})[1].startswith("the ledger is NOT closed")
-
-
-def test_ranks_start_under_the_launcher_on_a_free_port(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config("learner.ranks=2")
-    assert command(config, "prm", tmp_path)[1:] == ("-m", "oprime_prm", str(tmp_path))
-    many = command(config, "learner", tmp_path)
-    assert "torch.distributed.run" in many
-    assert many[many.index("--nproc-per-node") + 1] == "2"
-    assert many[-3:] == ("-m", "oprime_learner", str(tmp_path))
 
 
 def test_each_service_sees_its_own_gpus_only(make_config: MakeConfig) -> None:
@@ -235,7 +297,11 @@ def test_local_paths_become_absolute_and_hub_ids_stay(make_config: MakeConfig, t
     )
     assert config.model.path == str(tmp_path / "model")
     assert config.prm.initial_model == "Owner/name"
-    assert (config.tasks.train, config.tasks.heldout) == (str(tmp_path / "a.jsonl"), "hf://datasets/o/n/f")
+    assert absolute_paths(make_config("critic.path=./critic")).critic.path == str(tmp_path / "critic")
+    assert (config.tasks.train, config.tasks.heldout, config.tasks.reader) == (str(tmp_path / "a.jsonl"), "hf://datasets/o/n/f", "")
+    readers = ("eurus", "my_package.sums:READER", "sums.py:READER")
+    absolute = [absolute_paths(make_config(f"tasks.reader={reader}")).tasks.reader for reader in readers]
+    assert absolute == ["eurus", "my_package.sums:READER", f"{tmp_path}/sums.py:READER"]
 
 
 def test_the_model_that_the_warm_up_makes_is_a_path_although_it_looks_like_a_hub_id(
@@ -244,6 +310,20 @@ def test_the_model_that_the_warm_up_makes_is_a_path_although_it_looks_like_a_hub
     monkeypatch.chdir(tmp_path)
     assert absolute_paths(make_config("model.path=runs/sft", "sft.steps=1")).model.path == str(tmp_path / "runs/sft")
     assert absolute_paths(make_config("model.path=runs/sft")).model.path == "runs/sft"
+
+
+def test_the_paths_of_the_warm_up_become_absolute(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    given = make_config("sft.start=base", "sft.output=runs/sft", "sft.demonstrations=d.jsonl").sft
+    made = absolute_paths(make_config("sft.start=base", "sft.output=runs/sft", "sft.demonstrations=d.jsonl")).sft
+    assert given is not None
+    assert made is not None
+    assert (given.start, made.start) == ("base", str(tmp_path / "base"))
+    assert (made.output, made.demonstrations) == (str(tmp_path / "runs/sft"), str(tmp_path / "d.jsonl"))
+    hub = absolute_paths(make_config("sft.start=Owner/name")).sft
+    assert hub is not None
+    assert hub.start == "Owner/name"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(42.4, "42 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")])

@@ -31,6 +31,14 @@ def test_a_group_is_complete_when_every_rollout_is_verified_or_lost() -> None:
     assert [one.rollout.index for one in group.group().rollouts] == [2]
 
 
+def test_a_group_that_its_generator_gave_up_is_known_as_stale() -> None:
+    group, failed = OpenGroup(7, 2), OpenGroup(8, 1)
+    for index in range(2):
+        group.add(DroppedRollout(group_id=7, index=index, reason="stale", response_tokens=5), DELIVERY)
+    failed.add(DroppedRollout(group_id=8, index=0, reason="undecided"), DELIVERY)
+    assert (group.stale, failed.stale) == (True, False)
+
+
 def test_rollouts_are_ordered_by_index_whatever_their_order_of_arrival() -> None:
     group = OpenGroup(7, 3)
     for index in (2, 0, 1):

@@ -1,10 +1,9 @@
-"""The coordinator's numbers, its restart, and who waits for whom."""
+"""The coordinator's numbers and its restart."""
 
 import pytest
 
 from oprime_coordinator.admission import groups_to_issue
-from oprime_coordinator.bottleneck import bottleneck, busy_shares
-from oprime_coordinator.restore import as_of, open_groups_of
+from oprime_coordinator.restore import as_of
 from oprime_coordinator.state import LEAST_ACCEPTANCE, CoordinatorState
 
 
@@ -45,29 +44,9 @@ def test_the_cap_on_live_groups_holds() -> None:
     assert issue(CoordinatorState(), max_staleness=4, max_live_groups=10, live=3) == 7
 
 
-def test_live_groups_of_a_cut_batch_are_not_open_any_more() -> None:
-    ledger = {"1:0": "live", "1:1": "dropped:verifier_error", "2:0": "live", "2:1": "live", "3:0": "trained:1", "3:1": "trained:1"}
-    groups = open_groups_of(ledger, without={2})
-    assert sorted(groups) == [1]
-    assert (groups[1].size, groups[1].lost) == (2, {1})
-
-
 def test_what_was_trained_after_the_checkpoint_is_live_again() -> None:
     assert as_of("trained:5", 4) == "live"
     assert as_of("trained:4", 4) == "trained:4"
     assert as_of("baseline:5", 4) == "live"
     assert as_of("baseline:4", 4) == "baseline:4"
     assert as_of("filtered:accuracy_low", 4) == "filtered:accuracy_low"
-
-
-def report(busy: float, idle: float) -> dict[str, float]:
-    return {"busy_seconds": busy, "idle_seconds": idle}
-
-
-def test_the_bottleneck_is_the_stage_that_is_at_work_most() -> None:
-    before = {"generator/a": report(0, 0), "generator/b": report(0, 0), "learner/0": report(5, 5)}
-    after = {"generator/a": report(9, 1), "generator/b": report(5, 5), "learner/0": report(7, 13), "prm/0": report(1, 0)}
-    shares = busy_shares(before, after)
-    assert shares == {"generator": pytest.approx(0.7), "learner": pytest.approx(0.2)}
-    assert bottleneck(shares) == "generator"
-    assert bottleneck({}) == ""

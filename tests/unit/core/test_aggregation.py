@@ -21,32 +21,32 @@ def group_tokens(case: Case) -> torch.Tensor:
 
 def test_shares_by_hand() -> None:
     # Group 1 has responses of 1 and 3 tokens, group 2 one of 2: 6 tokens, 3 rollouts, 2 groups.
-    is_response = torch.tensor([[True, False, False], [True, True, True], [True, True, False]])
+    is_trained = torch.tensor([[True, False, False], [True, True, True], [True, True, False]])
     tokens, counts = torch.tensor([4, 4, 2]), StepCounts(tokens=6, rollouts=3, groups=2)
-    first_tokens = {name: token_shares(is_response, tokens, counts, aggregation=name)[:, 0].tolist() for name in AGGREGATIONS}
+    first_tokens = {name: token_shares(is_trained, tokens, counts, aggregation=name)[:, 0].tolist() for name in AGGREGATIONS}
     assert first_tokens["tokens"] == pytest.approx([1 / 6, 1 / 6, 1 / 6])
     assert first_tokens["sequences"] == pytest.approx([1 / 3, 1 / 9, 1 / 6])
     assert first_tokens["groups"] == pytest.approx([1 / 8, 1 / 8, 1 / 4])
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(case=cases(smallest_group=1))
 def test_shares_equal_the_slow_ones_and_add_up_to_1(aggregation: Aggregation, case: Case) -> None:
-    shares = token_shares(case.is_response, group_tokens(case), counts_of(case), aggregation=aggregation)
+    shares = token_shares(case.is_trained, group_tokens(case), counts_of(case), aggregation=aggregation)
     assert float(shares.sum()) == pytest.approx(1.0)
     for i, row in enumerate(case.rows_of(shares)):
         assert row == pytest.approx([slow.share(case.lengths, case.group_ids, i, aggregation)] * case.lengths[i])
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(case=cases())
 def test_a_rollouts_shares_do_not_depend_on_its_micro_batch(aggregation: Aggregation, case: Case) -> None:
-    whole = token_shares(case.is_response, group_tokens(case), counts_of(case), aggregation=aggregation)
+    whole = token_shares(case.is_trained, group_tokens(case), counts_of(case), aggregation=aggregation)
     for row in range(len(case.lengths)):
         part = slice(row, row + 1)
-        alone = token_shares(case.is_response[part], group_tokens(case)[part], counts_of(case), aggregation=aggregation)
+        alone = token_shares(case.is_trained[part], group_tokens(case)[part], counts_of(case), aggregation=aggregation)
         torch.testing.assert_close(alone, whole[part])
 
 

@@ -8,10 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golden import slow_reference as slow
-from oprime.core.critic import explained_variance, generalised_advantages, ppo_token_rewards, value_loss
+from oprime.core.advantage import Choices, Estimate, Rewards
+from oprime.core.critic import explained_variance, value_loss
+from oprime.core.estimators.ppo import ppo, token_rewards
 from oprime.core.masked import masked_whiten
 from oprime.core.token_rows import response_matrix
 from random_batches import Case, cases
+from rollouts import moments_of
 
 close = torch.testing.assert_close
 
@@ -31,30 +34,39 @@ def matrix(rows: list[list[float]]) -> torch.Tensor:
     return response_matrix(rows, IS_RESPONSE, dtype=torch.float64)
 
 
+def earned(process: torch.Tensor, outcome: torch.Tensor, is_trained: torch.Tensor, values: torch.Tensor | None = None) -> Rewards:
+    ids = torch.zeros(len(outcome), dtype=torch.int64)
+    return Rewards(process=process, rewarded=is_trained, outcome=outcome, is_trained=is_trained, group_ids=ids, values=values)
+
+
+def estimated(rewards: Rewards, *, discount: float, trace_decay: float, weights: tuple[float, float] = (1.0, 1.0)) -> Estimate:
+    choices = Choices(process_weight=weights[0], outcome_weight=weights[1], process_discount=discount, outcome_discount=discount)
+    return ppo(rewards, choices, trace_decay=trace_decay)
+
+
 def test_with_discount_and_decay_1_the_advantage_is_outcome_less_value() -> None:
     nothing = torch.zeros_like(matrix(VALUES))
-    rewards = ppo_token_rewards(nothing, OUTCOMES, IS_RESPONSE, process_weight=1.0, outcome_weight=1.0)
-    result = generalised_advantages(rewards, matrix(VALUES), IS_RESPONSE, discount=1.0, trace_decay=1.0)
+    result = estimated(earned(nothing, OUTCOMES, IS_RESPONSE, matrix(VALUES)), discount=1.0, trace_decay=1.0)
     close(result.advantages, (OUTCOMES[:, None] - matrix(VALUES)).where(IS_RESPONSE, 0.0))
     close(result.value_targets, OUTCOMES[:, None].expand(-1, 7).where(IS_RESPONSE, 0.0))
-    close(masked_whiten(result.advantages, IS_RESPONSE), matrix(WHITENED), atol=1e-6, rtol=0)
+    white = masked_whiten(result.advantages, IS_RESPONSE, moments_of(result.advantages, IS_RESPONSE))
+    close(white, matrix(WHITENED), atol=1e-6, rtol=0)
 
 
 def test_values_on_padding_do_not_leak_into_the_last_token() -> None:
     # One token of reward 1 and value 0.25, then padding with a value of 100: delta = 1 + 0 - 0.25.
-    is_response = torch.tensor([[True, False]])
-    result = generalised_advantages(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.25, 100.0]]), is_response, discount=1.0, trace_decay=0.9)
-    assert result.advantages.tolist() == [[0.75, 0.0]]
+    is_trained = torch.tensor([[True, False]])
+    rewards = earned(torch.tensor([[1.0, 0.0]]), torch.zeros(1), is_trained, torch.tensor([[0.25, 100.0]]))
+    assert estimated(rewards, discount=1.0, trace_decay=0.9).advantages.tolist() == [[0.75, 0.0]]
 
 
 def test_process_rewards_are_added_to_the_outcome_at_the_last_token() -> None:
     process = torch.tensor([[0.0, 1.0, 2.0, math.nan]])
-    is_response = torch.tensor([[False, True, True, False]])
-    rewards = ppo_token_rewards(process, torch.tensor([1.0]), is_response, process_weight=0.5, outcome_weight=3.0)
-    assert rewards.tolist() == [[0.0, 0.5, 4.0, 0.0]]
+    rewards = earned(process, torch.tensor([1.0]), torch.tensor([[False, True, True, False]]))
+    assert token_rewards(rewards, Choices(process_weight=0.5, outcome_weight=3.0)).tolist() == [[0.0, 0.5, 4.0, 0.0]]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     case=cases(numbers=2),
     discount=st.sampled_from([0.0, 0.9, 1.0]),
@@ -63,24 +75,25 @@ def test_process_rewards_are_added_to_the_outcome_at_the_last_token() -> None:
 )
 def test_gae_equals_its_slow_implementation(case: Case, discount: float, trace_decay: float, weights: tuple[float, float]) -> None:
     process, values = (case.matrix(rows) for rows in case.numbers)
-    rewards = ppo_token_rewards(process, case.outcome_rewards, case.is_response, process_weight=weights[0], outcome_weight=weights[1])
-    result = generalised_advantages(rewards, values, case.is_response, discount=discount, trace_decay=trace_decay)
+    rewards = earned(process, case.outcome_rewards, case.is_trained, values)
+    result = estimated(rewards, discount=discount, trace_decay=trace_decay, weights=weights)
+    assert result.value_targets is not None
     ours, targets = case.rows_of(result.advantages), case.rows_of(result.value_targets)
     for i, (row, value) in enumerate(zip(*case.numbers, strict=True)):
-        token_rewards = [weights[0] * reward for reward in row]
-        token_rewards[-1] += weights[1] * case.outcomes[i]
-        expected = slow.gae(token_rewards, value, discount, trace_decay)
+        expected_rewards = [weights[0] * reward for reward in row]
+        expected_rewards[-1] += weights[1] * case.outcomes[i]
+        expected = slow.gae(expected_rewards, value, discount, trace_decay)
         assert ours[i] == pytest.approx(expected, abs=1e-9)
         assert targets[i] == pytest.approx([a + v for a, v in zip(expected, value, strict=True)], abs=1e-9)
 
 
 @pytest.mark.parametrize("clip", [None, 0.2])
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(case=cases(numbers=3))
 def test_the_value_loss_equals_its_slow_implementation(clip: float | None, case: Case) -> None:
     values, before, targets = (case.matrix(rows) for rows in case.numbers)
-    shares = case.is_response.double() / sum(case.lengths)
-    result = value_loss(values, before, targets, case.is_response, shares, clip=clip)
+    shares = case.is_trained.double() / sum(case.lengths)
+    result = value_loss(values, before, targets, case.is_trained, shares, clip=clip)
     terms = [
         slow.value_loss(token[0], token[1], token[2], clip) for rows in zip(*case.numbers, strict=True) for token in zip(*rows, strict=True)
     ]

@@ -63,7 +63,7 @@ def test_a_group_without_rollouts_is_refused() -> None:
         reason()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=8), st.data())
 def test_the_order_of_rollouts_does_not_matter(outcomes: list[float], data: st.DataObject) -> None:
     assert reason(*data.draw(st.permutations(outcomes))) == reason(*outcomes)

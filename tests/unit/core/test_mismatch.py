@@ -40,7 +40,7 @@ def test_no_tokens_no_mismatch() -> None:
     assert (result.ratio_p01, result.ratio_max) == (1.0, 1.0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(-8, 0), st.floats(-8, 0)), min_size=1, max_size=20))
 def test_k3_is_never_negative(pairs: list[tuple[float, float]]) -> None:
     sampler = torch.tensor([[pair[0] for pair in pairs]], dtype=torch.float64)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oprime.core.schedule import learning_rate
+from oprime.core.schedule import LearningRates
 
 
 def rate(step: int, **changes: Any) -> float:
     options: dict[str, Any] = {"peak": 2.0, "schedule": "constant", "warmup_steps": 0, "total_steps": 10, "min_ratio": 0.0}
-    return learning_rate(step, **(options | changes))
+    return LearningRates(**(options | changes)).at(step)
 
 
 def test_warm_up_grows_to_the_peak() -> None:
@@ -44,7 +44,7 @@ def test_steps_count_from_one() -> None:
         rate(0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.sampled_from(["constant", "linear", "cosine"]), st.integers(0, 12), st.integers(1, 30), st.floats(0, 1))
 def test_the_rate_rises_then_never_rises_again(schedule: str, warmup: int, total: int, floor: float) -> None:
     rates = [rate(step, schedule=schedule, warmup_steps=warmup, total_steps=total, min_ratio=floor) for step in range(1, total + 15)]

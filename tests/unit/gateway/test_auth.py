@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from oprime.runtime.errors import SettingsError
-from oprime_gateway.auth import is_loopback, load_keys
+from oprime_gateway.auth import load_keys
+from oprime_gateway.config import is_loopback
 
 LONG = "k" * 32
 
@@ -27,7 +28,7 @@ def test_keys_are_lines_and_comments_are_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"), [("", "has no key"), ("# only a comment\n", "has no key"), ("short\n", "key 1 is shorter than 16")]
+    ("text", "fault"), [("", "is empty"), ("# only a comment\n", "has no key"), ("short\n", "key 1 is shorter than 16")]
 )
 def test_a_file_without_good_keys_is_refused(tmp_path: Path, text: str, fault: str) -> None:
     path = tmp_path / "keys"

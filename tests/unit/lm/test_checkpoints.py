@@ -18,12 +18,14 @@ from oprime.lm.checkpoints import (
     is_complete,
     newest_complete,
     newest_for_run,
+    parts_of,
     prune_checkpoints,
     remove_newer,
     step_directory,
     verify_part,
 )
 from oprime.runtime.errors import CheckpointError
+from oprime.runtime.settings import AlgorithmSection
 
 PARTS = ("policy", "prm", "coordinator")
 
@@ -55,8 +57,8 @@ def test_the_marker_lists_every_file_with_its_size(tmp_path: Path) -> None:
 
 
 def test_no_root_means_no_checkpoint(tmp_path: Path) -> None:
-    assert newest_complete(tmp_path / "absent") is None
-    assert prune_checkpoints(tmp_path / "absent", keep=1) == []
+    assert newest_complete(tmp_path / "absent", PARTS) is None
+    assert prune_checkpoints(tmp_path / "absent", PARTS, keep=1) == []
 
 
 def test_the_newest_checkpoint_with_all_parts_counts(tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_a_run_with_a_critic_goes_on_from_the_newest_checkpoint_that_has_one(tmp
     for step in (5, 10):
         write_part(tmp_path, step, "policy")
     assert newest_for_run(tmp_path, ("policy",)) == (10, step_directory(tmp_path, 10))
-    with pytest.raises(CheckpointError, match=r"step-000010 holds no critic, which algorithm.estimator = \"ppo\" needs: go on with"):
+    with pytest.raises(CheckpointError, match=r"step-000010 holds no critic, which algorithm.estimator needs: go on with"):
         newest_for_run(tmp_path, ("policy", "critic"))
     write_part(tmp_path, 5, "critic")
     assert newest_for_run(tmp_path, ("policy", "critic")) == (5, step_directory(tmp_path, 5))
@@ -138,6 +140,21 @@ def test_a_flipped_bit_is_found_before_loading(tmp_path: Path) -> None:
     (part / "shards" / "state.bin").write_bytes(b"weighty")
     with pytest.raises(CheckpointError, match=r"state\.bin does not have its checksum"):
         verify_part(part)
+
+
+def test_a_checkpoint_without_a_prm_is_complete_where_the_run_has_none(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        for part in ("policy", "coordinator"):
+            write_part(tmp_path, step, part)
+    with_prm, without, ppo = (
+        parts_of(AlgorithmSection.model_validate(options))
+        for options in ({}, {"process_weight": 0}, {"process_weight": 0, "estimator": "ppo"})
+    )
+    assert newest_for_run(tmp_path, with_prm) is None
+    assert newest_for_run(tmp_path, without) == (15, step_directory(tmp_path, 15))
+    with pytest.raises(CheckpointError, match="holds no critic"):
+        newest_for_run(tmp_path, ppo)
+    assert prune_checkpoints(tmp_path, without, 2) == [5]
 
 
 def test_pruning_keeps_the_newest_complete_ones(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def slow_value(logits: list[float], chosen: int) -> tuple[float, float]:
     spread=st.sampled_from([0.1, 1.0, 8.0]),
     transform=st.sampled_from(sorted(TRANSFORMS)),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_blocks_of_any_size_agree_with_a_slow_sum(
     seed: int, tokens: int, vocabulary: int, chunks: tuple[int, int], spread: float, transform: str
 ) -> None:

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPTNeoXConfig, Lfm2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from oprime.core.token_rows import TokenRows, token_rows
+from oprime.core.token_rows import TokenRows, ragged, token_rows, token_rows_of
 from oprime.lm.models import random_causal_lm
 from oprime.lm.packing import ATTENTION, at_responses, choose_packing, hidden_before_response
 from oprime.lm.token_logprobs import TokenLogprobModel
+from rollouts import in_turns, single_turn
+from tiny_models import plain_logprobs
 
 SIZES: dict[str, Any] = {
     "vocab_size": 54, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -26,13 +28,14 @@ FAMILIES = {
 }
 # Two rollouts of equal length side by side, the others alone: attention runs on both kinds of runs.
 ROWS = token_rows([[2, 3, 4], [5], [6, 7], [9]], [[8, 9], [10, 11, 12, 13, 14], [15, 16, 17], [18, 19, 20, 21]], pad_id=0)
-WEIGHTS = torch.linspace(-1, 1, ROWS.is_response.numel()).reshape(ROWS.is_response.shape)
+IN_TURNS = [in_turns(single_turn(1, index, [2, 3, 4], list(range(10, 10 + length)))) for index, length in enumerate((6, 1, 4, 5))]
+WEIGHTS = torch.linspace(-1, 1, ROWS.is_trained.numel()).reshape(ROWS.is_trained.shape)
 
 
 def outputs_and_gradients(config: Any, rows: TokenRows, *, packing: bool, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
     model = TokenLogprobModel(random_causal_lm(config, 0, **options), 3, packing=packing).train()
     assert bool(model.packing.refusal) != packing
-    logprobs = model(rows.input_ids, rows.attention_mask, rows.is_response)
+    logprobs = model(rows.input_ids, rows.attention_mask, rows.is_trained)
     (logprobs * WEIGHTS[:, : logprobs.shape[1]]).sum().backward()
     return logprobs.detach(), {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
@@ -50,6 +53,18 @@ def test_packed_and_padded_rows_give_the_same_values_and_gradients(family: str) 
     assert_same(outputs_and_gradients(config, ROWS, packing=True), outputs_and_gradients(config, ROWS, packing=False))
 
 
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_probs_of_a_models_turns_are_those_of_a_plain_pass_over_all_tokens(family: str, packing: bool) -> None:
+    # Tools wrote between the turns and after the last one: they are read, and have no log-probs of their own.
+    assert any(len(rollout.segments) > 3 for rollout in IN_TURNS)
+    rows = token_rows_of([one.token_ids for one in IN_TURNS], [one.is_trained for one in IN_TURNS], pad_id=0)
+    found = logprobs(FAMILIES[family], rows, packing=packing)
+    assert not found[~rows.is_trained].any()
+    for ours, rollout in zip(ragged(found, rows.is_trained), IN_TURNS, strict=True):
+        torch.testing.assert_close(ours, plain_logprobs(random_causal_lm(FAMILIES[family], 0), rollout), rtol=0, atol=1e-5)
+
+
 def test_checkpointed_activations_of_packed_rows_give_the_same_gradients() -> None:
     config = FAMILIES["grouped queries"]
     expected = outputs_and_gradients(config, ROWS, packing=False)
@@ -62,7 +77,7 @@ def test_the_backbone_sees_only_the_tokens_that_there_are() -> None:
         causal_lm = random_causal_lm(FAMILIES["qwen2"], 0)
         model = TokenLogprobModel(causal_lm, 3, packing=packing)
         causal_lm.get_submodule("model.layers.0.mlp").register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape))
-        model(ROWS.input_ids, ROWS.attention_mask, ROWS.is_response)
+        model(ROWS.input_ids, ROWS.attention_mask, ROWS.is_trained)
     assert seen == [(1, int(ROWS.attention_mask.sum()), 64), (*ROWS.input_ids.shape, 64)]
     assert seen[0].numel() < seen[1].numel()
 
@@ -104,7 +119,7 @@ def test_rollouts_beyond_the_attention_window_run_in_padded_rows() -> None:
 
 def logprobs(config: Any, rows: TokenRows, *, packing: bool) -> Tensor:
     model = TokenLogprobModel(random_causal_lm(config, 0), 3, packing=packing)
-    return model(rows.input_ids, rows.attention_mask, rows.is_response).detach()
+    return model(rows.input_ids, rows.attention_mask, rows.is_trained).detach()
 
 
 def test_a_model_prepared_for_packing_still_takes_padded_rows_and_masks() -> None:
@@ -118,9 +133,9 @@ def test_a_model_prepared_for_packing_still_takes_padded_rows_and_masks() -> Non
 
 def test_values_per_response_token_find_their_places() -> None:
     causal_lm = random_causal_lm(FAMILIES["qwen2"], 0)
-    inputs = (ROWS.input_ids, ROWS.attention_mask, ROWS.is_response)
+    inputs = (ROWS.input_ids, ROWS.attention_mask, ROWS.is_trained)
     hidden = hidden_before_response(causal_lm, choose_packing(causal_lm), *inputs)
-    assert hidden.shape == (int(ROWS.is_response.sum()), 64)
-    placed = at_responses(torch.arange(1.0, len(hidden) + 1), ROWS.is_response)
+    assert hidden.shape == (int(ROWS.is_trained.sum()), 64)
+    placed = at_responses(torch.arange(1.0, len(hidden) + 1), ROWS.is_trained)
     assert placed[0].tolist() == [0, 0, 0, 1, 2, 0]
     assert placed[1].tolist() == [0, 3, 4, 5, 6, 7]

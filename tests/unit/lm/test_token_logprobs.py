@@ -36,18 +36,18 @@ FAMILIES = {
     "other backbone name (GPT-NeoX)": GPTNeoXConfig(**SIZES),
 }
 ROWS = token_rows([[2, 3, 4], [5], [6, 7]], [[8, 9], [10, 11, 12, 13, 14], [15]], pad_id=0)
-WEIGHTS = torch.linspace(-1, 1, ROWS.is_response.numel()).reshape(ROWS.is_response.shape)
+WEIGHTS = torch.linspace(-1, 1, ROWS.is_trained.numel()).reshape(ROWS.is_trained.shape)
 
 
 def plain_logprobs(model: Any, rows: TokenRows, temperature: float = 1.0) -> Tensor:
     """The obvious way: all logits, log-softmax, pick."""
     logits = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask.long(), use_cache=False).logits
     picked = (logits / temperature).log_softmax(-1)[:, :-1].gather(-1, rows.input_ids[:, 1:, None]).squeeze(-1)
-    return torch.nn.functional.pad(picked, (1, 0)) * rows.is_response
+    return torch.nn.functional.pad(picked, (1, 0)) * rows.is_trained
 
 
 def run(model: TokenLogprobModel, rows: TokenRows) -> Tensor:
-    return model(rows.input_ids, rows.attention_mask, rows.is_response)
+    return model(rows.input_ids, rows.attention_mask, rows.is_trained)
 
 
 def gradients(model: Any) -> dict[str, Tensor]:
@@ -109,17 +109,17 @@ def test_a_head_with_a_bias_counts_it() -> None:
 
 def test_tokens_outside_the_response_are_exactly_zero() -> None:
     ours = run(TokenLogprobModel(random_causal_lm(FAMILIES["plain"], 0), 3), ROWS)
-    assert torch.equal(ours != 0, ROWS.is_response)
+    assert torch.equal(ours != 0, ROWS.is_trained)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_padding_changes_nothing(attention: Any) -> None:
     model = TokenLogprobModel(random_causal_lm(FAMILIES["plain"], 0, attention=attention), 3)
-    wide = token_rows([[2, 3, 4], [5], [6, 7]], [[8, 9], [10, 11, 12, 13, 14], [15]], pad_id=33, length=20)
+    wide = token_rows([[2, 3, 4], [5], [6, 7], [1]], [[8, 9], [10, 11, 12, 13, 14], [15], [16] * 19], pad_id=33)
     alone = token_rows([[2, 3, 4]], [[8, 9]], pad_id=0)
     expected = run(model, ROWS)
-    torch.testing.assert_close(run(model, wide)[:, : expected.shape[1]], expected, rtol=0, atol=1e-6)
-    assert not run(model, wide)[:, expected.shape[1] :].any()
+    torch.testing.assert_close(run(model, wide)[:3, : expected.shape[1]], expected, rtol=0, atol=1e-6)
+    assert not run(model, wide)[:3, expected.shape[1] :].any()
     torch.testing.assert_close(run(model, alone)[0], expected[0, :5], rtol=0, atol=1e-6)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, PreTrainedModel, Qwen2Config
 
-from oprime.core.token_rows import token_rows
+from oprime.core.token_rows import token_rows, token_rows_of
 from oprime.lm.models import random_causal_lm
 from oprime.lm.token_values import TokenValueModel
 from oprime.runtime.errors import SettingsError
@@ -29,7 +29,7 @@ def with_a_head(model: TokenValueModel) -> TokenValueModel:
 
 
 def run(model: TokenValueModel) -> torch.Tensor:
-    return model(ROWS.input_ids, ROWS.attention_mask, ROWS.is_response)
+    return model(ROWS.input_ids, ROWS.attention_mask, ROWS.is_trained)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -41,13 +41,25 @@ def test_a_value_is_the_head_on_the_hidden_state_before_its_token(family: str) -
         hidden = model.backbone(input_ids=torch.tensor([prompt + response[:-1]])).last_hidden_state[0, len(prompt) - 1 :]
         expected = hidden @ torch.linspace(-1, 1, 64) + 0.25
         torch.testing.assert_close(values[row, len(prompt) : len(prompt) + len(response)], expected, rtol=0, atol=1e-5)
-    assert not values[~ROWS.is_response].any()
+    assert not values[~ROWS.is_trained].any()
+
+
+def test_a_turn_after_a_tools_answer_is_valued_with_the_answer_in_view() -> None:
+    # Prompt 2 3, turn 8, a tool's 20 21, turn 9: V of 8 is that after 3, V of 9 that after 21.
+    model = with_a_head(TokenValueModel(tiny_model()))
+    rows = token_rows_of([[2, 3, 8, 20, 21, 9]], [[False, False, True, False, False, True]], pad_id=0)
+    hidden = model.backbone(input_ids=rows.input_ids).last_hidden_state[0]
+    expected = hidden @ torch.linspace(-1, 1, 64) + 0.25
+    values = model(rows.input_ids, rows.attention_mask, rows.is_trained)[0]
+    torch.testing.assert_close(
+        values, torch.stack([expected[i] if i in (1, 4) else torch.tensor(0.0) for i in range(-1, 5)]), rtol=0, atol=1e-5
+    )
 
 
 def test_the_last_token_has_no_say_in_its_own_value() -> None:
     model = with_a_head(TokenValueModel(tiny_model()))
     other = token_rows([[2, 3, 4]], [[8, 30]], pad_id=0)
-    changed = model(other.input_ids, other.attention_mask, other.is_response)
+    changed = model(other.input_ids, other.attention_mask, other.is_trained)
     torch.testing.assert_close(changed[0, 3:5], run(model)[0, 3:5], rtol=0, atol=1e-6)
 
 
@@ -78,10 +90,10 @@ def test_in_bfloat16_the_head_still_sums_in_float32() -> None:
 
 
 def test_a_response_without_a_prompt_is_refused() -> None:
-    is_response = ROWS.is_response.clone()
-    is_response[0, 0] = True
+    is_trained = ROWS.is_trained.clone()
+    is_trained[0, 0] = True
     with pytest.raises(ValueError, match="nothing precedes the first token"):
-        TokenValueModel(tiny_model())(ROWS.input_ids, ROWS.attention_mask, is_response)
+        TokenValueModel(tiny_model())(ROWS.input_ids, ROWS.attention_mask, is_trained)
 
 
 def test_a_model_without_a_backbone_is_refused() -> None:

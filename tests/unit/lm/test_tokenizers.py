@@ -9,7 +9,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from oprime.core.types import ChatMessage
-from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id, render_prompt, require_chat_template, same_tokenizer
+from oprime.lm.tokenizers import (
+    end_token_ids,
+    load_tokenizer,
+    pad_token_id,
+    render_prompt,
+    render_text,
+    require_chat_template,
+    same_tokenizer,
+)
 from oprime.runtime.errors import SettingsError, UnusableInputError
 
 WORDS = ("<pad>", "<end>", "<user>", "<assistant>", "one", "two", "three")
@@ -59,6 +67,30 @@ def test_messages_are_never_glued_together_without_a_template() -> None:
 def test_a_conversation_that_the_template_refuses_is_unusable() -> None:
     with pytest.raises(UnusableInputError, match="roles user, tool: no tools here"):
         render_prompt(make(), [ChatMessage(role="user", content="one"), ChatMessage(role="tool", content="two")])
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("{{ messages[0]['content'] + 1 }}", "TypeError"),
+        ("{{ messages[1]['content'] }}", "has no element 1"),
+        ("{{ messages | map('fail') | list }}", "No filter named"),
+        ("{{ messages[0]['content'].encode('ascii') }}", "encode"),
+        ("{{ 1 // (messages | length - 1) }}", "ZeroDivisionError"),
+    ],
+)
+def test_whatever_a_template_trips_over_makes_the_conversation_unusable(fault: str, reason: str) -> None:
+    messages = [ChatMessage(role="user", content="one π")]
+    with pytest.raises(UnusableInputError, match=rf"the chat template refuses a conversation of roles user: .*{reason}"):
+        render_prompt(make(template=fault), messages)
+    with pytest.raises(UnusableInputError, match=reason):
+        render_text(make(template=fault), messages, asks=False)
+
+
+def test_the_text_of_a_conversation_has_the_tokens_of_its_prompt() -> None:
+    messages = [ChatMessage(role="user", content="one two")]
+    assert render_text(make(), messages, asks=True) == "<user> one two <end> <assistant>"
+    assert render_text(make(), messages, asks=False) == "<user> one two <end> "
 
 
 def test_an_empty_prompt_is_unusable() -> None:

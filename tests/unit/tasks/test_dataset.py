@@ -11,18 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oprime.core.types import ChatMessage, Task
-from oprime.runtime.errors import SettingsError
+from oprime.runtime.errors import SettingsError, UnusableInputError
 from oprime.runtime.settings import ChainSection, TasksSection
 from oprime.tasks.chain import problem
-from oprime.tasks.dataset import PromptFeed, PromptOrder, StoredTasks, load_tasks, prompt_fits, require_prompts_fit
+from oprime.tasks.dataset import PromptFeed, PromptOrder, StoredTasks, load_tasks, prompt_problem, require_prompts_fit
+from oprime.tasks.formats.eurus import chain_row
 from oprime.tasks.record_file import RecordFile
 from oprime.tasks.row_files import write_rows
-from oprime.tasks.rows import chain_row
 
 
 def words(messages: Sequence[ChatMessage]) -> list[int]:
     """One token per word."""
     return [0] * sum(len(message.content.split()) for message in messages)
+
+
+def polite_words(messages: Sequence[ChatMessage]) -> list[int]:
+    """As `words`, by a chat template that refuses an odd text."""
+    if "odd" in messages[-1].content:
+        raise UnusableInputError("the chat template refuses this")
+    return words(messages)
 
 
 def task(content: str) -> Task:
@@ -157,8 +164,8 @@ def test_an_empty_split_has_no_order() -> None:
 
 
 def test_a_prompt_may_be_as_long_as_the_limit() -> None:
-    assert prompt_fits(task("one two three"), words, 3)
-    assert not prompt_fits(task("one two three four"), words, 3)
+    assert prompt_problem(task("one two three"), words, 3) == ""
+    assert "has 4 tokens, more than sampling.max_prompt_tokens = 3" in prompt_problem(task("one two three four"), words, 3)
 
 
 def test_prompts_that_are_too_long_are_passed_over() -> None:
@@ -173,14 +180,52 @@ def test_prompts_that_are_too_long_are_passed_over() -> None:
 def test_a_data_set_of_nothing_but_long_prompts_is_refused_instead_of_searched_for_ever() -> None:
     tasks = [task("one two three four"), task("one two three four five")]
     feed = PromptFeed(tasks, PromptOrder(0, 2), words, 3)
-    with pytest.raises(SettingsError, match=r"all 2 training prompts are longer than sampling.max_prompt_tokens = 3: raise it"):
+    with pytest.raises(SettingsError, match=r"none of the 2 training prompts can be .*, more than sampling.max_prompt_tokens = 3: raise"):
         [feed(position) for position in range(10)]
 
 
 def test_a_split_with_a_long_prompt_is_refused_by_name() -> None:
     require_prompts_fit([task("one"), task("one two three")], words, 3, split="heldout")
-    with pytest.raises(SettingsError, match=r"heldout task 1 \('one two three four'...\) has 4 prompt tokens, more than .* = 3"):
+    with pytest.raises(SettingsError, match=r"heldout task 1 \('one two three four'...\): the prompt has 4 tokens, more than .* = 3"):
         require_prompts_fit([task("one"), task("one two three four")], words, 3, split="heldout")
+
+
+# Chat template
+
+
+def test_prompts_that_the_chat_template_refuses_are_passed_over_with_the_reason() -> None:
+    tasks = [task("one two"), task("odd one"), task("one")]
+    order = PromptOrder(0, 3)
+    feed = PromptFeed(tasks, order, polite_words, 3)
+    with structlog.testing.capture_logs() as logs:
+        found = [feed(position) for position in range(6)]
+    assert found == [None if order.index(position) == 1 else tasks[order.index(position)] for position in range(6)]
+    passed_over = [entry for entry in logs if entry["event"] == "prompt_passed_over"]
+    assert [entry["position"] for entry in passed_over] == [position for position in range(6) if order.index(position) == 1]
+    assert all(entry["task"] == 1 and "the chat template refuses this" in entry["reason"] for entry in passed_over)
+
+
+def test_a_data_set_of_nothing_but_refused_prompts_is_refused() -> None:
+    feed = PromptFeed([task("odd"), task("odder")], PromptOrder(0, 2), polite_words, 3)
+    with pytest.raises(SettingsError, match=r"none of the 2 training prompts can be sampled from; .*the chat template refuses this"):
+        [feed(position) for position in range(10)]
+
+
+def test_a_split_with_a_refused_prompt_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match=r"heldout task 1 \('odd'...\): the chat template refuses this"):
+        require_prompts_fit([task("one"), task("odd")], polite_words, 3, split="heldout")
+
+
+def test_a_row_that_the_chat_template_refuses_is_a_bad_row(tmp_path: Path) -> None:
+    odd = {**GOOD, "prompt": [{"role": "user", "content": "odd"}]}
+    settings = write(tmp_path / "rows.jsonl", [GOOD, odd])
+    assert len(load_tasks(settings, "train")) == 2
+    with pytest.raises(SettingsError, match=r"rows.jsonl, row 2, prompt: refused by the chat template: the chat template refuses this"):
+        load_tasks(settings, "train", polite_words)
+    with structlog.testing.capture_logs() as logs:
+        tasks = load_tasks(settings.model_copy(update={"skip_bad_rows": True}), "train", polite_words)
+    assert len(tasks) == 1
+    assert [entry["reasons"] for entry in logs if entry["event"] == "bad_rows_skipped"] == [{"refused by the chat template": 1}]
 
 
 GOLDEN_ORDER = [8, 0, 7, 1, 3, 6, 2, 4, 5, 9, 9, 0]

@@ -11,8 +11,8 @@ import pytest
 
 from oprime.runtime.errors import SettingsError
 from oprime.tasks.chain import problem
+from oprime.tasks.formats.eurus import READER, chain_row
 from oprime.tasks.row_files import Format, file_format, local_file, read_rows, write_rows
-from oprime.tasks.rows import ROW_FIELDS, chain_row, task_of_row
 
 ROWS = [chain_row(problem("train", index, 3), index, "train") for index in range(5)]
 
@@ -28,7 +28,7 @@ def test_both_formats_hold_the_same_tasks(tmp_path: Path) -> None:
     paths = [tmp_path / "rows.jsonl", tmp_path / "rows.parquet"]
     for path, form in zip(paths, get_args(Format), strict=True):
         write_rows(path, iter(ROWS), form)
-    one, other = ([task_of_row(row) for row in read_rows(str(path), "tasks.train", ROW_FIELDS)] for path in paths)
+    one, other = ([READER.read(row) for row in read_rows(str(path), "tasks.train", READER.fields)] for path in paths)
     assert one == other
 
 
@@ -59,7 +59,7 @@ def test_parquet_rows_are_numbered_across_row_groups(tmp_path: Path) -> None:
 def test_only_the_named_columns_of_a_parquet_file_are_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"ability": ["math"], "solution": ["a long text"]}), path)
-    (row,) = read_rows(str(path), "tasks.train", ROW_FIELDS)
+    (row,) = read_rows(str(path), "tasks.train", READER.fields)
     assert row.value == {"ability": "math"}
 
 

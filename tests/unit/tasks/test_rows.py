@@ -7,7 +7,13 @@ import pytest
 
 from oprime.core.types import ChatMessage, Task
 from oprime.tasks.chain import parse_problem
-from oprime.tasks.rows import BadRowError, RawRow, RowFields, chain_row, converted_rows, task_of_row
+from oprime.tasks.formats.eurus import READER, chain_row
+from oprime.tasks.formats.question_answer import RowFields, converted_rows
+from oprime.tasks.rows import BadRowError, RawRow, read_task
+
+
+def task_of_row(raw: RawRow) -> Task:
+    return read_task(raw, READER)
 
 
 def row(**changes: Any) -> RawRow:
@@ -60,6 +66,8 @@ def test_a_row_may_have_options_for_its_verifier() -> None:
 
 
 BAD = [
+    (row(verifier_options={"n": 2**60}), "verifier_options", "wrong verifier options", "n is 1152921504606846976: whole numbers above"),
+    (row(verifier_options={"a": {"n": float("nan")}}), "verifier_options", "wrong verifier options", "a.n is nan"),
     (row(verifier_options="fast"), "verifier_options", "wrong verifier options", "must be an object"),
     (row(prompt=[]), "prompt", "empty prompt", "at least one"),
     (row(prompt="What is 2 + 2?"), "prompt", "empty prompt", "list of at least one"),
@@ -76,8 +84,8 @@ BAD = [
     (with_truth(None), "reward_model.ground_truth", "missing ground truth", "missing"),
     (with_truth(" "), "reward_model.ground_truth", "missing ground truth", "not empty"),
     (with_truth(4), "reward_model.ground_truth", "missing ground truth", "write the answer as text"),
-    (with_truth("4", ability="code"), "reward_model.ground_truth", "missing ground truth", "must hold tests"),
-    (with_truth("print(4)", ability="code"), "reward_model.ground_truth", "wrong JSON", "tests of a code task are JSON"),
+    (with_truth("4", ability="code"), "ground_truth", "missing ground truth", "must hold tests"),
+    (with_truth("print(4)", ability="code"), "ground_truth", "wrong JSON", "tests of a code task are JSON"),
     (row(reward_model={"style": "model", "ground_truth": "4"}), "reward_model.style", "wrong style", 'must be "rule"'),
     (row(verifier=""), "verifier", "wrong verifier", "name of a verifier"),
     (row(data_source=3), "data_source", "wrong data source", "must be a text"),

@@ -4,13 +4,17 @@ from dataclasses import replace
 
 from oprime.core.verification import Verdict
 from oprime.runtime.errors import OprimeError
-from oprime_verifier.conformance.attacks.table import ATTACKS
+from oprime_verifier.conformance.attacks.escapes import ESCAPES
+from oprime_verifier.conformance.attacks.misbehaviours import MISBEHAVIOURS
 from oprime_verifier.conformance.attacks.tasks import Attack
 from oprime_verifier.conformance.checks import CheckFailedError, Session, plain_request
 from oprime_verifier.conformance.targets import RefusedError
 
 USUAL_CHARS = 1_000_000
 """A target may refuse longer requests, or judge longer responses unread."""
+
+ATTACKS: tuple[Attack, ...] = (*MISBEHAVIOURS, *ESCAPES)
+"""All hostile submissions, for the tests and for the conformance command."""
 
 
 async def attack_failures(session: Session, kind: str) -> tuple[list[str], int]:

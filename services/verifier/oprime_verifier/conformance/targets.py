@@ -13,14 +13,14 @@ import httpx
 from oprime.core.verification import VerificationRequest
 from oprime.runtime.errors import OprimeError, SettingsError
 from oprime.runtime.grpc_client import connect
+from oprime.runtime.secret_files import read_secret
 from oprime.wire.verification import request_to_proto
 from oprime_proto.v1 import verifier_pb2
 from oprime_proto.v1.verifier_pb2_grpc import VerifierServiceStub
 from oprime_verifier.external.json_mapping import requests_to_json
-from oprime_verifier.external.signing import read_secret
 from oprime_verifier.ports import VerifierDescription
-from oprime_verifier.worker import WorkerSetup
-from oprime_verifier.worker_pool import WorkerPool
+from oprime_verifier.working.worker import WorkerSetup
+from oprime_verifier.working.worker_pool import WorkerPool
 
 WAIT_S = 120.0
 PLUGIN_MEMORY_BYTES = 4 * 1024**3
@@ -44,7 +44,6 @@ class Answer:
     verdict: str
     score: float | None
     reason: str = ""
-    extracted: str = ""
 
 
 class Target(Protocol):
@@ -149,7 +148,6 @@ class PluginTarget:
                 verdict=outcome.verdict.value,
                 score=outcome.score,
                 reason=outcome.reason,
-                extracted=outcome.answer,
             )
             for request, outcome in zip(requests, outcomes, strict=True)
         ]
@@ -189,8 +187,7 @@ def _answer_of_proto(item: Any) -> Answer:
         request_id=item.request_id,
         verdict=name[item.verdict].name.removeprefix("VERDICT_") if item.verdict in name else str(item.verdict),
         score=item.score if item.HasField("score") else None,
-        reason=item.explanation,
-        extracted=item.extracted,
+        reason=item.reason,
     )
 
 
@@ -205,7 +202,6 @@ def _answer_of_json(item: Any) -> Answer:
         verdict=str(item.get("verdict", "")).removeprefix("VERDICT_"),
         score=score,
         reason=str(item.get("explanation", "")),
-        extracted=str(item.get("extracted", "")),
     )
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from oprime.core.verification import Outcome, Verdict, VerificationRequest, VerifierIdentity, scored, unscored
 from oprime_verifier.external.settings import CompositionSection
-from oprime_verifier.ports import Verifier, VerifierDescription
+from oprime_verifier.ports import Verifier, VerifierDescription, lasts
 
 _UNDECIDED = frozenset({Verdict.UNDECIDED, Verdict.NOT_APPLICABLE})
 _WORST_FIRST = (Verdict.INFRA_ERROR, Verdict.BAD_TASK, Verdict.UNDECIDED)
@@ -187,7 +187,7 @@ def _joined(answers: list[Answer]) -> dict[str, Any]:
         "timings": timings,
         "reason": "; ".join(f"{answer.part}: {answer.outcome.reason or answer.outcome.verdict}" for answer in answers),
         "flags": tuple(dict.fromkeys(flag for answer in answers for flag in answer.outcome.flags)),
-        "cacheable": all(answer.outcome.cacheable for answer in answers),
+        "cacheable": all(lasts(answer.outcome) for answer in answers),
     }
 
 

@@ -31,6 +31,8 @@ _PASSING = frozenset(
 """Codes after which another try may do better."""
 _REFUSED = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.FAILED_PRECONDITION})
 """Codes of a service that works."""
+_OWN = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.OUT_OF_RANGE})
+"""Codes that are about this one request."""
 
 
 class GrpcVerifier:
@@ -39,7 +41,7 @@ class GrpcVerifier:
     def __init__(self, name: str, section: GrpcSection, *, clock: Clock | None = None, chance: random.Random | None = None) -> None:
         self._name = name
         self._section = section
-        self._channel = connect(section.address)
+        self._channel = connect(section.address, section.tls, f"verifier.services.{name}.tls")
         self._stub = VerifierServiceStub(self._channel)
         self._attempts = Attempts(section, target=f"service {name} ({section.address})", clock=clock, chance=chance)
 
@@ -57,9 +59,9 @@ class GrpcVerifier:
             except grpc.aio.AioRpcError as error:
                 code = error.code()
                 reason = f"{code.name}: {error.details()}"
-                raise TryFailedError(reason, retry=code in _PASSING, healthy=code in _REFUSED) from error
+                raise TryFailedError(reason, retry=code in _PASSING, healthy=code in _REFUSED, own=code in _OWN) from error
             except (BrokenContractError, KeyError, ValueError) as error:
-                raise TryFailedError(f"its answer cannot be used: {error}", retry=False) from error
+                raise TryFailedError(f"its answer cannot be used: {error}", retry=False, own=True) from error
 
         return await self._attempts.outcome(request, once)
 
@@ -69,6 +71,7 @@ class GrpcVerifier:
             name=self._name,
             description=f"The verifier {self._section.kind or self._name} at {self._section.address}.",
             problem="" if state is CircuitState.CLOSED else f"it failed repeatedly; its circuit is {state}",
+            outage=self._attempts.outage,
         )
 
     async def close(self) -> None:

@@ -13,14 +13,18 @@ from typing import Any
 import httpx
 
 from oprime.runtime.errors import SettingsError
+from oprime.runtime.secret_files import read_secret
+from oprime.runtime.tracing import HEADER, current
 from oprime_verifier.external.attempts import TryFailedError
 from oprime_verifier.external.settings import WebhookSection
-from oprime_verifier.external.signing import SIGNATURE_HEADER, TIMESTAMP_HEADER, read_secret, sign
+from oprime_verifier.external.signing import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
 CONNECT_S = 5.0
 MAX_SHOWN_CHARS = 300
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 """Answers of the 400s that another try may better."""
+_CREDENTIALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
+"""Answers of the 400s to whoever asks, whatever is asked."""
 
 
 class JsonPoster:
@@ -65,6 +69,8 @@ class JsonPoster:
             headers["Idempotency-Key"] = key
         if self._bearer:
             headers["Authorization"] = f"Bearer {self._bearer}"
+        if trace := current():
+            headers[HEADER] = trace
         if self._secret is not None:
             timestamp = int(time.time())
             headers |= {TIMESTAMP_HEADER: str(timestamp), SIGNATURE_HEADER: sign(self._secret, timestamp, body)}
@@ -75,13 +81,13 @@ class JsonPoster:
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             # A few compressed bytes may unpack to gigabytes.
             raise TryFailedError(
-                f"it answered with Content-Encoding {response.headers['content-encoding']}; only identity is read", retry=False
+                f"it answered with Content-Encoding {response.headers['content-encoding']}; only identity is read", retry=False, own=True
             )
         content = bytearray()
         async for piece in response.aiter_bytes():
             content += piece
             if len(content) > self._most_bytes:
-                raise TryFailedError(f"its answer is larger than {self._most_bytes // 2**20} MiB (max_response_mib)", retry=False)
+                raise TryFailedError(f"its answer is larger than {self._most_bytes // 2**20} MiB (max_response_mib)", retry=False, own=True)
         return bytes(content)
 
 
@@ -96,8 +102,9 @@ def _check_status(response: httpx.Response) -> None:
         )
     healthy = status < 500
     passing = not healthy or status in _PASSING
+    own = not passing and status not in _CREDENTIALS
     reason = f"it answered {status} {response.reason_phrase}".rstrip()
-    raise TryFailedError(reason, retry=passing, wait_s=retry_after_s(response.headers.get("retry-after", "")), healthy=healthy)
+    raise TryFailedError(reason, retry=passing, wait_s=retry_after_s(response.headers.get("retry-after", "")), healthy=healthy, own=own)
 
 
 def retry_after_s(value: str, now: datetime | None = None) -> float:
@@ -117,7 +124,7 @@ def _json(content: bytes) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise TryFailedError(f"it answered what is not JSON: {content[:MAX_SHOWN_CHARS].decode(errors='replace')!r}") from error
+        raise TryFailedError(f"it answered what is not JSON: {content[:MAX_SHOWN_CHARS].decode(errors='replace')!r}", own=True) from error
 
 
 def _trusted(ca_file: Path | None, setting: str) -> ssl.SSLContext:

@@ -1,13 +1,9 @@
 """Finds a plug-in that the settings name and makes it a verifier. Nothing that is not named there is ever imported."""
 
-import hashlib
-import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
@@ -15,6 +11,7 @@ from pydantic import ValidationError
 
 from oprime.core.verification import Outcome, Verdict, VerificationRequest, unscored
 from oprime.runtime.errors import SettingsError
+from oprime.runtime.plugins import load_attribute
 from oprime.runtime.settings import describe
 from oprime_verifier.external.results import Scale
 from oprime_verifier.external.settings import PluginSection, Style
@@ -95,20 +92,13 @@ def _target_and_style(section: PluginSection) -> tuple[str, str]:
 
 def _find(target: str, setting: str) -> tuple[Any, ModuleType | None]:
     try:
-        place, _, attribute = target.rpartition(":")
-        if not place:
-            return _entry_point(target, setting).load(), None
-        module = _module_of_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-        found: Any = module
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        return load_attribute(target) if ":" in target else (_entry_point(target, setting).load(), None)
     except SettingsError:
         raise
     except (Exception, SystemExit) as error:
         problem = f"{type(error).__name__}: {error}"
         remedy = "install it where the verifier runs, or correct the name"
         raise SettingsError(f"{setting} cannot be imported ({problem}): {remedy}") from error
-    return found, module
 
 
 def _entry_point(name: str, setting: str) -> EntryPoint:
@@ -120,29 +110,6 @@ def _entry_point(name: str, setting: str) -> EntryPoint:
             'a plug-in is also "module:attribute" or "path/to/file.py:attribute"'
         )
     return offered[name]
-
-
-def _module_of_file(path: Path) -> ModuleType:
-    """Import a file under a name of its own; modules beside it can be imported too, after all installed ones."""
-    path = path.expanduser().resolve()
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    name = f"oprime_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickling look modules up by name
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def _version(subject: object, module: ModuleType | None) -> str:

@@ -15,10 +15,11 @@ from oprime_verifier.code.extract import NoCodeError, extract_program
 from oprime_verifier.code.formats import parse_tests
 from oprime_verifier.code.options import CodeOptions, Comparison
 from oprime_verifier.code.suite import BadTaskError, Kind, ProgramCase
-from oprime_verifier.external.results import finite_numbers
+from oprime_verifier.external.results import BrokenContractError, finite_numbers
 
 DEFAULT_CPU_S = 4.0
 COMPILE_S = 20.0
+_ENDINGS = ("Finished", "Error", "TimeLimitExceeded")
 _LANGUAGES = {"python": "python", "cpp": "cpp", "javascript": "nodejs"}
 
 RunCode = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any] | Outcome]]
@@ -69,17 +70,41 @@ async def _run_all(run_code: RunCode, cases: tuple[ProgramCase, ...], message: M
     return correct(answer=message["code"], tests=tuple(done))
 
 
+def check_ran(answer: object) -> Mapping[str, Any]:
+    """The answer of /run_code, if it says how the program ended. Raises BrokenContractError: the sandbox failed, not the program."""
+    if not isinstance(answer, Mapping):
+        raise BrokenContractError(f"the sandbox did not run the program: it answered a {type(answer).__name__}")
+    if answer.get("status") not in ("Success", "Failed"):
+        raise BrokenContractError(f"the sandbox did not run the program: {answer.get('message') or answer.get('status')}")
+    compiled = answer.get("compile_result")
+    ended = (
+        ["run_result"]
+        if not isinstance(compiled, Mapping)
+        else ["compile_result"]
+        if _failed(compiled)
+        else ["compile_result", "run_result"]
+    )
+    for name in ended:
+        part = answer.get(name)
+        if not isinstance(part, Mapping) or part.get("status") not in _ENDINGS:
+            raise BrokenContractError(f"the sandbox did not say how the program ended: {name}.status is none of {', '.join(_ENDINGS)}")
+    return answer
+
+
+def _failed(part: Mapping[str, Any]) -> bool:
+    return part.get("status") != "Finished" or part.get("return_code") not in (0, None)
+
+
 def verdict_of(answer: Mapping[str, Any], expected: bytes, rule: OutputRule) -> tuple[Verdict, float]:
-    """The verdict of one run of /run_code, and its seconds."""
+    """The verdict of one run that `check_ran` let pass, and its seconds."""
     compiled, run = answer.get("compile_result"), answer.get("run_result")
-    if isinstance(compiled, Mapping) and (compiled.get("status") != "Finished" or compiled.get("return_code") not in (0, None)):
+    if isinstance(compiled, Mapping) and _failed(compiled):
         return Verdict.COMPILE, 0.0
-    if not isinstance(run, Mapping):
-        return Verdict.RUNTIME, 0.0
+    assert isinstance(run, Mapping)  # noqa: S101 - checked
     seconds = finite_numbers(run).get("execution_time", 0.0)
     if run.get("status") == "TimeLimitExceeded":
         return Verdict.TIME, seconds
-    if run.get("status") != "Finished" or run.get("return_code") not in (0, None):
+    if _failed(run):
         return Verdict.RUNTIME, seconds
     same = outputs_match(str(run.get("stdout") or "").encode(), expected, rule)
     return Verdict.CORRECT if same else Verdict.INCORRECT, seconds

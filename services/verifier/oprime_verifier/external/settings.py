@@ -8,7 +8,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from oprime.runtime.errors import SettingsError
-from oprime.runtime.settings import Section
+from oprime.runtime.queue_url import holds_secret
+from oprime.runtime.settings import Section, TlsSection
 
 Style = Literal["auto", "request", "object", "plain", "verl", "verl_batch", "trl", "trl_text", "openrlhf", "rllm"]
 WebhookMode = Literal["native", "openrlhf", "nemo_gym", "sandbox_fusion"]
@@ -64,6 +65,9 @@ class RemoteSection(Section):
     """Failed tries in a row after which no call is made for `circuit_open_s`."""
     circuit_open_s: float = Field(default=10.0, gt=0)
     """Seconds until one call may find out whether it works again."""
+    hold_s: float = Field(default=3600.0, ge=0)
+    """Seconds that a run's rollout waits while it does not answer (it refuses connections, times out, answers 5xx or 429, its circuit
+    is open) before the rollout is dropped; 0: it is dropped at once. Callers over gRPC and HTTP are answered by their own deadline."""
 
 
 class WebhookSection(ScaleSection, RemoteSection):
@@ -71,6 +75,14 @@ class WebhookSection(ScaleSection, RemoteSection):
 
     url: str = Field(pattern=r"^https?://[^\s/]+")
     """Where requests are POSTed."""
+
+    @field_validator("url")
+    @classmethod
+    def url_holds_no_secret(cls, value: str) -> str:
+        if holds_secret(value):
+            raise ValueError("the address holds a secret, which logs would show: name a file with it in bearer_file or secret_file")
+        return value
+
     mode: WebhookMode = "native"
     """`native`: the JSON of our own API; `openrlhf`, `nemo_gym` and `sandbox_fusion` speak to servers of those projects."""
     secret_file: Path | None = None
@@ -92,6 +104,15 @@ class GrpcSection(RemoteSection):
     """HOST:PORT, or any name that gRPC resolves."""
     kind: str = ""
     """Name of the verifier at that service; empty: the name it has here."""
+    tls: TlsSection = TlsSection()
+    """Where that service encrypts: the authority of its certificate, and the certificate and key to show it, if it asks."""
+
+    @model_validator(mode="after")
+    def tls_fits(self) -> Self:
+        if self.tls.files and (self.tls.authority_file is None or (self.tls.certificate_file is None) != (self.tls.key_file is None)):
+            named = ", ".join(f"tls.{name}" for name in self.tls.files)
+            raise ValueError(f"{named} alone: name tls.authority_file, and tls.certificate_file and tls.key_file together or neither")
+        return self
 
 
 class CompositionSection(Section):

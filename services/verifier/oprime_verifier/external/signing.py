@@ -2,25 +2,11 @@
 
 import hashlib
 import hmac
-from pathlib import Path
-
-from oprime.runtime.errors import SettingsError
 
 TIMESTAMP_HEADER = "X-Oprime-Timestamp"
 SIGNATURE_HEADER = "X-Oprime-Signature"
 VERSION = "v1"
 MAX_AGE_S = 300
-
-
-def read_secret(path: Path, setting: str) -> bytes:
-    """The key in a file, without the line's end. Raises SettingsError when it is missing or empty."""
-    try:
-        secret = path.read_bytes().strip()
-    except OSError as error:
-        raise SettingsError(f"{setting} ({path}) cannot be read: {error.strerror}") from error
-    if not secret:
-        raise SettingsError(f"{setting} ({path}) is empty: write the key that the webhook knows into it")
-    return secret
 
 
 def sign(secret: bytes, timestamp: int, body: bytes) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 from oprime.core.verification import Outcome, Verdict, VerificationRequest, scored, unscored
 from oprime.ports import Clock
-from oprime_verifier.external.attempts import Attempts, TryFailedError
+from oprime_verifier.external.attempts import Attempts, Deadline, TryFailedError
 from oprime_verifier.external.circuit import CircuitState
 from oprime_verifier.external.http_calls import JsonPoster
 from oprime_verifier.external.json_mapping import outcomes_from_json, requests_to_json
 from oprime_verifier.external.results import BrokenContractError, Scale, finite_numbers, number
-from oprime_verifier.external.sandbox_fusion import judge_with_run_code
+from oprime_verifier.external.sandbox_fusion import check_ran, judge_with_run_code
 from oprime_verifier.external.settings import WebhookSection
 from oprime_verifier.external.signatures import openrlhf_outcome
 from oprime_verifier.ports import VerifierDescription
@@ -32,8 +32,8 @@ class WebhookVerifier:
 
     async def verify(self, request: VerificationRequest) -> Outcome:
         if self._section.mode == "sandbox_fusion":
-            ends = self._attempts.ends_at(request)
-            return await judge_with_run_code(request, lambda message: self._run_code(request, message, ends))
+            deadline = self._attempts.deadline(request)
+            return await judge_with_run_code(request, lambda message: self._run_code(request, message, deadline))
         ask = _MODES[self._section.mode]
 
         async def once(seconds: float) -> Outcome:
@@ -43,23 +43,23 @@ class WebhookVerifier:
             try:
                 return await ask(replace(request, deadline_s=round(seconds, 3)), post, self._section, self._scale)
             except BrokenContractError as error:
-                raise TryFailedError(str(error)) from error
+                raise TryFailedError(str(error), own=True) from error
 
         return await self._attempts.outcome(request, once)
 
-    async def _run_code(self, request: VerificationRequest, message: Mapping[str, Any], ends: float) -> Mapping[str, Any] | Outcome:
+    async def _run_code(self, request: VerificationRequest, message: Mapping[str, Any], deadline: Deadline) -> Mapping[str, Any] | Outcome:
         """The answer of /run_code, or INFRA_ERROR."""
         answers: list[Mapping[str, Any]] = []
 
         async def once(seconds: float) -> Outcome:
             answer = await self._poster.post(_endpoint(self._section), message, timeout_s=seconds)
-            if not isinstance(answer, Mapping) or answer.get("status") not in ("Success", "Failed"):
-                told = answer.get("message") or answer.get("status") if isinstance(answer, Mapping) else type(answer).__name__
-                raise TryFailedError(f"the sandbox did not run the program: {told}")
-            answers.append(answer)
+            try:
+                answers.append(check_ran(answer))
+            except BrokenContractError as error:
+                raise TryFailedError(str(error), own=True) from error
             return unscored(Verdict.UNDECIDED, "it ran")
 
-        outcome = await self._attempts.outcome(request, once, ends)
+        outcome = await self._attempts.outcome(request, once, deadline)
         return answers[-1] if answers else outcome
 
     def describe(self) -> VerifierDescription:
@@ -68,6 +68,7 @@ class WebhookVerifier:
             name=self._name,
             description=f"Webhook at {_shown(self._section.url)} ({self._section.mode}).",
             problem="" if circuit.state is CircuitState.CLOSED else f"it failed repeatedly; its circuit is {circuit.state}",
+            outage=self._attempts.outage,
         )
 
     async def close(self) -> None:

@@ -10,15 +10,15 @@ from functools import lru_cache
 from pydantic import ValidationError
 
 from oprime.core.verification import Outcome, Verdict, VerificationRequest, correct, incorrect, no_answer, unscored
-from oprime_verifier.math.cleanup import clean, spelled
-from oprime_verifier.math.compare import Comparison
-from oprime_verifier.math.extract import Extracted, extract, final_text
-from oprime_verifier.math.form import same_form
+from oprime_verifier.math.decide.compare import Comparison
+from oprime_verifier.math.decide.symbolic import SymbolicProcess
+from oprime_verifier.math.decide.verdicts import Same, either
 from oprime_verifier.math.options import MathOptions
-from oprime_verifier.math.reader import Reading, decimal_comma, read
-from oprime_verifier.math.symbolic import SymbolicProcess
-from oprime_verifier.math.values import Items, Num, SetOf
-from oprime_verifier.math.verdicts import Same, either
+from oprime_verifier.math.read.cleanup import clean, spelled
+from oprime_verifier.math.read.extract import Extracted, extract, final_text
+from oprime_verifier.math.read.reader import Reading, decimal_comma, read
+from oprime_verifier.math.tree.form import same_form
+from oprime_verifier.math.tree.values import Items, Num, SetOf
 
 MAX_SHOWN_CHARS = 200
 _symbolic = SymbolicProcess()
@@ -89,9 +89,28 @@ def _with_parts(parts: tuple[str, ...], golds: tuple[str, ...], options: MathOpt
     return found if found[0] is Same.YES else otherwise
 
 
-@lru_cache(maxsize=8192)
-def decide(gold: str, answer: str, options: MathOptions) -> tuple[Same, str]:  # noqa: PLR0911 - one line for each way to decide
+class _NotDecidedError(Exception):
+    """Neither equal nor different; says why. An exception, because those are not remembered: a proof may need more time."""
+
+
+def decide(gold: str, answer: str, options: MathOptions) -> tuple[Same, str]:
     """Equality of two answers, and why. Never raises for any text."""
+    try:
+        return _decided(gold, answer, options)
+    except _NotDecidedError as undecided:
+        return Same.UNKNOWN, str(undecided)
+
+
+@lru_cache(maxsize=8192)
+def _decided(gold: str, answer: str, options: MathOptions) -> tuple[Same, str]:
+    """Raises _NotDecidedError."""
+    verdict, reason = _decide(gold, answer, options)
+    if verdict is Same.UNKNOWN:
+        raise _NotDecidedError(reason)
+    return verdict, reason
+
+
+def _decide(gold: str, answer: str, options: MathOptions) -> tuple[Same, str]:  # noqa: PLR0911 - one line for each way to decide
     if _written_alike(gold, answer):
         return Same.YES, "the answer is written like the gold"
     expected, found = read(gold), read(answer)

@@ -10,7 +10,7 @@ from oprime.core.verification import UNSCORED, Outcome, Verdict, VerificationReq
 from oprime_verifier.code.compare import OutputRule
 from oprime_verifier.external.json_mapping import outcomes_from_json
 from oprime_verifier.external.results import UNIT, BrokenContractError, outcome_of
-from oprime_verifier.external.sandbox_fusion import verdict_of
+from oprime_verifier.external.sandbox_fusion import check_ran, verdict_of
 from oprime_verifier.external.signatures import openrlhf_outcome
 from oprime_verifier.external.webhook import nemo_gym_outcome
 
@@ -58,6 +58,25 @@ def test_any_answer_of_openrlhf_and_nemo_gym(answer: Any) -> None:
 
 @given(ITEMS)
 def test_any_answer_of_sandbox_fusion(answer: dict[str, Any]) -> None:
-    verdict, seconds = verdict_of(answer, b"8", OutputRule())
+    try:
+        verdict, seconds = verdict_of(check_ran(answer), b"8", OutputRule())
+    except BrokenContractError:
+        return
     assert isinstance(verdict, Verdict)
     assert seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "Success"},
+        {"status": "Failed", "run_result": None},
+        {"status": "Failed", "run_result": {"return_code": 1}},
+        {"status": "Failed", "run_result": {"status": "Killed by the host"}},
+        {"status": "Failed", "compile_result": {}, "run_result": None},
+        {"status": "Success", "compile_result": {"status": "Finished", "return_code": 0}, "run_result": None},
+    ],
+)
+def test_a_sandbox_that_does_not_say_how_a_program_ended_gives_no_score(answer: dict[str, Any]) -> None:
+    with pytest.raises(BrokenContractError, match="did not say how the program ended"):
+        check_ran(answer)

@@ -5,12 +5,12 @@ from fractions import Fraction
 import pytest
 
 from oprime.core.verification import Verdict, VerificationRequest
-from oprime_verifier.math import exact
-from oprime_verifier.math.cleanup import clean
-from oprime_verifier.math.parser import parse
-from oprime_verifier.math.symbolic_child import prove
-from oprime_verifier.math.tokens import tokenize
-from oprime_verifier.math.values import EXPRESSIONS, Add, Expr, Num
+from oprime_verifier.math.decide.symbolic_child import prove
+from oprime_verifier.math.read.cleanup import clean
+from oprime_verifier.math.read.parser import parse
+from oprime_verifier.math.read.tokens import tokenize
+from oprime_verifier.math.tree import exact
+from oprime_verifier.math.tree.values import EXPRESSIONS, Add, Expr, Num
 from oprime_verifier.math.verifier import verify_math
 
 

@@ -1,8 +1,8 @@
 import pytest
 
 from oprime.core.verification import Outcome, Verdict, VerificationRequest
-from oprime_verifier.math.extract import extract
 from oprime_verifier.math.options import MathOptions
+from oprime_verifier.math.read.extract import extract
 from oprime_verifier.math.verifier import verify_math
 
 

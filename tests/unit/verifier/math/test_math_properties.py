@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oprime.core.verification import Verdict, VerificationRequest
-from oprime_verifier.math import exact
-from oprime_verifier.math.normal import normal, same
+from oprime_verifier.math.decide.normal import normal, same
+from oprime_verifier.math.decide.verdicts import Same
 from oprime_verifier.math.options import MathOptions
-from oprime_verifier.math.reader import read
-from oprime_verifier.math.values import Num
-from oprime_verifier.math.verdicts import Same
+from oprime_verifier.math.read.reader import read
+from oprime_verifier.math.tree import exact
+from oprime_verifier.math.tree.values import Num
 from oprime_verifier.math.verifier import decide, verify_math
 
 BARE = MathOptions(bare=True, symbolic_deadline_s=0.2)
@@ -43,14 +43,14 @@ def judged(answer: str, gold: str) -> Verdict:
 
 
 @given(latex, st.sampled_from(GOLDS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_latex_makes_the_verifier_raise(answer: str, gold: str) -> None:
     decide(gold, answer, BARE)
     decide(answer, gold, BARE)
 
 
 @given(st.text(max_size=120), st.sampled_from(GOLDS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_text_makes_the_verifier_raise(answer: str, gold: str) -> None:
     decide(gold, answer, BARE)
     verify_math(VerificationRequest(kind="math", response=answer, golds=(gold,)))
@@ -74,14 +74,14 @@ def test_answers_that_once_broke_something(answer: str, gold: str) -> None:
 
 
 @given(latex)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_answer_that_can_be_graded_equals_itself(answer: str) -> None:
     if read(answer).text:
         assert decide(answer, answer, BARE)[0] is Same.YES
 
 
 @given(latex, st.sampled_from(GOLDS))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_spaces_around_an_answer_change_nothing(answer: str, gold: str) -> None:
     assert decide(gold, answer, BARE)[0] is decide(gold, f"  {answer}\n", BARE)[0]
 

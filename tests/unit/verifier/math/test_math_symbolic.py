@@ -1,6 +1,7 @@
 """The process for proofs: it ends on time, comes back, and knows nothing."""
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from oprime_verifier.math.reader import read
-from oprime_verifier.math.symbolic import MAX_ITEMS, SymbolicProcess
-from oprime_verifier.math.trees_json import from_json, to_json
-from oprime_verifier.math.values import Expr, Num, Pow
+from oprime_verifier.math import verifier
+from oprime_verifier.math.decide.symbolic import MAX_ITEMS, SymbolicProcess
+from oprime_verifier.math.decide.verdicts import Same
+from oprime_verifier.math.options import MathOptions
+from oprime_verifier.math.read.reader import read
+from oprime_verifier.math.tree.trees_json import from_json, to_json
+from oprime_verifier.math.tree.values import Expr, Num, Pow
 
 
 @pytest.fixture
@@ -40,6 +44,25 @@ def test_it_proves_identities_and_differences(symbolic: SymbolicProcess) -> None
 def test_it_is_killed_at_the_deadline_and_the_next_proof_works(symbolic: SymbolicProcess) -> None:
     assert symbolic.prove(BOMB, tree("1"), 0.3) is None
     assert symbolic.prove(tree(SINE), tree(DOUBLE), 10) is True
+
+
+def test_a_signal_that_stops_the_service_does_not_end_a_proof(symbolic: SymbolicProcess) -> None:
+    symbolic.prove(tree("x"), tree("x"), 10)
+    pid = symbolic.pid
+    os.kill(pid, signal.SIGTERM)
+    assert symbolic.prove(tree(SINE), tree(DOUBLE), 10) is True
+    assert symbolic.pid == pid
+
+
+def test_a_proof_that_a_passing_fault_cut_short_is_tried_again() -> None:
+    verifier.warm_up()
+    try:
+        # Its process hangs, as on a host without a moment for it, and is replaced.
+        os.kill(verifier._symbolic.pid, signal.SIGSTOP)
+        found = [verifier.decide("\\sqrt{2}+\\sqrt{3}", "\\sqrt{5+2\\sqrt{6}}", MathOptions(symbolic_deadline_s=5.0))[0] for _ in range(2)]
+    finally:
+        verifier.close()
+    assert found == [Same.UNKNOWN, Same.YES]
 
 
 def test_it_works_from_another_thread(symbolic: SymbolicProcess) -> None:

@@ -1,5 +1,5 @@
 from oprime.core.verification import Verdict
-from oprime_verifier.conformance.attacks.table import ATTACKS
+from oprime_verifier.conformance.attack_checks import ATTACKS
 
 
 def test_the_threat_table_is_covered_and_names_are_unique() -> None:

@@ -1,0 +1,180 @@
+"""`oprime tasks`: write the built-in task to a file, make task rows of other files, check the tasks of a run."""
+
+import argparse
+import itertools
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oprime.runtime.errors import UnusableInputError
+from oprime_cli.arguments import Subparsers, add_config, command_parser
+from oprime_cli.console import say
+from oprime_cli.running.failures import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from oprime.tasks.chain import Split
+    from oprime.tasks.rows import Render
+    from oprime_cli.run_config import RunConfig
+
+SPLITS = ("train", "heldout")
+FORMATS = ("jsonl", "parquet")
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = command_parser(
+        subparsers,
+        "tasks",
+        description="Write the built-in task to a file, make task rows of another file, or check the tasks of a run.",
+        example="oprime tasks chain --out chain.jsonl --split train --rows 1000",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="{chain,convert,check}", required=True)
+    _add_chain(actions)
+    _add_convert(actions)
+    check = command_parser(
+        actions,
+        "check",
+        description="Read every task of a run's settings, through the model's chat template, and say what is there; "
+        "names each row that cannot be used.",
+        example="oprime tasks check deploy/config/qwen2.5-0.5b-gsm8k.toml",
+    )
+    add_config(check)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.action == "chain":
+        return _write_chain(args)
+    return _convert(args) if args.action == "convert" else _check(args)
+
+
+def _add_chain(actions: Subparsers) -> None:
+    parser = command_parser(
+        actions,
+        "chain",
+        description="Write the built-in chain task in the schema of Eurus-2-RL-Data (ability chain).",
+        example="oprime tasks chain --out chain-heldout.parquet --split heldout --rows 256",
+    )
+    _add_output(parser)
+    parser.add_argument("--rows", metavar="N", type=_positive, default=None, help="number of rows (default: 100000 train, 256 heldout)")
+    parser.add_argument("--operations", metavar="N", type=_operations, default=8, help="reasoning steps per problem, 1 to 64 (default: 8)")
+
+
+def _add_convert(actions: Subparsers) -> None:
+    parser = command_parser(
+        actions,
+        "convert",
+        description="Make task rows of a JSONL or parquet file that has a question and an answer in two fields.",
+        example=(
+            "oprime tasks convert hf://datasets/openai/gsm8k/main/train-00000-of-00001.parquet --out data/gsm8k-train.jsonl "
+            "--question question --answer answer --answer-after '####'"
+        ),
+    )
+    parser.add_argument("file", metavar="FILE", help="JSONL or parquet file, or hf://datasets/OWNER/NAME/FILE")
+    _add_output(parser)
+    parser.add_argument("--question", metavar="FIELD", required=True, help="field that holds the question")
+    parser.add_argument("--answer", metavar="FIELD", required=True, help="field that holds the answer")
+    parser.add_argument("--answer-after", metavar="TEXT", default="", help="the answer is what follows the last TEXT in its field")
+    parser.add_argument(
+        "--ability", choices=("math", "code"), default="math", help="what the tasks ask for; chooses the verifier (default: math)"
+    )
+    parser.add_argument("--system", metavar="TEXT", default="", help="text of a system turn before each question")
+    parser.add_argument(
+        "--suffix", metavar="TEXT", default="", help="text appended to each question, for example how to present the answer"
+    )
+    parser.add_argument("--data-source", metavar="NAME", default="", help="name of the source in each row (default: FILE)")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="file to write; appears whole or not at all")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="split (default: train)")
+    parser.add_argument("--format", choices=FORMATS, default=None, help="file format (default: by the name's ending)")
+
+
+def _write_chain(args: argparse.Namespace) -> int:
+    from oprime.runtime.settings import ChainSection
+    from oprime.tasks.chain import problem
+    from oprime.tasks.formats.eurus import chain_row
+
+    defaults = ChainSection()
+    split: Split = args.split
+    rows = args.rows or (defaults.train_problems if split == "train" else defaults.heldout_problems)
+    return _write(args, (chain_row(problem(split, index, args.operations), index, split) for index in range(rows)))
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from oprime.tasks.formats.question_answer import RowFields, converted_rows
+    from oprime.tasks.row_files import read_rows
+
+    fields = RowFields(
+        question=args.question,
+        answer=args.answer,
+        ability=args.ability,
+        answer_after=args.answer_after,
+        system=args.system,
+        suffix=args.suffix,
+        data_source=args.data_source or args.file,
+    )
+    return _write(args, converted_rows(read_rows(args.file, "FILE"), fields, args.split))
+
+
+def _write(args: argparse.Namespace, rows: "Iterator[dict[str, Any]]") -> int:
+    from oprime.tasks.row_files import file_format, write_rows
+
+    form = args.format or file_format(str(args.out), "--out")
+    first = next(rows, None)
+    if first is None:
+        raise UnusableInputError(f"{args.file} has no rows: nothing was written")
+    try:
+        number = write_rows(args.out, itertools.chain([first], rows), form)
+    except OSError as error:
+        raise UsageError(f"--out {args.out} cannot be written: {error}") from error
+    print(f"{number} rows in {args.out}")  # noqa: T201  (the command's answer)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from oprime_cli.overrides import load_config
+
+    config = load_config(Path(args.config), args.overrides)
+    render = _renderer(config)
+    for split in SPLITS:
+        print(f"{split}: {_summary(config, split, render)}")  # noqa: T201  (the command's answer)
+    return 0
+
+
+def _renderer(config: "RunConfig") -> "Render | None":
+    """How the run's model writes a prompt; None, with a word to the person, while there is no model."""
+    from oprime_cli.planning.check_sources import prompt_renderer
+
+    if config.tasks.source == "chain":
+        return None
+    try:
+        return prompt_renderer(config)
+    except UnusableInputError as error:
+        say(f"prompts are not tried with a chat template: {error}")
+        return None
+
+
+def _summary(config: "RunConfig", split: "Split", render: "Render | None") -> str:
+    from oprime.tasks.dataset import load_tasks, require_prompts_fit
+
+    tasks = load_tasks(config.tasks, split, render)
+    if render is not None and split == "heldout":
+        require_prompts_fit(tasks, render, config.sampling.max_prompt_tokens, split=split)
+    verifiers = Counter(task.verifier for task in tasks)
+    parts = ", ".join(f"{number} {verifier}" for verifier, number in verifiers.most_common())
+    return f"{len(tasks)} tasks ({parts})" if tasks else "none"
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _operations(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 64")
+    return int(text)

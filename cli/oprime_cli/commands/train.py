@@ -1,0 +1,47 @@
+"""`oprime train CONFIG`: a whole training run."""
+
+import argparse
+from pathlib import Path
+
+from oprime_cli.arguments import Subparsers, add_config, add_start_timeout, command_parser
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = command_parser(
+        subparsers,
+        "train",
+        description="Train a model: check the plan, warm the model up if [sft] asks for it, start all services, watch them until the last "
+        "step, report, and stop them. Ctrl-C stops everything in order; `oprime resume` goes on.",
+        example="oprime train deploy/config/demo.toml --set run.steps=20 --set learner.learning_rate=1e-4",
+    )
+    add_config(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything and print the plan, start nothing; exit code 2 on problems"
+    )
+    parser.add_argument("--fresh", action="store_true", help="delete an existing run of this name and begin anew")
+    add_start_timeout(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from oprime_cli.overrides import load_config
+    from oprime_cli.paths import absolute_paths
+    from oprime_cli.planning.plan import make_plan
+    from oprime_cli.planning.plan_view import show_plan
+    from oprime_cli.running.run_folder import RunFolder, prepare_folder, refuse_existing
+    from oprime_cli.running.supervisor import stop_on_signals
+
+    config = absolute_paths(load_config(Path(arguments.config), arguments.overrides))
+    plan = make_plan(config, new_run=not arguments.fresh)
+    show_plan(plan)
+    plan.check()
+    command = f"train {arguments.config}"
+    if arguments.dry_run:
+        refuse_existing(RunFolder(config.run.folder), fresh=arguments.fresh, command=command)
+        return 0
+    from oprime_cli.running.train_run import train_to_the_end
+
+    folder = prepare_folder(config, fresh=arguments.fresh, command=command)
+    folder.begin(config)
+    with stop_on_signals():
+        train_to_the_end(folder, config, start_timeout_s=arguments.start_timeout)
+    return 0

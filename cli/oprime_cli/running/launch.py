@@ -1,0 +1,102 @@
+"""Brings a run's services up in its folder and takes them down again."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from oprime.runtime.errors import QueueUnavailableError, SettingsError
+from oprime.runtime.free_ports import reserve_port
+from oprime.runtime.setting_rules import SERVICES, split_address
+from oprime.runtime.settings import EndpointsSection
+from oprime_cli.files import write_json
+from oprime_cli.run_config import RunConfig
+from oprime_cli.running.devices import assign, find_gpus
+from oprime_cli.running.health import reachable
+from oprime_cli.running.payload_audit import sweep_payloads
+from oprime_cli.running.redis_server import RunRedis, run_redis
+from oprime_cli.running.run_folder import RunFolder
+from oprime_cli.running.scrape import scrape_targets
+from oprime_cli.running.services import service_specs
+from oprime_cli.running.supervisor import Guard, Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A run whose services are healthy."""
+
+    folder: RunFolder
+    config: RunConfig
+    """With real ports and the address of Redis."""
+    supervisor: Supervisor
+    redis: RunRedis
+
+    def check(self) -> None:
+        """Raise ServiceDiedError when a service or the run's own Redis has ended."""
+        self.redis.check()
+        self.supervisor.check()
+
+
+def gateway_url(config: RunConfig) -> str:
+    return f"http://{reachable(config.endpoints.gateway)}"
+
+
+@contextlib.contextmanager
+def launched(
+    folder: RunFolder,
+    config: RunConfig,
+    *,
+    timeout_s: float,
+    serve_only: bool = False,
+    tick: Callable[[set[str]], None] | None = None,
+) -> Iterator[Launched]:
+    """All services of a run, healthy, for the length of the block. Redis stops last, and nothing survives.
+
+    Raises SettingsError, ServiceDiedError or ServiceNotHealthyError. The caller holds the run's lock.
+    """
+    with Guard() as guard, run_redis(folder, config, guard) as redis, free_ports(config.endpoints) as endpoints:
+        queue = config.queue.model_copy(update={"url": redis.url})
+        resolved = config.model_copy(update={"endpoints": endpoints, "queue": queue})
+        folder.note_session(config, resolved)
+        devices = assign(resolved, find_gpus())
+        if devices is None:
+            raise SettingsError("the GPUs do not suffice for generator.tensor_parallel, prm.ranks and learner.ranks; try --dry-run")
+        specs = service_specs(resolved, folder.config, devices, serve_only=serve_only)
+        with Supervisor(specs, guard=guard, logs=folder.logs) as supervisor:
+            supervisor.start()
+            if resolved.endpoints.metrics_port:
+                write_json(folder.scrape, scrape_targets(resolved))
+
+            def ticking(waiting: set[str]) -> None:
+                redis.check()
+                if tick is not None:
+                    tick(waiting)
+
+            supervisor.wait_healthy(timeout_s=timeout_s, tick=ticking)
+            yield Launched(folder, resolved, supervisor, redis)
+        folder.scrape.unlink(missing_ok=True)
+        # What workers wrote after the coordinator's last look; where Redis is away, that of the next session finds it.
+        with contextlib.suppress(QueueUnavailableError):
+            asyncio.run(sweep_payloads(resolved))
+
+
+@contextlib.contextmanager
+def free_ports(endpoints: EndpointsSection) -> Iterator[EndpointsSection]:
+    """The endpoints with a free port for every port 0. For the length of the block nobody else is given these ports."""
+    addresses: dict[str, str] = {}
+    with contextlib.ExitStack() as kept:
+        for service in SERVICES:
+            setting = f"endpoints.{service}"
+            host, port = split_address(getattr(endpoints, service), setting)
+            if port == 0:
+                keeper = kept.enter_context(_reserve(endpoints.bind or host, setting))
+                addresses[service] = f"{host}:{keeper.getsockname()[1]}"
+        yield endpoints.model_copy(update=addresses)
+
+
+def _reserve(host: str, setting: str) -> socket.socket:
+    try:
+        return reserve_port(host)
+    except OSError as error:
+        raise SettingsError(f"{setting}: this machine cannot listen on {host}: {error.strerror}; use an address of this machine") from error

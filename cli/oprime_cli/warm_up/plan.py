@@ -1,0 +1,67 @@
+"""What a supervised warm-up will make, from which model and in which folder; everything that can be wrong before torch is loaded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oprime.runtime.errors import SettingsError
+from oprime.runtime.setting_rules import attention_fits_dtype
+from oprime_cli.run_config import RunConfig, SftSection, warm_up_can_offload, warm_up_ranks_get_demonstrations
+from oprime_cli.running.changes import SFT
+from oprime_cli.warm_up.folder import SftFolder
+
+NEW_MODEL = "a new tiny model"
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    config: RunConfig
+    settings: SftSection
+    start: str
+    """Directory or hub id of the model to begin with, or NEW_MODEL."""
+    folder: SftFolder
+
+    @property
+    def makes_a_model(self) -> bool:
+        return self.start == NEW_MODEL
+
+
+def plan_warm_up(config: RunConfig) -> WarmUp:
+    """Raises SettingsError for settings that cannot work."""
+    settings = _settings(config)
+    start, output = _start(config, settings), settings.output or config.model.path
+    if start == str(Path(output)):
+        raise SettingsError(f"sft.output and the model to begin with are both {start}: name another sft.output, or another sft.start")
+    return WarmUp(config, settings, start, SftFolder(Path(output), _identity(config, settings, start)))
+
+
+def _settings(config: RunConfig) -> SftSection:
+    settings = config.sft
+    if settings is None:
+        raise SettingsError("these settings have no section [sft]: add it to make a starting model, or go straight to `oprime train`")
+    problems = [*attention_fits_dtype(config.model), *warm_up_can_offload(settings), *warm_up_ranks_get_demonstrations(settings)]
+    if not settings.demonstrations and config.tasks.source != "chain":
+        problems.append('sft.demonstrations is empty: name a JSONL or parquet file (only tasks.source = "chain" has a teacher built in)')
+    if problems:
+        raise SettingsError("; ".join(problems))
+    return settings
+
+
+def _start(config: RunConfig, settings: SftSection) -> str:
+    if settings.start:
+        return settings.start
+    makes_model_path = Path(settings.output or config.model.path) == Path(config.model.path)
+    is_new = not settings.demonstrations and (makes_model_path or not Path(config.model.path).exists())
+    return NEW_MODEL if is_new else str(Path(config.model.path))
+
+
+def _identity(config: RunConfig, settings: SftSection, start: str) -> dict[str, Any]:
+    """Everything that decides the resulting weights."""
+    passed_over = {"start", "output", "demonstrations", *SFT}
+    identity = {f"sft.{name}": value for name, value in settings.model_dump(exclude=passed_over).items()}
+    identity |= {"model to begin with": Path(start).name, "model.dtype": config.model.dtype}
+    if settings.demonstrations:
+        path = Path(settings.demonstrations)
+        return identity | {"sft.demonstrations": path.name, "size of sft.demonstrations": path.stat().st_size if path.is_file() else None}
+    chain = config.tasks.chain
+    return identity | {"tasks.chain.operations": chain.operations, "tasks.chain.teacher_seed": chain.teacher_seed}

@@ -1,0 +1,79 @@
+"""The model that a supervised warm-up begins with, and how the result is written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from oprime.lm.models import load_causal_lm, random_causal_lm
+from oprime.lm.tokenizers import end_token_ids, load_tokenizer, require_chat_template
+from oprime.tasks.chain_tokenizer import BEGIN, END, PAD, VOCABULARY, chain_tokenizer
+from oprime_cli.warm_up.plan import WarmUp
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NEW_MODEL_POSITIONS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    end_ids: tuple[int, ...]
+
+    def write(self, directory: Path, weights: Mapping[str, Tensor]) -> None:
+        """The model in Hugging Face form, with float32 `weights` in place of its own."""
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        config: Any = self.model.config
+        config.use_cache = True
+        self.model.save_pretrained(str(directory), state_dict=dict(weights))
+        # It has written the type that the model computes in.
+        config.dtype = "float32"
+        config.save_pretrained(str(directory))
+        self.tokenizer.save_pretrained(str(directory))
+
+
+def load_start(plan: WarmUp) -> Start:
+    """Raises SettingsError for a model that cannot be trained on."""
+    model = plan.config.model
+    if plan.makes_a_model:
+        tokenizer: Any = chain_tokenizer(NEW_MODEL_POSITIONS)
+        made = new_chain_model(plan.settings.seed, attention=model.attention, gradient_checkpointing=model.gradient_checkpointing)
+        return Start(made, tokenizer, (VOCABULARY.index(END),))
+    tokenizer = load_tokenizer(plan.start, trust_remote_code=model.trust_remote_code)
+    require_chat_template(tokenizer)
+    loaded = load_causal_lm(
+        plan.start,
+        attention=model.attention,
+        gradient_checkpointing=model.gradient_checkpointing,
+        trust_remote_code=model.trust_remote_code,
+    )
+    return Start(loaded, tokenizer, end_token_ids(tokenizer, plan.start))
+
+
+def new_chain_model(seed: int, **options: Any) -> "PreTrainedModel":
+    """The chain task's model before training: a Llama of 0.1 M weights, whose head size of 32 vLLM can serve on a CPU.
+
+    Not a Qwen2: transformers reads the tokenizer of every Qwen2 as Qwen's own, whatever its files say.
+    """
+    from transformers import LlamaConfig
+
+    shape = LlamaConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=64,
+        intermediate_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=NEW_MODEL_POSITIONS,
+        tie_word_embeddings=False,
+        pad_token_id=VOCABULARY.index(PAD),
+        bos_token_id=VOCABULARY.index(BEGIN),
+        eos_token_id=VOCABULARY.index(END),
+    )
+    return random_causal_lm(shape, seed, **options)

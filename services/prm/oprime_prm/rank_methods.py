@@ -1,0 +1,164 @@
+"""What all ranks of the PRM do together, each call with the same payload."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from oprime.core.types import Batch
+from oprime.lm.checkpoints import begin_part, checkpoint_root, complete_part, newest_complete, verify_part
+from oprime.ports import Payloads, TrainEngine, WeightStore
+from oprime.runtime.errors import RunEndedError, UnusableInputError
+from oprime.runtime.ranks import RankChannel
+from oprime.runtime.rollout_payloads import RewardWriter
+from oprime.wire.codec import batch_from_proto
+from oprime_prm.config import PrmSettings
+from oprime_prm.implicit_prm import Emit, ImplicitPrm, Scored
+from oprime_prm.references import References, units_from_bytes
+from oprime_prm.serving import ServingPrm
+from oprime_proto.v1 import common_pb2 as pb
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """What every rank holds."""
+
+    channel: RankChannel
+    engine: TrainEngine
+    prm: ImplicitPrm
+    serving: ServingPrm | None
+    """On rank 0."""
+    tokenizer: PreTrainedTokenizerBase
+    end_id: int
+    longest: int
+    store: WeightStore
+    """Published PRM versions, one per checkpoint."""
+    payloads: Payloads
+    references: References | None
+    """None where the policy is the reference: the log-probs with which each rollout was sampled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredShares:
+    scored: Scored
+    process_rewards: tuple[str, ...]
+    """On rank 0, the names of what all ranks wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class FiniteRewards:
+    """Passes rewards on that a policy can be trained on, and raises RunEndedError for others."""
+
+    batch: Batch
+    emit: Emit
+
+    def __call__(self, place: int, values: np.ndarray) -> None:
+        if not np.isfinite(values).all():
+            kind = "rollout" if place < len(self.batch.rollouts) else "greedy baseline"
+            name = (*self.batch.rollouts, *self.batch.baselines)[place].rollout.rollout_id
+            raise RunEndedError(
+                f"a process reward of {kind} {name} is {values[~np.isfinite(values)][0]}: look for infinite log-probs in this batch, or "
+                "lower prm.learning_rate before you resume"
+            )
+        self.emit(place, values)
+
+
+class RankMethods:
+    """`by_name` is for `Ranks`; the rest prepares its calls, on rank 0."""
+
+    def __init__(self, models: Models, settings: PrmSettings) -> None:
+        self.models = models
+        self._settings = settings
+        self._root = checkpoint_root(settings.run.folder)
+
+    @property
+    def by_name(self) -> dict[str, Callable[[bytes], Any]]:
+        return {"refer": self.refer, "process": self.process, "skip": self.skip, "save": self.save, "load": self.load}
+
+    def refer(self, payload: bytes) -> dict[str, str]:
+        """Compute the reference log-probs of units of rollouts; on rank 0, their names by the rollouts' own."""
+        assert self.models.references is not None  # noqa: S101 - rank 0 asks only where there is a reference
+        written = self.models.references.compute(units_from_bytes(payload))
+        shares = self.models.engine.gather(json.dumps(written).encode()) or []
+        return {rollout: name for share in shares for rollout, name in json.loads(share).items()}
+
+    def process_call(self, batch: bytes, references: Mapping[str, str]) -> bytes:
+        """On rank 0: the call of `process`, for the entry of a batch."""
+        return json.dumps(references).encode() + b"\n" + batch
+
+    def process(self, payload: bytes) -> ScoredShares:
+        """Update on a batch and score it; then let requests see the new version."""
+        references, _, entry = payload.partition(b"\n")
+        batch = batch_from_proto(pb.Batch.FromString(entry))
+        if self.models.references is not None:
+            self.models.references.use(json.loads(references))
+        writer = RewardWriter(self.models.payloads, batch.step)
+        try:
+            scored = self.models.prm.process(batch, FiniteRewards(batch, writer.add))
+        except (RunEndedError, UnusableInputError) as error:
+            raise RunEndedError(f"train step {batch.step}: {error}") from error
+        shares = self.models.engine.gather(json.dumps(writer.finish()).encode()) or []
+        self._refresh()
+        return ScoredShares(scored=scored, process_rewards=tuple(name for share in shares for name in json.loads(share)))
+
+    def skip(self, _: bytes) -> int:
+        """Pass over a batch; returns the version."""
+        self.models.prm.skip()
+        self._refresh()
+        return self.models.prm.version
+
+    def new_checkpoint(self, step: int) -> bytes:
+        """On rank 0: the call of `save`, with a fresh directory to write into."""
+        return json.dumps({"step": step, "directory": str(begin_part(self._root, step, "prm"))}).encode()
+
+    def save(self, payload: bytes) -> None:
+        """Checkpoint as `new_checkpoint` says, and publish the PRM of that step in Hugging Face form."""
+        call = json.loads(payload)
+        step, part = int(call["step"]), Path(call["directory"])
+        self.models.engine.save(part)
+        if self.models.engine.rank == 0:
+            (part / "prm.json").write_text(json.dumps(self.models.prm.state()), encoding="utf-8")
+            complete_part(part, step)
+            self.models.store.publish(step, self.models.engine.weights(), parent=None)
+            self.models.store.prune(keep=set(), newest=self._settings.run.keep_checkpoints)
+        else:
+            exhaust(self.models.engine.weights())
+
+    def newest_checkpoint(self) -> bytes:
+        """On rank 0: the call of `load`, for the newest checkpoint; empty without one."""
+        newest = newest_complete(self._root, ("prm",))
+        return json.dumps({"step": newest[0], "directory": str(newest[1] / "prm")}).encode() if newest else b""
+
+    def load(self, payload: bytes) -> int:
+        """Load the checkpoint that `newest_checkpoint` says; returns its step, 0 without one."""
+        if not payload:
+            self._refresh()
+            return 0
+        call = json.loads(payload)
+        step, part = int(call["step"]), Path(call["directory"])
+        verify_part(part)
+        self.models.engine.load(part)
+        self.models.prm.load_state(json.loads((part / "prm.json").read_text(encoding="utf-8")))
+        self._refresh()
+        log.info("checkpoint_loaded", step=step)
+        return step
+
+    def _refresh(self) -> None:
+        if self.models.serving is not None:
+            self.models.serving.refresh(self.models.engine.weights(), self.models.prm.version)
+        else:
+            exhaust(self.models.engine.weights())
+
+
+def exhaust(weights: Iterator[tuple[str, Tensor]]) -> None:
+    """Take part in a collective export whose tensors another rank uses."""
+    for _ in weights:
+        pass

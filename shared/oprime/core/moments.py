@@ -1,0 +1,35 @@
+"""Mean and variance of numbers that come in parts."""
+
+import math
+
+from jaxtyping import Float
+
+from oprime.core.tensors import Tensor
+
+
+class Moments:
+    """Of all numbers so far, as if they had come at once (Chan, Golub and LeVeque 1979). In float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = 0.0
+        self.largest = 0.0
+        """Largest absolute value."""
+        self._squares = 0.0
+        """Sum of squared distances from the mean."""
+
+    def add(self, values: Float[Tensor, " number"]) -> None:
+        if len(values) == 0:
+            return
+        values = values.double()
+        mean = float(values.mean())
+        count, difference = self.count + len(values), mean - self.mean
+        self._squares += float((values - mean).square().sum()) + difference**2 * self.count * len(values) / count
+        self.mean += difference * len(values) / count
+        self.count = count
+        self.largest = max(self.largest, float(values.abs().max()))
+
+    @property
+    def variance(self) -> float:
+        """Unbiased; nan for less than two numbers."""
+        return self._squares / (self.count - 1) if self.count > 1 else math.nan

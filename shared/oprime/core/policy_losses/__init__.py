@@ -1,0 +1,14 @@
+"""The policy losses, one file each: whatever stands in this folder with a `LOSS` can be chosen (docs/extending.md)."""
+
+from oprime.core.one_file import file_names, object_of
+from oprime.core.policy_loss import PolicyLoss
+
+
+def names() -> tuple[str, ...]:
+    """Values of `algorithm.policy_loss`, in alphabetical order."""
+    return file_names(__path__)
+
+
+def named(name: str) -> PolicyLoss:
+    """Raises ValueError for a name that no file has."""
+    return object_of(__name__, name, names(), attribute="LOSS", kind="policy loss")

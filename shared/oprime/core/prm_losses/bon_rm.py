@@ -1,0 +1,29 @@
+"""DPO, weighed by how likely each response is to be the best of its group by score."""
+
+from jaxtyping import Float, Int
+
+from oprime.core.one_file import Formula
+from oprime.core.prm_loss import GroupStatistics, PrmLoss, best_of_group_weights
+from oprime.core.prm_losses import dpo
+from oprime.core.tensors import Tensor
+
+
+def statistics(
+    scores: Float[Tensor, " rollout"], outcome_rewards: Float[Tensor, " rollout"], group_ids: Int[Tensor, " rollout"]
+) -> GroupStatistics:
+    return {**dpo.statistics(scores, outcome_rewards, group_ids), "weights": best_of_group_weights(scores.detach(), group_ids)}
+
+
+def bon_rm(
+    scores: Float[Tensor, " rollout"], outcome_rewards: Float[Tensor, " rollout"], group: GroupStatistics
+) -> Float[Tensor, " rollout"]:
+    return group["weights"] * dpo.dpo(scores, outcome_rewards, group)
+
+
+LOSS = PrmLoss(
+    about="`dpo`, weighed by the chance to be the best of the group by score",
+    source="the released code's port",
+    formulas=(Formula(text=f"K (share of the group with s no higher)^(K-1) times {dpo.LOSS.formulas[0].text}"),),
+    losses=bon_rm,
+    statistics=statistics,
+)

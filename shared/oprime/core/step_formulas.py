@@ -1,0 +1,131 @@
+"""What a train step computes besides the files that settings choose: each formula once, for `oprime explain` and docs/algorithm.md.
+
+Loads no torch. Symbols of docs/algorithm.md; the settings that a symbol stands for have their section before them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from oprime.core.aggregation import AGGREGATION_FORMULAS
+from oprime.core.kl import KL_FORMULAS
+from oprime.core.one_file import Formula
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFormula:
+    """The formulas of one thing: by what chooses between them, or one under an empty name."""
+
+    about: str
+    by_value: Mapping[str, Formula]
+    function: str
+    """The file below shared/oprime/core, and the function in it."""
+    settings: tuple[str, ...] = ()
+
+
+def _always(text: str, symbols: Mapping[str, str] | None = None) -> Mapping[str, Formula]:
+    return {"": Formula(text=text, symbols=symbols or {})}
+
+
+PROCESS_REWARD = StepFormula(
+    about="process reward (Eq. 3)",
+    by_value=_always("r_t = b (log pi_phi(y_t) - log pi_ref(y_t)), the end token included", {"b": "prm.beta"}),
+    function="implicit_reward.py: token_process_rewards",
+    settings=("prm.beta", "prm.reference", "prm.initial_model", "prm.reference_model"),
+)
+GRANULARITY = StepFormula(
+    about="granularity",
+    by_value={
+        "token": Formula(text="r_t on every token"),
+        "sequence": Formula(text="r_T := sum_t r_t on the last token, 0 before it; m_i = r_T"),
+    },
+    function="implicit_reward.py: sequence_process_rewards",
+    settings=("algorithm.granularity",),
+)
+_SCALED = "r_t := r_t / (max over {where} of |sum_{{s>=t}} r_s| + 1e-6), left alone while that maximum is below f"
+NORMALISATION = StepFormula(
+    about="normalisation",
+    by_value={
+        "batch_norm": Formula(text=_SCALED.format(where="the batch"), symbols={"f": "algorithm.normalisation_floor"}),
+        "per_rank": Formula(
+            text=_SCALED.format(where="each of n even parts of the batch"),
+            symbols={"n": "algorithm.normalisation_chunks", "f": "algorithm.normalisation_floor"},
+        ),
+        "none": Formula(text="none"),
+    },
+    function="implicit_reward.py: normalisation_scale, chunk_scales",
+    settings=("algorithm.process_normalisation",),
+)
+_WEIGHTS = {"w_p": "algorithm.process_weight", "w_o": "algorithm.outcome_weight"}
+WEIGHTED = StepFormula(
+    about="advantage, where the estimator gives parts",
+    by_value={
+        "both": Formula(text="A_t = w_p P_t + w_o O_t", symbols=_WEIGHTS),
+        "process": Formula(text="A_t = w_p P_t", symbols={"w_p": _WEIGHTS["w_p"]}),
+        "outcome": Formula(text="A_t = w_o O_t", symbols={"w_o": _WEIGHTS["w_o"]}),
+    },
+    function="advantage.py: weighted",
+)
+WHITENING = StepFormula(
+    about="whitening",
+    by_value=_always("(A_t - mean) / sqrt(variance + 1e-8) over all response tokens of the batch"),
+    function="masked.py: masked_whiten",
+    settings=("algorithm.whiten_advantages",),
+)
+VALUE_LOSS = StepFormula(
+    about="critic loss",
+    by_value={
+        "clipped": Formula(
+            text="1/2 max((V - R)^2, (V_before + clip(V - V_before, -c, c) - R)^2), R = A_t before whitening + V_before, weighed per token "
+            "as the policy loss",
+            symbols={"c": "critic.value_clip"},
+        ),
+        "free": Formula(text="1/2 (V - R)^2, R = A_t before whitening + V_before, weighed per token as the policy loss"),
+    },
+    function="critic.py: value_loss",
+    settings=("critic.updates_per_batch", "critic.learning_rate"),
+)
+CORRECTED = StepFormula(
+    about="correction for old weights",
+    by_value=_always("L_t := w L_t, w of the file that algorithm.correction names"),
+    function="importance.py: importance_weights",
+)
+KL = StepFormula(
+    about="KL to the start",
+    by_value={
+        name: Formula(
+            text=f"KL_t = {text}, d = log pi_theta - log pi_start" + (" (as a loss its gradient is 0 on average)" * (name == "k1"))
+        )
+        for name, text in KL_FORMULAS.items()
+    },
+    function="kl.py: token_kl",
+    settings=("algorithm.kl_estimator",),
+)
+KL_APPLIED = StepFormula(
+    about="... in the loss, or in the reward",
+    by_value={
+        "loss": Formula(text="L_t := L_t + k KL_t", symbols={"k": "algorithm.kl_coefficient"}),
+        "reward": Formula(
+            text="r_o := r_o - k sum_t KL_t, before any baseline, pi_theta as the step begins", symbols={"k": "algorithm.kl_coefficient"}
+        ),
+    },
+    function="policy_loss.py: policy_loss; kl.py: outcome_rewards_less_kl",
+    settings=("algorithm.kl_in",),
+)
+ENTROPY_BONUS = StepFormula(
+    about="entropy bonus",
+    by_value=_always(
+        "L_t := L_t - h H_t, H_t = -sum_v pi_theta(v) log pi_theta(v) over the vocabulary", {"h": "algorithm.entropy_coefficient"}
+    ),
+    function="policy_loss.py: policy_loss",
+)
+AGGREGATION = StepFormula(
+    about="policy loss",
+    by_value={name: Formula(text=text) for name, text in AGGREGATION_FORMULAS.items()},
+    function="aggregation.py: token_shares",
+    settings=("algorithm.aggregation",),
+)
+
+STEP_FORMULAS = (
+    PROCESS_REWARD, GRANULARITY, NORMALISATION, WEIGHTED, WHITENING, VALUE_LOSS, CORRECTED, KL, KL_APPLIED, ENTROPY_BONUS, AGGREGATION,
+)  # fmt: skip
+"""In the order of a step."""

@@ -1,0 +1,55 @@
+"""`oprime sft` on several ranks: real processes under torch's launcher."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from e2e.command_line import DEMO, oprime, sets
+
+STEPS = 6
+
+
+def warm_up(model: Path, **changes: object) -> subprocess.CompletedProcess[str]:
+    # A large epsilon keeps AdamW from turning the rounding of a gradient of 0 into a step.
+    settings = {"steps": STEPS, "batch_rows": 12, "micro_batch_rows": 1, "save_every": 2, "adam_eps": 1e-3, "device": "cpu", **changes}
+    return oprime("sft", str(DEMO), *sets({"model.path": str(model), **{f"sft.{name}": value for name, value in settings.items()}}))
+
+
+def weights(model: Path) -> dict[str, torch.Tensor]:
+    return load_file(model / "model.safetensors")
+
+
+def test_ranks_make_the_model_of_one_process_and_go_on_bit_for_bit_after_a_failure(tmp_path: Path) -> None:
+    one, two, broken = (tmp_path / name for name in ("one", "two", "broken"))
+    for model, options in ((one, {}), (two, {"ranks": 2, "zero_stage": 3})):
+        result = warm_up(model, **options)
+        assert result.returncode == 0, result.stderr
+        # One rank speaks for all.
+        assert result.stdout.count(f"wrote {model}") == 1
+    alone = weights(one)
+    assert weights(two).keys() == alone.keys()
+    for name, tensor in weights(two).items():
+        torch.testing.assert_close(tensor, alone[name], rtol=0, atol=1e-6)
+    records = [json.loads((model / "sft.json").read_text()) for model in (one, two)]
+    assert records[0]["identity"] == records[1]["identity"]
+
+    # A file where the state after step 4 should go: rank 0 fails, and both ranks end with its reason.
+    obstacle = tmp_path / ".broken.sft" / "step-000004"
+    obstacle.parent.mkdir()
+    obstacle.touch()
+    failed = warm_up(broken, ranks=2, zero_stage=3)
+    assert failed.returncode == 1
+    assert "oprime: rank 0: " in failed.stderr
+    assert "step-000004/.model.partial cannot be written" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not broken.exists()
+
+    obstacle.unlink()
+    resumed = warm_up(broken, ranks=2, zero_stage=3)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "from step 2" in resumed.stdout
+    whole = weights(two)
+    assert [name for name, tensor in weights(broken).items() if not torch.equal(tensor, whole[name])] == []

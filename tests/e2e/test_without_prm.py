@@ -1,0 +1,49 @@
+"""`algorithm.process_weight = 0` through the real services: all but the PRM."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from e2e.command_line import metric_rows, oprime, processes_of, start_oprime, summary
+from e2e.conftest import small_run, wait_for_step
+
+STEPS = 4
+GROUPS = 4
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(900)
+def test_a_run_on_outcomes_alone_is_killed_resumes_and_ends_without_a_prm(starting_model: Path, tmp_path: Path) -> None:
+    arguments = small_run(
+        starting_model,
+        tmp_path,
+        "outcomes",
+        **{"run.steps": STEPS, "algorithm.process_weight": 0.0, "coordinator.groups_per_batch": GROUPS, "staleness.max_staleness": 1},
+    )
+    run = tmp_path / "outcomes"
+    process = start_oprime(*arguments, log=tmp_path / "first.log")
+    try:
+        wait_for_step(run, STEPS - 1, timeout_s=240)
+        commands = [" ".join(one.cmdline()) for one in processes_of(run)]
+    finally:
+        for victim in [*processes_of(run), process]:
+            os.kill(victim.pid, signal.SIGKILL)
+        process.wait()
+    assert any("oprime_learner" in command for command in commands)
+    assert [command for command in commands if "oprime_prm" in command] == []
+    result = oprime("resume", str(run), timeout_s=400)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "starting coordinator, gateway, generator, learner, verifier" in result.stdout
+
+    steps = metric_rows(run, "step")
+    assert [row["step"] for row in steps] == list(range(1, STEPS + 1))
+    assert [name for row in steps for name in row if "prm" in name] == []
+    done = summary(run)
+    assert (done["ledger_closed"], done["prm_accuracy"], done["localisation"]) == (True, None, {})
+    assert done["ledger"]["trained"] == STEPS * GROUPS * 4
+    parts = {part.name for part in (run / "checkpoints" / f"step-{STEPS:06d}").iterdir()}
+    assert parts == {"policy", "coordinator"}
+    assert [path.name for path in run.iterdir() if path.name in ("prm_weights", "samples")] == []
+    assert not (run / "logs" / "prm.log").exists()
