@@ -1,5 +1,6 @@
 """The native engine with real processes."""
 
+import gc
 import os
 import signal
 import socket
@@ -134,10 +135,11 @@ def test_jobs_of_a_zygote_that_was_given_up_fail_at_once() -> None:
 
 def test_a_job_that_nobody_waits_for_leaves_no_descriptor(sandbox: NativeSandbox) -> None:
     run(sandbox, "pass")
+    gc.collect()  # what earlier tests left is not closed in the middle
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         sandbox.start(Job(source="pass")).kill()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
     assert run(sandbox, "print(1)").stdout == b"1\n"
 
 

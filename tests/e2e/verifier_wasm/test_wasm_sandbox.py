@@ -1,5 +1,6 @@
 """The wasm engine on real programs: streams, endings, limits, repeatability, and what a hostile program gets."""
 
+import gc
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -222,10 +223,11 @@ def test_the_engine_comes_back_when_its_host_was_killed(wasm: WasmSandbox) -> No
 
 def test_no_descriptor_is_left_open(wasm: WasmSandbox) -> None:
     run(wasm, "print(1)")
+    gc.collect()  # what earlier tests left is not closed in the middle
     before = len(list(Path("/proc/self/fd").iterdir()))
     for source in ("print(1)", "1 / 0", "def (", "while True: pass"):
         run(wasm, source)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 @pytest.mark.parametrize("job", [Job(language="cpp"), Job(profile="numpy"), Job(entry="unknown")])
