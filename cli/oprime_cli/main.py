@@ -34,7 +34,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
 HIDDEN_COMMANDS = {"supervise": "oprime_cli.commands.supervise"}
 """What other commands start; no person needs them."""
 
+MAKE_MODELS = frozenset({"sft"})
+"""Commands whose own process loads a model. The others read tokenizers at most."""
+
 INTERRUPTED = 130
+
+
+def command() -> int:
+    """`oprime`, as a process of its own."""
+    if not MAKE_MODELS & set(sys.argv[1:2]):
+        from oprime.lm.tokenizers import make_no_models
+
+        make_no_models()
+    return main()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,4 +101,4 @@ def _failed(error: OprimeError) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

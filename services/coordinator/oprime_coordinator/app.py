@@ -11,7 +11,7 @@ from oprime.adapters.redis_queue import RedisQueue
 from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import SamplingSettings, Task
-from oprime.lm.tokenizers import load_tokenizer, render_prompt
+from oprime.lm.tokenizers import load_tokenizer, make_no_models, render_prompt
 from oprime.ports import Metrics, Payloads
 from oprime.runtime.consume import check_server
 from oprime.runtime.errors import SettingsError
@@ -56,6 +56,7 @@ def build_problems(settings: CoordinatorSettings) -> Sequence[Task]:
 
 
 async def serve(settings: CoordinatorSettings, lifecycle: Lifecycle) -> None:
+    make_no_models()
     with observed("coordinator", settings.run.name, settings.endpoints, lifecycle.is_ready) as metrics:
         await _coordinate(settings, lifecycle, metrics)
 

@@ -1,6 +1,8 @@
 """Prompts go through the chat template; end and padding tokens are found; differing tokenizers are told apart."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,23 @@ def test_padding_falls_back_to_the_end_token() -> None:
     assert pad_token_id(make(pad_token="")) == 1
     with pytest.raises(SettingsError, match="neither a padding nor an end token"):
         pad_token_id(make(pad_token="", eos_token=""))
+
+
+ALONE = """
+import json, os, sys
+from oprime.core.types import ChatMessage
+from oprime.lm.tokenizers import load_tokenizer, make_no_models, render_prompt
+make_no_models()
+ids = render_prompt(load_tokenizer(sys.argv[1]), [ChatMessage(role="user", content="one two")])
+print(json.dumps([ids, "torch" in sys.modules, os.environ.get("TRANSFORMERS_NO_ADVISORY_WARNINGS")]))
+import torch
+print(json.dumps(torch.ones(2).sum().item()))
+"""
+
+
+def test_a_process_that_makes_no_model_tokenizes_alike_and_without_torch(tmp_path: Path) -> None:
+    path = saved(make(), tmp_path)
+    ended = subprocess.run([sys.executable, "-c", ALONE, str(path)], capture_output=True, text=True, check=True)
+    expected = render_prompt(load_tokenizer(path), [ChatMessage(role="user", content="one two")])
+    assert [json.loads(line) for line in ended.stdout.splitlines()] == [[expected, False, None], 2.0]
+    assert ended.stderr == ""
