@@ -41,7 +41,7 @@ endef
 COMMA := ,
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-all check lock lock-images proto docs bench chaos images sbom test-compose fuzz golden clean
+.PHONY: help setup demo test retest test-all check lock lock-images proto docs bench chaos images sbom test-compose fuzz golden clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ demo: setup  ## Train a small model on this machine and write its report
 
 test: setup  ## Run all tests but the slow and the GPU ones
 	$(TESTS) -m "not slow and not gpu" --maxfail 5 --durations 15
+
+retest: setup  ## Run the tests that failed last, one after the other
+	$(PY) -m pytest $(SUITES) -m "not slow and not gpu" --last-failed --last-failed-no-failures none
 
 test-all: setup  ## Run the slow tests too, and those for a GPU where there is one
 	$(PY) -m pytest $(SUITES) $(wildcard tests/gpu) --durations 25

@@ -30,7 +30,7 @@ from oprime_cli.kubernetes.pods import (
 from oprime_cli.run_config import RunConfig
 
 VERIFIER_ENTRIES = 8
-"""Rollouts that wait for each worker of a verifier before another is started: four times what it holds."""
+"""Rollouts that wait for each worker of a verifier before another is started: four times what is in its judgement or ready for it."""
 SETTINGS: Mapping[str, Literal["exit", "serve"]] = {"run.toml": "exit", "serving.toml": "serve"}
 """What jobs read, which end with the run, and what is kept up reads, which goes on serving."""
 HEAD = "# Made by `oprime k8s render` from the run's TOML: change that, not this file.\n"

@@ -63,6 +63,8 @@ log = structlog.get_logger()
 CONSUMER = "coordinator"
 TAKE_VERDICTS = 1024
 TAKE_WAIT_S = 0.05
+GATHER_S = 0.01
+"""Between turns while rollouts arrive: those that come meanwhile share the cost of a turn."""
 LOOK_FOR_DEAD_S = 1.0
 LOOK_FOR_VANISHED_S = 5.0
 DROP_CHUNK = 1000
@@ -115,6 +117,8 @@ class RunLoop:
         self._moved_at = clock.now()
         """When something last arrived or was issued."""
         self._last_issue = ""
+        self._ended: list[str] = []
+        """Payload names that nobody needs any more."""
         self._materials: dict[int, str] = {}
         """Payload names of what verifiers need, of groups that this process issued."""
 
@@ -138,17 +142,23 @@ class RunLoop:
         self.statistics.begin(self._clock.now())
         while not stopping.is_set() and self.state.committed_step < self._settings.run.steps:
             try:
-                await self.turn()
+                arrived = await self.turn()
                 failures = 0
+                if arrived:
+                    await self._clock.sleep(GATHER_S)
             except QueueUnavailableError as error:
                 log.warning("queue_unavailable", error=str(error))
                 await self._clock.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 failures += 1
 
-    async def turn(self) -> None:
-        """One round of everything; public so that simulations can take their turns. A queue that is away ends it, and costs nothing."""
+    async def turn(self) -> bool:
+        """One round of everything, and whether anything had arrived. A queue that is away ends it, and costs nothing.
+
+        Public so that simulations can take their turns.
+        """
         await self._take(VERDICTS, most=TAKE_VERDICTS, wait_s=TAKE_WAIT_S)
         await self._take(STEPS, most=16, wait_s=0)
+        arrived = bool(self._inbox)
         await self._read_inbox()
         await self._note_dead_letters()
         await self._find_vanished()
@@ -156,6 +166,8 @@ class RunLoop:
         await self._sweep()
         await self._cut()
         await self._issue()
+        await self._drop_ended()
+        return arrived
 
     async def close_ledger(self) -> None:
         """After the last step, drop what is still live, so that issued = trained + filtered + dropped + dead."""
@@ -344,7 +356,7 @@ class RunLoop:
         self.statistics.decided(verified, refused)
         material = self._materials.pop(group.group_id, "")
         # A rollout that was set aside may be replayed, and judged then.
-        await self._drop([] if group.lost else [material])
+        self._ended += [material] if material and not group.lost else []
         self._check_that_some_groups_pass(refused)
 
     def _check_that_some_groups_pass(self, refused: str | None) -> None:
@@ -372,13 +384,14 @@ class RunLoop:
             ),
             state.after_rollouts(group.issued),
         )
-        await self._drop([name for verified in group.issued for name in verified.rollout.payloads])
+        self._ended += [name for verified in group.issued for name in verified.rollout.payloads]
         kind, _, reason = refused.partition(":")
         self._metrics.count(f"groups_{kind}", reason=reason)
 
-    async def _drop(self, names: Sequence[str]) -> None:
-        """Payloads end after the commit that ends the need for them; what a death in between leaves is swept."""
-        await drop_payloads(self._payloads, [name for name in names if name], self._clock)
+    async def _drop_ended(self) -> None:
+        """Payloads end after the commits that end the need for them, all of a turn at once; what a death in between leaves is swept."""
+        await drop_payloads(self._payloads, self._ended, self._clock)
+        self._ended = []
 
     # Batches leave
 

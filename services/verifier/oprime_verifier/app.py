@@ -23,6 +23,9 @@ from oprime_verifier.servicer import VerifierServicer
 from oprime_verifier.status import replica_id, status_of, watch_health
 from oprime_verifier.verify import VerifyRollouts
 
+ON_THE_WAY = 4
+"""Rollouts whose payloads are being read, or whose verdicts are being committed."""
+
 
 async def serve(settings: VerifierSettings, lifecycle: Lifecycle, *, queue_too: bool = True) -> None:
     """Answer gRPC, and judge the run's rollouts unless `queue_too` is off."""
@@ -80,8 +83,9 @@ async def _judge(settings: VerifierSettings, lifecycle: Lifecycle, metrics: Metr
                     ROLLOUTS,
                     replica,
                     handler,
-                    # One item in judgement and one ready for each worker; what waits for a verifier that is out takes nobody's place.
-                    concurrency=lambda: 2 * section.workers + min(offer.dispatcher.held, section.hold_most),
+                    # One item in judgement and one ready for each worker, and some being read and committed; what waits for a verifier
+                    # that is out takes nobody's place.
+                    concurrency=lambda: 2 * section.workers + ON_THE_WAY + min(offer.dispatcher.held, section.hold_most),
                     lease_s=settings.queue.lease_s,
                     clock=clock,
                     stopping=stopping,

@@ -1,6 +1,6 @@
 """The queue's side of verification: take a rollout, judge it, commit the verdict once.
 
-takes      rollouts, two per worker and as many besides as wait for a verifier that is out
+takes      rollouts, two per worker, a few that are being read or committed, and as many besides as wait for a verifier that is out
 waits for  the sandbox to be healthy, the text and what the verifier needs of the task, the judge
 gives      verify:G:I  verdict and score; or that the rollout was dropped, whose payloads end then
 """
@@ -24,7 +24,7 @@ from oprime.runtime.releases import drop_payloads
 from oprime.runtime.tracing import span
 from oprime.wire.codec import event_to_proto, verification_task_from_proto
 from oprime_proto.v1 import common_pb2 as pb
-from oprime_verifier.materials import Materials
+from oprime_verifier.materials import Materials, PayloadReads
 
 log = structlog.get_logger()
 
@@ -43,7 +43,8 @@ class VerifyRollouts:
     def __init__(self, queue: Queue, payloads: Payloads, judge: Judge, metrics: Metrics, clock: Clock, stopping: asyncio.Event) -> None:
         self._queue = queue
         self._payloads = payloads
-        self._materials = Materials(payloads)
+        self._reads = PayloadReads(payloads)
+        self._materials = Materials(self._reads)
         self._judge = judge
         self._metrics = metrics
         self._clock = clock
@@ -111,8 +112,7 @@ class VerifyRollouts:
         return replace(request, response=text, request_id=name)
 
     async def _read(self, task: VerificationTask) -> tuple[VerificationRequest, str]:
-        request = await self._materials.read(task.material)
-        (text,) = await asyncio.to_thread(self._payloads.get_many, [task.rollout.text])
+        request, text = await asyncio.gather(self._materials.read(task.material), self._reads.read(task.rollout.text))
         if text is None:
             raise UnusableInputError(f"payload {task.rollout.text} (the text of rollout {task.rollout.rollout_id}) is gone from the store")
         return request, text.decode("utf-8", "surrogatepass")

@@ -6,7 +6,7 @@ Loads no torch: settings and command line read these where there is none.
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from inspect import signature
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -93,6 +93,7 @@ class Choice:
         return [formula for formula in self.formulas if formula.holds(settings)]
 
 
+@cache
 def named_settings(function: Callable[..., Any]) -> tuple[str, ...]:
     """The keyword-only parameters of a choice's function."""
     return tuple(name for name, parameter in signature(function).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY)
@@ -113,6 +114,12 @@ class Folder(Protocol):
 
 def file_names(folder: Iterable[str]) -> tuple[str, ...]:
     """Names of the files in a package's `__path__`, in alphabetical order."""
+    return _names_in(tuple(folder))
+
+
+@cache
+def _names_in(folder: tuple[str, ...]) -> tuple[str, ...]:
+    """Looked up once: every group that is decided asks."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(folder)))
 
 

@@ -1,6 +1,8 @@
 """The background work of a service: how it ends."""
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 from structlog.testing import capture_logs
@@ -33,3 +35,22 @@ async def test_work_that_takes_its_cancellation_for_a_time_out_ends_all_the_same
     assert cancelled == 2
     (entry,) = (entry for entry in logs if entry["event"] == "cancelled_again")
     assert "hard_of_hearing" in entry["work"][0]
+
+
+OF_ITS_OWN = """
+import asyncio, gc
+from oprime.runtime.process import Lifecycle
+
+async def frozen(**settings):
+    lifecycle = Lifecycle(**settings)
+    lifecycle.stopping.set()
+    await lifecycle.run()
+    return gc.get_freeze_count()
+
+print(asyncio.run(frozen()), asyncio.run(frozen(own_process=True)) > 1000)
+"""
+
+
+def test_the_garbage_collector_passes_over_what_a_service_imported_but_not_over_what_others_did() -> None:
+    ended = subprocess.run([sys.executable, "-c", OF_ITS_OWN], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["0", "True"]
