@@ -78,6 +78,8 @@ def template_of(manifest: Manifest) -> Manifest | None:
         return manifest["spec"]["template"]
     if manifest["kind"] == "JobSet":
         return job_of(manifest)["template"]
+    if manifest["kind"] == "LeaderWorkerSet":
+        return manifest["spec"]["leaderWorkerTemplate"]["workerTemplate"]
     return None
 
 

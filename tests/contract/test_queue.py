@@ -787,6 +787,15 @@ async def test_the_ledger_adds_up_after_every_step_of_a_random_history(patient_b
 # --- values and turns ---
 
 
+async def test_notices_are_no_values(queue: Queue) -> None:
+    assert await queue.notice("finished") is None
+    await queue.put_notice("finished", b"40")
+    await queue.put_notice("finished", b"60")
+    assert await queue.notice("finished") == b"60"
+    assert await queue.value("finished") is None
+    assert await queue.values("") == {}
+
+
 async def test_values_are_read_by_name_and_by_prefix(queue: Queue) -> None:
     assert await queue.value("coordinator/state") is None
     await queue.set_value("generator/a", b"1")

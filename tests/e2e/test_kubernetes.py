@@ -14,11 +14,25 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from kubernetes_manifests import OVERLAYS, ROOT, TREE, Manifest, Rendered, containers, job_of, main_container, rendered, template_of, walk
+from kubernetes_manifests import (
+    OVERLAYS,
+    ROOT,
+    TREE,
+    Manifest,
+    Rendered,
+    containers,
+    job_of,
+    main_container,
+    rendered,
+    rendered_for,
+    template_of,
+    walk,
+)
 from oprime.runtime.setting_rules import SERVICES
 from oprime_cli.kubernetes.cluster_settings import port_of
-from oprime_cli.kubernetes.overlays import OBSERVABILITY, generated_files
+from oprime_cli.kubernetes.overlays import EXAMPLES, OBSERVABILITY, generated_files
 from oprime_cli.kubernetes.secrets import new_secrets
+from oprime_cli.overrides import load_config
 from oprime_cli.run_config import RunConfig
 
 VERSION = "1.37"
@@ -61,8 +75,14 @@ def test_a_field_that_does_not_exist_is_noticed(run: Rendered) -> None:
 @pytest.mark.skipif(not CRDS.is_dir(), reason="the schemas of custom resources are not beside this checkout")
 def test_every_custom_resource_is_valid_to_the_last_field(run: Rendered) -> None:
     for manifest in filter(is_custom, run.manifests):
-        group, version = manifest["apiVersion"].split("/")
-        schema = CRDS / f"{manifest['kind'].lower()}-{group.partition('.')[0]}-{version}.json"
+        validate_custom(manifest)
+
+
+def validate_custom(manifest: Manifest) -> None:
+    """Nothing where the schemas are not beside this checkout."""
+    group, version = manifest["apiVersion"].split("/")
+    schema = CRDS / f"{manifest['kind'].lower()}-{group.partition('.')[0]}-{version}.json"
+    if CRDS.is_dir():
         # Not jsonschema.validate, which refuses a pattern in Go's dialect in a field that is not used here.
         jsonschema.Draft202012Validator(json.loads(schema.read_text(encoding="utf-8"))).validate(manifest)
 
@@ -71,6 +91,7 @@ def test_the_large_overlay_has_what_its_components_promise() -> None:
     kinds = {manifest["kind"] for manifest in once("large").manifests}
     assert kinds >= {
         "JobSet",
+        "LeaderWorkerSet",
         "ClusterQueue",
         "LocalQueue",
         "ScaledObject",
@@ -261,9 +282,13 @@ def test_ranks_and_replicas_and_gpus_are_those_of_the_settings(run: Rendered) ->
         assert gpus(job["template"]) == (getattr(run.settings, name).ranks if gpu else 0)
     assert gpus(run.pods()["generator"]) == (run.settings.generator.tensor_parallel if gpu else 0)
     for name in ("gateway", "generator", "verifier"):
-        replicas = run.one("Deployment", name)["spec"].get("replicas")
+        replicas = run.one(kind_of(run, name), name)["spec"].get("replicas")
         scaled = "keda" in run.features and name != "gateway"
         assert replicas == (None if scaled else getattr(run.settings.kubernetes.replicas, name))
+
+
+def kind_of(run: Rendered, name: str) -> str:
+    return "LeaderWorkerSet" if name == "generator" and "leader-worker-set" in run.features else "Deployment"
 
 
 def gpus(template: Manifest) -> int:
@@ -326,7 +351,7 @@ def test_selectors_find_the_pods_that_they_mean(run: Rendered) -> None:
     labels = {name: template["metadata"]["labels"] for name, template in run.pods().items()}
     for manifest in run.of("Service", "PodDisruptionBudget"):
         selector = manifest["spec"]["selector"]
-        wanted = {key: value for key, value in selector.get("matchLabels", selector).items() if "job-completion-index" not in key}
+        wanted = {key: value for key, value in selector.get("matchLabels", selector).items() if not key.endswith("-index")}
         found = [name for name, has in labels.items() if wanted.items() <= has.items()]
         assert found == [manifest["metadata"]["labels"]["app.kubernetes.io/name"]], manifest["metadata"]["name"]
     for manifest in run.of("Deployment", "StatefulSet"):
@@ -478,6 +503,64 @@ def test_hosts_of_a_trainer_meet_under_the_name_of_host_0(run: Rendered) -> None
             assert manifest["spec"]["template"]["spec"]["subdomain"] == service["metadata"]["name"]
 
 
+# Generators over several hosts
+
+LEADERS = "leaderworkerset.sigs.k8s.io/worker-index"
+"""The label that LeaderWorkerSet gives each pod of a group: its number, from 0."""
+
+
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """The large overlay with generators of two hosts each."""
+    changes = ["generator.tensor_parallel=16", "kubernetes.hosts.generator=2"]
+    config = load_config(ROOT / "deploy/config" / EXAMPLES["large"], changes)
+    return rendered_for("large", tmp_path_factory.mktemp("spread") / "run", config)
+
+
+def test_a_generator_over_hosts_is_a_group_of_pods_that_starts_again_as_a_whole(spread: Rendered) -> None:
+    spec = spread.one("LeaderWorkerSet", "generator")["spec"]
+    assert not [manifest for manifest in spread.of("Deployment") if manifest["metadata"]["name"] == "generator"]
+    assert spec["leaderWorkerTemplate"]["size"] == 2
+    assert spec["leaderWorkerTemplate"]["restartPolicy"] == "RecreateGroupOnPodRestart"
+    # The other hosts join before the first can be ready.
+    assert spec["startupPolicy"] == "LeaderCreated"
+    # One template, whose first pod finds out that it is the first.
+    assert set(spec["leaderWorkerTemplate"]) == {"size", "restartPolicy", "workerTemplate"}
+    validate_custom(spread.one("LeaderWorkerSet", "generator"))
+
+
+def test_hosts_of_a_generator_meet_under_the_name_that_leader_worker_set_gives_the_first(spread: Rendered) -> None:
+    spec = spread.one("LeaderWorkerSet", "generator")["spec"]
+    container = main_container(spread.pods()["generator"])
+    variables = {item["name"]: item["value"] for item in container["env"]}
+    assert variables["OPRIME_HOSTS"] == "2"
+    assert variables["OPRIME_HOST_INDEX"] == "$(LWS_WORKER_INDEX)"
+    assert variables["OPRIME_HOST_ADDRESS"] == f"$(LWS_LEADER_ADDRESS):{named_ports(spread.pods()['generator'])['rendezvous']}"
+    # That name is of a Service of each group, as the Service `generator` knows no pod that is not ready.
+    assert spec["networkConfig"]["subdomainPolicy"] == "UniquePerReplica"
+    assert ("generator", "generator", "any") in allowed(spread, "ingress") & allowed(spread, "egress")
+
+
+def test_callers_and_the_kubelet_find_the_hosts_that_can_answer(spread: Rendered) -> None:
+    assert spread.one("Service", "generator")["spec"]["selector"] == {"app.kubernetes.io/name": "generator", LEADERS: "0"}
+    container = main_container(spread.pods()["generator"])
+    # The other hosts serve no gRPC.
+    assert container["readinessProbe"]["httpGet"] == container["startupProbe"]["httpGet"] == {"path": "/readyz", "port": "metrics"}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+
+
+def test_gpus_quota_and_scaling_count_groups_of_pods(spread: Rendered) -> None:
+    assert gpus(spread.pods()["generator"]) == 8
+    (group,) = spread.one("ClusterQueue", "oprime")["spec"]["resourceGroups"]
+    quota = {item["name"]: item["nominalQuota"] for item in group["flavors"][0]["resources"]}
+    # Two generators of two hosts with eight GPUs each, two trainers of two.
+    assert quota["nvidia.com/gpu"] == "36"
+    assert spread.one("LeaderWorkerSet", "generator")["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "oprime"
+    target = spread.one("ScaledObject", "generator")["spec"]["scaleTargetRef"]
+    assert target == {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "name": "generator"}
+    assert "replicas" not in spread.one("LeaderWorkerSet", "generator")["spec"]
+
+
 # Network policies
 
 
@@ -539,7 +622,7 @@ def test_both_ends_of_every_call_inside_are_allowed(run: Rendered) -> None:
     assert {("gateway", name) for name in run.services if name != "gateway"} <= calls
     assert {(name, "redis") for name in (*run.services, "conclude") if name != "gateway"} <= calls
     assert {("coordinator", name) for name in run.services if name != "coordinator"} <= calls
-    assert {("learner", "learner"), ("prm", "prm")} <= calls
+    assert {("learner", "learner"), ("prm", "prm"), ("generator", "generator")} <= calls
 
 
 def test_metrics_come_from_the_monitoring_namespace(run: Rendered) -> None:
@@ -567,7 +650,7 @@ def test_generators_scale_by_the_length_of_their_queue_and_verifiers_by_its_lag(
     assert verifier["metadata"]["stream"] == f"oprime:{{{name}}}:stream:rollouts"
     assert (verifier["metadata"]["consumerGroup"], verifier["metadata"]["lagCount"]) == ("workers", "256")
     for name, spec in scaled.items():
-        assert spec["scaleTargetRef"] == {"name": name}
+        assert spec["scaleTargetRef"]["name"] == name
         assert spec["minReplicaCount"] >= 1
         assert spec["maxReplicaCount"] == getattr(run.settings.kubernetes.most_replicas, name)
 

@@ -276,4 +276,4 @@ def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:
         launcher = launch("well", tmp_path, hosts=2, host=0, port=taken.getsockname()[1])
         output = launcher.communicate(timeout=30)[0]
     assert launcher.returncode == 1
-    assert "rank 0 cannot listen on this port of host 0: Address already in use" in output
+    assert "host 0 cannot listen on this port: Address already in use" in output

@@ -1,6 +1,8 @@
 """gRPC with certificates on both sides: who is let in, what is refused, and renewal without a restart."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,8 +19,10 @@ from oprime.runtime.grpc_client import RenewingChannel, connect
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.settings import EndpointsSection, TlsSection
 from oprime.runtime.tls import LOOK_EVERY_S, RenewedCertificates
+from oprime_cli.files import write_toml
 from oprime_cli.running.health import grpc_health, health_of
 
+HEALTH_CHECK = Path(__file__).parents[2] / "deploy/docker/healthcheck.py"
 NAMES = ("localhost", "127.0.0.1")
 
 
@@ -56,6 +60,24 @@ async def lets_in(address: str, tls: TlsSection | None) -> bool:
 async def test_services_of_one_authority_reach_each_other(authority: Authority) -> None:
     async with serving(authority.issue("server", *NAMES)) as address:
         assert await lets_in(address, authority.issue("client"))
+
+
+async def test_a_container_s_health_check_shows_the_certificates_of_the_settings(authority: Authority, tmp_path: Path) -> None:
+    client, settings = authority.issue("client"), tmp_path / "run.toml"
+
+    async def healthy(address: str, tls: TlsSection, name: str = "prm") -> bool:
+        files = {setting: str(path) for setting, path in tls.files.items()}
+        write_toml(settings, {"endpoints": {"prm": f"{name}:50054", "tls": files}})
+        command = [sys.executable, str(HEALTH_CHECK), "prm", address.partition(":")[2], str(settings)]
+        # Its file that says that a service has nothing to do is in the folder of temporary files.
+        process = await asyncio.create_subprocess_exec(*command, env={**os.environ, "TMPDIR": str(tmp_path)})
+        return await process.wait() == 0
+
+    # As in a cluster: the certificate is for the service's name, and the check asks on loopback.
+    async with serving(authority.issue("server", "prm")) as address:
+        assert await healthy(address, client)
+        assert not await healthy(address, TlsSection())
+        assert not await healthy(address, client, name="learner")
 
 
 async def test_nobody_else_is_let_in(authority: Authority, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import fnmatch
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,12 @@ from oprime.adapters.redis_access import OPERATOR, SCALER, SERVICES
 from oprime.adapters.redis_connection import key_prefix
 from oprime.adapters.redis_payloads import RedisPayloads
 from oprime.adapters.redis_queue import RedisQueue
+from oprime.adapters.system_clock import SystemClock
 from oprime.ports import BATCHES, LIVE, ROLLOUTS, SCORED, STEPS, STREAMS, TICKETS, VERDICTS, Committed, Fence, LedgerMove, Output
 from oprime.ports.payloads import payload_name
 from oprime.runtime.errors import OprimeError, SettingsError
+from oprime.runtime.run_end import say_finished
+from oprime_cli.files import write_toml
 from oprime_cli.main import main
 from redis_with_users import ADMIN, ADMIN_PASSWORD, free_port, redis_with_users
 
@@ -124,6 +129,8 @@ async def coordinate(queue: RedisQueue, payloads: RedisPayloads, server: Server)
     await queue.ledger_counts()
     await queue.value("coordinator/state")
     await queue.values("generator/")
+    await queue.set_value("run/finished", b"1")
+    await queue.put_notice("run/finished", b"1")
     first, second = await queue.receive_held(VERDICTS, "coordinator", most=2, wait_s=0)
     assert len(await queue.receive_again(VERDICTS, "coordinator")) == 2
     await queue.acknowledge([first])
@@ -175,6 +182,7 @@ async def verify(queue: RedisQueue, payloads: RedisPayloads, server: Server) -> 
     payloads.delete([TEXT, ROLLOUT])
     await queue.acknowledge(await queue.receive(ROLLOUTS, "worker", wait_s=0))
     await queue.set_value("verifier/1", b"x", expires_s=1)
+    await queue.notice("run/finished")
 
 
 async def train_on(queue: RedisQueue, server: Server, stream: str, name: str, output: str) -> None:
@@ -354,6 +362,45 @@ def test_a_verifier_reaches_neither_batches_nor_the_state_of_the_run() -> None:
     keys = SERVICES["verifier"].keys
     assert not {f"stream:{name}" for name in (TICKETS, BATCHES, SCORED, STEPS)} & keys
     assert not {"values", "tokens", "payload:rewards/*", "payload:*"} & keys
+
+
+def test_what_a_verifier_may_read_of_the_runs_end_is_what_nobody_else_relies_on() -> None:
+    # A right to a key is one to change it, too, up to Redis 6.2: a verifier that says that the run is over ends verifiers alone.
+    assert {service for service, access in SERVICES.items() if "notices" in access.keys} == {"coordinator", "verifier"}
+
+
+async def test_a_verifier_ends_with_its_run_as_its_own_user(server: Server, tmp_path: Path) -> None:
+    server.admin.flushall()
+    config = tmp_path / "run.toml"
+    password = tmp_path / "verifier"
+    password.write_text(server.passwords["verifier"], encoding="utf-8")
+    password.chmod(0o600)
+    document = {
+        "run": {"name": RUN, "directory": str(tmp_path / "runs"), "steps": 3, "when_finished": "exit", "heartbeat_s": 0.2},
+        "queue": {"url": server.url, "username": "run-{service}", "password_file": str(password)},
+        "endpoints": {"verifier": f"127.0.0.1:{free_port()}"},
+    }
+    write_toml(config, document)
+    coordinator = server.queue(server.login("coordinator"))
+    # A run that went on after so many steps is not over.
+    await say_finished(coordinator, 2, SystemClock())
+    command = [sys.executable, "-m", "oprime_verifier", str(config)]
+    verifier = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        async with asyncio.timeout(100):
+            while not await coordinator.values("verifier/"):  # noqa: ASYNC110 - what another process says
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
+        assert verifier.returncode is None
+        await say_finished(coordinator, 3, SystemClock())
+        said, _ = await asyncio.wait_for(verifier.communicate(), 60)
+    finally:
+        if verifier.returncode is None:
+            verifier.kill()
+            await verifier.wait()
+        await coordinator.close()
+    assert verifier.returncode == 0, said.decode()
+    assert '"run_finished"' in said.decode()
 
 
 def test_nobody_gets_in_without_a_name(server: Server) -> None:

@@ -47,19 +47,6 @@ def test_a_service_that_is_started_by_itself_refuses_contradictions(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_verifier_that_could_not_see_the_end_of_its_run_is_not_to_end_with_it(tmp_path: Path) -> None:
-    config = tmp_path / "run.toml"
-    run = f'[run]\nname = "one"\ndirectory = "{tmp_path}/runs"\nsteps = 1\nwhen_finished = "exit"\n'
-    queue = f'[queue]\nurl = "redis://127.0.0.1:1"\nusername = "{{service}}"\npassword_file = "{tmp_path}/password"\n'
-    (tmp_path / "password").write_text("secret", encoding="utf-8")
-    config.write_text(run + queue, encoding="utf-8")
-    result = subprocess.run([sys.executable, "-m", "oprime_verifier", config], capture_output=True, text=True, timeout=200, check=False)
-    assert result.returncode == 2, result.stderr
-    (line,) = [json.loads(line) for line in (result.stdout + result.stderr).splitlines() if line.startswith("{")]
-    assert line["event"] == "settings_refused"
-    assert line["error"].startswith('run.when_finished = "exit" with queue.username = "verifier"')
-
-
 def test_a_prm_that_nobody_needs_says_so_and_does_nothing(tmp_path: Path) -> None:
     config = tmp_path / "run.toml"
     document = CONFIG.format(directory=tmp_path / "runs").replace('"flash_attention_2"', '"sdpa"').partition("[endpoints]")[0]

@@ -191,8 +191,9 @@ def test_a_service_that_ends_well_is_not_started_again(name: str) -> None:
 
 @every_lasting_service
 def test_the_health_check_asks_the_port_of_the_settings(name: str) -> None:
-    *program, service, port = SERVICES[name]["healthcheck"]["test"]
+    *program, service, port, settings = SERVICES[name]["healthcheck"]["test"]
     assert program == ["CMD", "python", "/opt/oprime/deploy/docker/healthcheck.py"]
+    assert settings == SERVICES[name]["command"][-1]
     assert SERVICES[name]["command"][0] == f"oprime_{service}"
     assert settings_of(SERVICES["prepare"]["command"])[f"endpoints.{service}"] == f"{service}:{port}"
 

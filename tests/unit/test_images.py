@@ -98,6 +98,11 @@ def test_an_image_has_the_versions_that_tests_run_with_and_no_tools(name: str) -
         assert not [package for package in here if package.startswith(("nvidia-", "cuda-", "triton"))]
 
 
+def test_every_image_speaks_with_object_stores() -> None:
+    # All services but the gateway read or write payloads, and store.url and payloads.store may be s3://.
+    assert "s3fs" in pins(LISTS / "common.lock")
+
+
 def test_layers_that_images_share_are_part_of_each() -> None:
     for accelerator in ("cpu", "gpu"):
         torch = pins(LISTS / f"torch-{accelerator}.lock").items()

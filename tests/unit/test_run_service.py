@@ -49,8 +49,9 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def healthy() -> bool:
-    return subprocess.run([sys.executable, DOCKER / "healthcheck.py", "prm", "1"], timeout=60, check=False).returncode == 0
+def healthy(folder: Path) -> bool:
+    command = [sys.executable, DOCKER / "healthcheck.py", "prm", "1", folder / "run.toml"]
+    return subprocess.run(command, timeout=60, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
@@ -92,11 +93,11 @@ def test_edited_settings_start_the_service_anew(start: Start, tmp_path: Path) ->
     assert process.wait(30) == 0
 
 
-def test_a_container_whose_run_has_ended_stays_until_it_is_stopped(start: Start) -> None:
+def test_a_container_whose_run_has_ended_stays_until_it_is_stopped(start: Start, tmp_path: Path) -> None:
     process = start("sys.exit(3)")
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1.5)
-    assert not healthy()
+    assert not healthy(tmp_path)
     process.terminate()
     assert process.wait(30) == 3
 
@@ -108,10 +109,10 @@ def test_a_run_that_has_ended_goes_on_with_edited_settings(start: Start, tmp_pat
     wait_until(lambda: begun(tmp_path) == 2)
 
 
-def test_a_container_whose_service_has_nothing_to_do_stays_healthy_and_ends_well(start: Start) -> None:
+def test_a_container_whose_service_has_nothing_to_do_stays_healthy_and_ends_well(start: Start, tmp_path: Path) -> None:
     process = start("sys.exit(4)")
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1.5)
-    assert healthy()
+    assert healthy(tmp_path)
     process.terminate()
     assert process.wait(30) == 0

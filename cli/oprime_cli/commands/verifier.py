@@ -36,22 +36,38 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     test.add_argument("--style", choices=STYLES, default="auto", help="signature of a function (default: by its parameters)")
     test.add_argument("--key-file", metavar="FILE", type=Path, default=None, help="file with the key of a gateway")
+    test.add_argument(
+        "--config", metavar="CONFIG", type=Path, default=None, help="TOML file whose [endpoints.tls] has certificates for a gRPC service"
+    )
+    test.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="the same without a file, for example --set endpoints.tls.authority_file=ca.crt; may be given several times",
+    )
     test.add_argument("--json", metavar="OUT", type=Path, default=None, help="write the report as JSON too")
 
 
 def run(args: argparse.Namespace) -> int:
     import asyncio
 
+    from oprime_cli.overrides import service_document
+    from oprime_verifier.config import VerifierSettings
     from oprime_verifier.conformance.report import rendered
     from oprime_verifier.conformance.runner import CheckResult, Report
     from oprime_verifier.conformance.runner import run as run_suite
     from oprime_verifier.conformance.targets import open_target
 
+    document = service_document(args.config, args.overrides)
+    tls = VerifierSettings.from_document(document, origin=str(args.config or "--set")).endpoints.tls
+
     def told(result: CheckResult) -> None:
         say(f"{result.kind or '-'}: {result.name}: {result.status}")
 
     async def tested() -> Report:
-        target = open_target(args.target, kind=args.kind, key_file=args.key_file, style=args.style)
+        target = open_target(args.target, kind=args.kind, key_file=args.key_file, style=args.style, tls=tls)
         try:
             return await run_suite(target, kind=args.kind, told=told)
         finally:

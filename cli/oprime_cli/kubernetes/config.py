@@ -8,6 +8,7 @@ from oprime.runtime.setting_rules import Problems
 from oprime.runtime.settings import Section
 
 if TYPE_CHECKING:
+    from oprime_generator.config import GeneratorSection
     from oprime_learner.config import LearnerSection
     from oprime_prm.config import PrmSection
 
@@ -26,7 +27,7 @@ class CoresSection(Section):
     gateway: float = Field(default=0.1, gt=0)
     """CPU cores that are set aside for one gateway."""
     generator: float = Field(default=0.3, gt=0)
-    """CPU cores that are set aside for one generator."""
+    """CPU cores that are set aside for one host of a generator."""
     verifier: float = Field(default=0.2, gt=0)
     """CPU cores that are set aside for one verifier; `verifier.workers` processes share them."""
     prm: float = Field(default=0.2, gt=0)
@@ -49,7 +50,7 @@ class MemorySection(Section):
     gateway: float = Field(default=0.5, gt=0)
     """Memory of one gateway, in GiB."""
     generator: float = Field(default=4.0, gt=0)
-    """Memory of one generator, in GiB, `kubernetes.shared_memory_gib` included."""
+    """Memory of one host of a generator, in GiB, `kubernetes.shared_memory_gib` included."""
     verifier: float = Field(default=1.5, gt=0)
     """Memory of one verifier, in GiB."""
     prm: float = Field(default=2.5, gt=0)
@@ -79,8 +80,11 @@ class MostReplicasSection(Section):
 
 
 class HostsSection(Section):
-    """Pods over which a trainer's ranks are spread evenly."""
+    """Pods over which a model is spread evenly."""
 
+    generator: int = Field(default=1, ge=1)
+    """Hosts of one generator; each takes `generator.tensor_parallel` / this many GPUs. More than 1 needs an overlay with the component
+    leader-worker-set."""
     prm: int = Field(default=1, ge=1)
     """Hosts of the PRM; each takes `prm.ranks` / this many ranks, and as many GPUs."""
     learner: int = Field(default=1, ge=1)
@@ -111,7 +115,7 @@ class KubernetesSection(Section):
     most_replicas: MostReplicasSection = MostReplicasSection()
     """Where KEDA stops adding pods."""
     hosts: HostsSection = HostsSection()
-    """Pods over which a trainer's ranks are spread evenly."""
+    """Pods over which a model is spread evenly."""
     gpu: str = Field(default="nvidia.com/gpu", pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")
     """Resource by which the cluster hands out GPUs."""
     storage_class: str = ""
@@ -122,13 +126,28 @@ class KubernetesSection(Section):
     """Size of Redis' volume, in GiB: twice what is in its memory, as it rewrites its file into a new one."""
 
 
-def ranks_fill_hosts(kubernetes: KubernetesSection, prm: "PrmSection", learner: "LearnerSection") -> Problems:
-    counts = {"prm": (prm.ranks, kubernetes.hosts.prm), "learner": (learner.ranks, kubernetes.hosts.learner)}
+def ranks_fill_hosts(
+    kubernetes: KubernetesSection, generator: "GeneratorSection", prm: "PrmSection", learner: "LearnerSection"
+) -> Problems:
+    counts = {
+        "generator.tensor_parallel": (generator.tensor_parallel, "kubernetes.hosts.generator", kubernetes.hosts.generator),
+        "prm.ranks": (prm.ranks, "kubernetes.hosts.prm", kubernetes.hosts.prm),
+        "learner.ranks": (learner.ranks, "kubernetes.hosts.learner", kubernetes.hosts.learner),
+    }
     return [
-        f"{name}.ranks = {ranks} is not a multiple of kubernetes.hosts.{name} = {hosts}: every host takes equally many ranks; "
-        f"set kubernetes.hosts.{name}=1 or {name}.ranks={-(-ranks // hosts) * hosts}"
-        for name, (ranks, hosts) in counts.items()
+        f"{setting} = {ranks} is not a multiple of {place} = {hosts}: every host takes equally many ranks; "
+        f"set {place}=1 or {setting}={-(-ranks // hosts) * hosts}"
+        for setting, (ranks, place, hosts) in counts.items()
         if ranks % hosts
+    ]
+
+
+def only_vllm_has_hosts(kubernetes: KubernetesSection, generator: "GeneratorSection") -> Problems:
+    if kubernetes.hosts.generator == 1 or generator.backend == "vllm":
+        return []
+    return [
+        f'kubernetes.hosts.generator = {kubernetes.hosts.generator} with generator.backend = "{generator.backend}": only vllm spreads a '
+        "model over hosts; set kubernetes.hosts.generator=1, or generator.backend=vllm"
     ]
 
 
@@ -150,4 +169,4 @@ def shared_memory_fits(kubernetes: KubernetesSection) -> Problems:
     ]
 
 
-KUBERNETES_RULES = (ranks_fill_hosts, most_replicas_are_most, shared_memory_fits)
+KUBERNETES_RULES = (ranks_fill_hosts, only_vllm_has_hosts, most_replicas_are_most, shared_memory_fits)

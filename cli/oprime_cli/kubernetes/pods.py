@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
+from oprime.runtime.rank_launcher import HOSTS
 from oprime.runtime.setting_rules import services_of
 from oprime_cli.kubernetes.cluster_settings import port_of
 from oprime_cli.run_config import RunConfig
@@ -16,6 +17,8 @@ APIS = {"Deployment": "apps/v1", "StatefulSet": "apps/v1", "Job": "batch/v1", "P
 TRAINERS = ("prm", "learner")
 SCALED = ("generator", "verifier")
 WITH_MODELS = ("generator", *TRAINERS)
+GROUPED = "leader-worker-set"
+"""The component that makes a group of pods of each generator."""
 REDIS_SHARE = 0.75
 """Of Redis' memory, for what it holds; while it writes its files it needs some of the rest."""
 GIB, MIB = 2**30, 2**20
@@ -37,7 +40,7 @@ def pods(config: RunConfig) -> tuple[str, ...]:
 
 def pod_patch(name: str, config: RunConfig, features: Collection[str]) -> Manifest:
     """Everything about a pod that depends on the run."""
-    spec, container = _special(name, config)
+    spec, container = _special(name, config, features)
     container = {"name": "service", "resources": resources(name, config, features), **container}
     if name in services_of(config.algorithm):
         container |= _ports_and_probes(name, config, features)
@@ -52,17 +55,26 @@ def pod_patch(name: str, config: RunConfig, features: Collection[str]) -> Manife
     return patch(KINDS.get(name, "Deployment"), name, {**spec, "template": {"spec": template}})
 
 
-def _special(name: str, config: RunConfig) -> tuple[Manifest, Manifest]:
+def _special(name: str, config: RunConfig, features: Collection[str]) -> tuple[Manifest, Manifest]:
     """What only some pods have: fields of their workload, and of their container."""
     kubernetes = config.kubernetes
     if name == "redis":
         claim = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], **storage(kubernetes.redis_storage_gib, config)}}
         room = int(kubernetes.memory_gib.redis * GIB * REDIS_SHARE)
         return {"volumeClaimTemplates": [claim]}, {"args": ["--maxmemory", str(room)]}
+    if name not in WITH_MODELS:
+        return {}, {}
+    hosts = hosts_of(name, config)
+    environment = [_threads(name, config), variable(HOSTS, hosts)]
     if name in TRAINERS:
-        hosts = getattr(kubernetes.hosts, name)
-        return {"completions": hosts, "parallelism": hosts}, {"env": [_threads(name, config), variable("OPRIME_HOSTS", hosts)]}
-    return {}, {"env": [_threads(name, config)]} if name == "generator" else {}
+        return {"completions": hosts, "parallelism": hosts}, {"env": environment}
+    # The component makes the number of pods in a group of it.
+    return {}, {"env": environment if GROUPED in features else environment[:1]}
+
+
+def hosts_of(name: str, config: RunConfig) -> int:
+    """Pods over which one of this service is spread."""
+    return getattr(config.kubernetes.hosts, name) if name in WITH_MODELS else 1
 
 
 def variable(name: str, value: object) -> Manifest:
@@ -71,7 +83,7 @@ def variable(name: str, value: object) -> Manifest:
 
 def _threads(name: str, config: RunConfig) -> Manifest:
     """As many threads as a rank has cores: DeepSpeed's optimizer in CPU memory uses them, and so does vLLM on a CPU."""
-    ranks = getattr(config, name).ranks // getattr(config.kubernetes.hosts, name) if name in TRAINERS else 1
+    ranks = getattr(config, name).ranks // hosts_of(name, config) if name in TRAINERS else 1
     return variable("OMP_NUM_THREADS", max(1, int(getattr(config.kubernetes.cores, name)) // ranks))
 
 
@@ -80,9 +92,9 @@ def gpus(name: str, config: RunConfig, features: Collection[str]) -> int:
     if "gpu" not in features or name not in WITH_MODELS:
         return 0
     if name == "generator":
-        return config.generator.tensor_parallel
+        return config.generator.tensor_parallel // hosts_of(name, config)
     trainer = getattr(config, name)
-    return 0 if trainer.device == "cpu" else trainer.ranks // getattr(config.kubernetes.hosts, name)
+    return 0 if trainer.device == "cpu" else trainer.ranks // hosts_of(name, config)
 
 
 def resources(name: str, config: RunConfig, features: Collection[str]) -> Manifest:
@@ -119,7 +131,7 @@ def port_name(name: str) -> str:
 def _ports_and_probes(name: str, config: RunConfig, features: Collection[str]) -> Manifest:
     port, watched = port_of(config, name), config.endpoints.metrics_port
     ports = [{"name": port_name(name), "containerPort": port}, {"name": "metrics", "containerPort": watched}]
-    if name in TRAINERS and getattr(config.kubernetes.hosts, name) > 1:
+    if name in TRAINERS and hosts_of(name, config) > 1:
         # One template serves all hosts, and only host 0 listens.
         ready, alive = (
             {"exec": {"command": ["python", "-c", ASK.format(port=watched, path=path)]}, "periodSeconds": 20, "timeoutSeconds": 10}
@@ -128,6 +140,7 @@ def _ports_and_probes(name: str, config: RunConfig, features: Collection[str]) -
         return {"ports": ports, "startupProbe": ready, "readinessProbe": ready, "livenessProbe": {**alive, "httpGet": None}}
     if name == "gateway":
         return {"ports": ports}
-    # The kubelet has no certificate to show a server that asks for one.
-    ready = {"httpGet": {"path": "/readyz", "port": "metrics"}} if "tls" in features else {"grpc": {"port": port}}
+    # The kubelet has no certificate to show a server that asks for one, and a generator's other hosts serve no gRPC.
+    by_http = "tls" in features or hosts_of(name, config) > 1
+    ready = {"httpGet": {"path": "/readyz", "port": "metrics"}} if by_http else {"grpc": {"port": port}}
     return {"ports": ports, "startupProbe": ready, "readinessProbe": ready}

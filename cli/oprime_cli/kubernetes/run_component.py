@@ -16,10 +16,12 @@ from oprime.ports.streams import ROLLOUTS, TICKETS
 from oprime.runtime.setting_rules import services_of
 from oprime_cli.kubernetes.cluster_settings import REDIS, REDIS_PORT, in_cluster, port_of, to_document
 from oprime_cli.kubernetes.pods import (
+    GROUPED,
     SCALED,
     TRAINERS,
     Manifest,
     gpus,
+    hosts_of,
     memory,
     patch,
     pod_patch,
@@ -28,6 +30,7 @@ from oprime_cli.kubernetes.pods import (
     storage,
 )
 from oprime_cli.run_config import RunConfig
+from oprime_cli.running.failures import PlanRefusedError
 
 VERIFIER_ENTRIES = 8
 """Rollouts that wait for each worker of a verifier before another is started: four times what is in its judgement or ready for it."""
@@ -39,6 +42,13 @@ HEAD = "# Made by `oprime k8s render` from the run's TOML: change that, not this
 def run_files(config: RunConfig, features: Collection[str]) -> dict[str, str]:
     """Content by file name. Raises PlanRefusedError if the settings cannot hold in a cluster."""
     settled = in_cluster(config, tls="tls" in features)
+    if (hosts := settled.kubernetes.hosts.generator) > 1 and GROUPED not in features:
+        raise PlanRefusedError(
+            [
+                f"kubernetes.hosts.generator = {hosts} needs an overlay with the component {GROUPED}, such as large: without it every pod "
+                "would be a generator by itself; take that overlay, or set kubernetes.hosts.generator=1"
+            ]
+        )
     patches: dict[str, list[Manifest]] = {
         "pods.yaml": [pod_patch(name, settled, features) for name in pods(settled)],
         "services.yaml": [_service(name, settled) for name in services_of(settled.algorithm)],
@@ -88,7 +98,7 @@ def _service(name: str, config: RunConfig) -> Manifest:
 
 
 def _budget(name: str, config: RunConfig) -> Manifest:
-    return patch("PodDisruptionBudget", name, {"minAvailable": getattr(config.kubernetes.hosts, name)})
+    return patch("PodDisruptionBudget", name, {"minAvailable": hosts_of(name, config)})
 
 
 def _account(config: RunConfig) -> list[Manifest]:
@@ -119,8 +129,8 @@ def _quota(config: RunConfig, features: Collection[str]) -> Manifest:
     """What the pods that wait in Kueue's queue ask for together, with as many generators as there may be."""
     kubernetes = config.kubernetes
     counts = {"generator": kubernetes.most_replicas.generator if "keda" in features else kubernetes.replicas.generator}
-    counts |= {name: getattr(kubernetes.hosts, name) for name in TRAINERS}
-    counts = {name: count for name, count in counts.items() if name in pods(config)}
+    counts |= dict.fromkeys(TRAINERS, 1)
+    counts = {name: count * hosts_of(name, config) for name, count in counts.items() if name in pods(config)}
     names = {
         "cpu": str(math.ceil(sum(getattr(kubernetes.cores, name) * count for name, count in counts.items()))),
         "memory": memory(sum(getattr(kubernetes.memory_gib, name) * count for name, count in counts.items())),

@@ -24,17 +24,21 @@ def reachable(address: str) -> str:
     return f"127.0.0.1:{port}" if host in {"", "0.0.0.0", "[::]"} else address  # noqa: S104 - compared, not bound
 
 
-def open_channel(address: str, tls: TlsSection | None = None) -> grpc.Channel:
-    """A channel for few calls. Raises SettingsError for certificates that cannot be used."""
+def open_channel(address: str, tls: TlsSection | None = None, name: str = "") -> grpc.Channel:
+    """A channel for few calls. With `tls` the server's certificate must be for `name`, or else for the host of `address`.
+
+    Raises SettingsError for certificates that cannot be used.
+    """
     if tls is None or not tls.files:
         return grpc.insecure_channel(reachable(address), options=CHANNEL_OPTIONS)
     certificates = RenewedCertificates(tls, "endpoints.tls").current()
-    return grpc.secure_channel(reachable(address), credentials(certificates), options=CHANNEL_OPTIONS)
+    named = (("grpc.ssl_target_name_override", name),) if name else ()
+    return grpc.secure_channel(reachable(address), credentials(certificates), options=CHANNEL_OPTIONS + named)
 
 
-def grpc_health(address: str, tls: TlsSection | None = None) -> bool:
+def grpc_health(address: str, tls: TlsSection | None = None, name: str = "") -> bool:
     """The standard health check of a gRPC server."""
-    with open_channel(address, tls) as channel:
+    with open_channel(address, tls, name) as channel:
         try:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
@@ -53,8 +57,8 @@ def http_health(url: str) -> bool:
         return False
 
 
-def health_of(service: str, address: str, tls: TlsSection | None = None) -> Callable[[], bool]:
-    """The check that fits a service: HTTP for the gateway, gRPC for the others."""
+def health_of(service: str, address: str, tls: TlsSection | None = None, name: str = "") -> Callable[[], bool]:
+    """The check that fits a service: HTTP for the gateway, gRPC for the others. `tls` and `name` as in `open_channel`."""
     if service == "gateway":
         return functools.partial(http_health, f"http://{reachable(address)}/healthz")
-    return functools.partial(grpc_health, address, tls)
+    return functools.partial(grpc_health, address, tls, name)

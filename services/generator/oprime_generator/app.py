@@ -24,37 +24,68 @@ from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.heartbeat import report_heartbeats
 from oprime.runtime.in_order import wait_for_start
 from oprime.runtime.process import Lifecycle
+from oprime.runtime.rank_launcher import Hosts
 from oprime.runtime.run_end import end_with_run
 from oprime_generator.config import GeneratorSettings
+from oprime_generator.engine_arguments import EngineSettings
 from oprime_generator.follow import WeightFollower
 from oprime_generator.generate import GenerateGroup, GenerateRollouts
+from oprime_generator.host_zero import HostZero, work_for
+from oprime_generator.other_hosts import OtherHosts, require_hosts
 from oprime_generator.sampler import Sampler
 from oprime_generator.servicer import GeneratorServicer, status
 from oprime_generator.transformers_sampler import TransformersSampler
 from oprime_generator.vllm_sampler import VllmSampler
+from oprime_generator.vllm_workers import VllmWorkers
 from oprime_proto.v1.generator_pb2_grpc import add_GeneratorServiceServicer_to_server
 
 log = structlog.get_logger()
 
 
 async def serve(settings: GeneratorSettings, lifecycle: Lifecycle) -> None:
+    hosts = Hosts.of_environment(os.environ)
+    require_hosts(hosts, backend=settings.generator.backend, tensor_parallel=settings.generator.tensor_parallel)
     with observed("generator", settings.run.name, settings.endpoints, lifecycle.is_ready) as metrics:
-        await _generate(settings, lifecycle, metrics)
+        if hosts.index > 0:
+            await _work_for_host_0(settings, hosts, lifecycle)
+        else:
+            await _generate(settings, hosts, lifecycle, metrics)
 
 
-async def _generate(settings: GeneratorSettings, lifecycle: Lifecycle, metrics: Metrics) -> None:
-    clock = SystemClock()
+async def _work_for_host_0(settings: GeneratorSettings, hosts: Hosts, lifecycle: Lifecycle) -> None:
+    directory = await asyncio.to_thread(model_directory, settings.model.path)
+    store = _open_store(settings, directory)
+    workers = VllmWorkers(
+        EngineSettings(
+            directory=await asyncio.to_thread(_first_weights, store, directory),
+            max_model_tokens=settings.sampling.max_prompt_tokens + settings.sampling.max_response_tokens,
+            generator=settings.generator,
+            dtype=settings.model.dtype,
+            trust_remote_code=settings.model.trust_remote_code,
+            transfer=settings.store.transfer,
+            hosts=hosts,
+        )
+    )
+    host_0 = HostZero(hosts)
+    try:
+        await work_for(host_0, workers, store.fetch, stopping=lifecycle.stopping, note_ready=lifecycle.note_ready)
+    finally:
+        await workers.close()
+        await host_0.close()
+
+
+async def _generate(settings: GeneratorSettings, hosts: Hosts, lifecycle: Lifecycle, metrics: Metrics) -> None:
+    clock, stopping = SystemClock(), lifecycle.stopping
     generator_id = f"{socket.gethostname()}-{os.getpid()}"
     directory = await asyncio.to_thread(model_directory, settings.model.path)
     tokenizer = _load_tokenizer(settings, directory)
     queue, payloads = _open(settings)
-    store = StoreWeights(settings.store.url or str(settings.run.folder / "weights"), template=directory, dtype=settings.model.dtype)
-    sampler = _make_sampler(settings, await asyncio.to_thread(_first_weights, store, directory))
+    store, other_hosts = _open_store(settings, directory), OtherHosts(hosts)
+    sampler = _make_sampler(settings, await asyncio.to_thread(_first_weights, store, directory), other_hosts)
     rollouts = GenerateRollouts(sampler, tokenizer, metrics)
     groups = GenerateGroup(queue, payloads, clock, rollouts, max_staleness=settings.staleness.max_staleness)
-    follower = _make_follower(settings, store, queue, rollouts, groups, generator_id)
+    follower = _make_follower(settings, store, queue, rollouts, groups, generator_id, other_hosts)
     server = _make_server(settings, GeneratorServicer(rollouts, follower, generator_id=generator_id), lifecycle)
-    stopping = lifecycle.stopping
 
     async def begin() -> None:
         await check_server(queue, clock, stopping)
@@ -68,34 +99,39 @@ async def _generate(settings: GeneratorSettings, lifecycle: Lifecycle, metrics: 
     try:
         await server.start()
         await _unless_stopping(begin(), stopping)
-        if stopping.is_set():
-            return
-        await lifecycle.run(
-            sampler.watch(),
-            follower.run(),
-            end_with_run(queue, settings.run, clock, stopping),
-            report_heartbeats(
-                queue,
-                f"generator/{generator_id}",
-                partial(status, rollouts, follower),
-                every_s=settings.run.heartbeat_s,
-                stopping=stopping,
-            ),
-            consume(
-                queue,
-                TICKETS,
-                generator_id,
-                partial(groups.handle, gate=follower),
-                concurrency=settings.generator.max_running_groups,
-                lease_s=settings.queue.lease_s,
-                clock=clock,
-                stopping=stopping,
-                metrics=metrics,
-            ),
-        )
+        if not stopping.is_set():
+            await lifecycle.run(
+                sampler.watch(),
+                follower.run(),
+                end_with_run(queue, settings.run, clock, stopping),
+                report_heartbeats(
+                    queue,
+                    f"generator/{generator_id}",
+                    partial(status, rollouts, follower),
+                    every_s=settings.run.heartbeat_s,
+                    stopping=stopping,
+                ),
+                consume(
+                    queue,
+                    TICKETS,
+                    generator_id,
+                    partial(groups.handle, gate=follower),
+                    concurrency=settings.generator.max_running_groups,
+                    lease_s=settings.queue.lease_s,
+                    clock=clock,
+                    stopping=stopping,
+                    metrics=metrics,
+                ),
+            )
+        await other_hosts.end()
     finally:
         await server.stop()
         await _close(sampler, queue, payloads)
+        await other_hosts.close()
+
+
+def _open_store(settings: GeneratorSettings, directory: Path) -> StoreWeights:
+    return StoreWeights(settings.store.url or str(settings.run.folder / "weights"), template=directory, dtype=settings.model.dtype)
 
 
 def _open(settings: GeneratorSettings) -> tuple[RedisQueue, Payloads]:
@@ -133,7 +169,13 @@ def _make_server(settings: GeneratorSettings, servicer: GeneratorServicer, lifec
 
 
 def _make_follower(
-    settings: GeneratorSettings, store: WeightStore, queue: Queue, rollouts: GenerateRollouts, groups: GenerateGroup, generator_id: str
+    settings: GeneratorSettings,
+    store: WeightStore,
+    queue: Queue,
+    rollouts: GenerateRollouts,
+    groups: GenerateGroup,
+    generator_id: str,
+    other_hosts: OtherHosts,
 ) -> WeightFollower:
     return WeightFollower(
         store,
@@ -149,6 +191,7 @@ def _make_follower(
         activated=groups.drop_stale,
         receiver=rollouts.sampler if settings.store.transfer == "nccl" and isinstance(rollouts.sampler, VllmSampler) else None,
         workers=settings.generator.tensor_parallel,
+        elsewhere=other_hosts.fetch if other_hosts else None,
     )
 
 
@@ -160,7 +203,7 @@ def _first_weights(store: WeightStore, directory: Path) -> Path:
         return directory
 
 
-def _make_sampler(settings: GeneratorSettings, directory: Path) -> Sampler:
+def _make_sampler(settings: GeneratorSettings, directory: Path, other_hosts: OtherHosts) -> Sampler:
     limits = settings.sampling
     if settings.generator.backend == "transformers":
         return TransformersSampler(
@@ -180,4 +223,5 @@ def _make_sampler(settings: GeneratorSettings, directory: Path) -> Sampler:
         transfer=settings.store.transfer,
         dtype=settings.model.dtype,
         trust_remote_code=settings.model.trust_remote_code,
+        other_hosts=other_hosts,
     )

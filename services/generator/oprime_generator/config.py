@@ -28,7 +28,7 @@ class GeneratorSection(Section):
     follow_at_once: int = Field(default=1, ge=1)
     """Replicas that may pause at the same time to load newer weights. One that has nothing to sample pauses nothing and does not count."""
     tensor_parallel: int = Field(default=1, ge=1)
-    """GPUs per replica (vLLM)."""
+    """GPUs per replica (vLLM), over all hosts of the replica."""
     max_running_rollouts: int = Field(default=256, gt=0)
     """Sequences that vLLM decodes at once."""
     gpu_memory_share: float = Field(default=0.9, gt=0, le=1)

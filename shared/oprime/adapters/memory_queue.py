@@ -61,6 +61,7 @@ class MemoryQueue:
         self._ledger: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._values: dict[str, bytes] = {}
+        self._notices: dict[str, bytes] = {}
         self._passing: dict[str, tuple[bytes, float]] = {}
         """Values that expire, with the time at which they do."""
         self._turns: dict[str, tuple[str, float]] = {}
@@ -208,6 +209,12 @@ class MemoryQueue:
 
     async def values(self, prefix: str) -> dict[str, bytes]:
         return {name: value for name, value in self._present_values().items() if name.startswith(prefix)}
+
+    async def put_notice(self, name: str, value: bytes) -> None:
+        self._notices[name] = value
+
+    async def notice(self, name: str) -> bytes | None:
+        return self._notices.get(name)
 
     def _present_values(self) -> dict[str, bytes]:
         now = self._clock.now()

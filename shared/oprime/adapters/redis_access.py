@@ -54,6 +54,8 @@ SET_VALUE = _access("hset", "values")
 _PASSING = SCRIPTS + _access("time hgetall hdel", "passing")
 VALUE = _PASSING + _access("hget", "values")
 VALUES = _PASSING + _access("hscan", "values")
+PUT_NOTICE = _access("hset", "notices")
+NOTICE = _access("hget", "notices")
 SNAPSHOT = SCRIPTS + _access("del copy pexpire hgetall hscan unlink", "ledger", "values", "ledger-copy-*")
 RESTORE = SCRIPTS + _access("hset hget del exists rename", "ledger", "counts", "tokens", "ledger-new-*")
 
@@ -115,7 +117,7 @@ SERVICES: Mapping[str, Access] = {
     + _all(_receive_held(stream) for stream in (VERDICTS, STEPS))
     + _commit(TICKETS, BATCHES)
     + _access("hdel", "values", "tokens")
-    + (SERVER + COUNTS + STATES + LETTERS + VALUE + VALUES + SNAPSHOT + RESTORE + _turn("coordinator"))
+    + (SERVER + COUNTS + STATES + LETTERS + VALUE + VALUES + PUT_NOTICE + SNAPSHOT + RESTORE + _turn("coordinator"))
     + _access("set unlink scan", "payload:*"),
     "generator": _receive(TICKETS)
     + (_commit(ROLLOUTS, VERDICTS) + _CONSUMED)
@@ -124,7 +126,7 @@ SERVICES: Mapping[str, Access] = {
     "verifier": _receive(ROLLOUTS)
     + _acknowledge(ROLLOUTS)
     + (_commit(VERDICTS) + _CONSUMED)
-    + (SERVER + STATES + HEARTBEAT)
+    + (SERVER + STATES + NOTICE + HEARTBEAT)
     + _payloads("mget", TEXT, MATERIAL)
     + _payloads("unlink", TEXT, ROLLOUT),
     "prm": _receive_held(BATCHES)

@@ -145,6 +145,14 @@ class RedisQueue(RedisStreams):
         lasting = {name.decode(): value async for name, value in self._scan("values", escaped(prefix) + "*")}
         return lasting | await self._values_that_pass(prefix)
 
+    async def put_notice(self, name: str, value: bytes) -> None:
+        with self._answering():
+            await self._client.hset(self._key("notices"), name, value)
+
+    async def notice(self, name: str) -> bytes | None:
+        with self._answering():
+            return await self._client.hget(self._key("notices"), name)
+
     async def _values_that_pass(self, prefix: str) -> dict[str, bytes]:
         flat = await self._run(scripts.PASSING, keys=[self._key("passing")], args=[prefix])
         return {name.decode(): value for name, value in _pairs(flat)}

@@ -132,9 +132,9 @@ class _Launch:
         before = {name: signal.signal(name, self._hear) for name in (signal.SIGTERM, signal.SIGINT)}
         try:
             if self._hosts.index == 0:
-                with _listener(self._hosts) as listener:
-                    host, port = listener.getsockname()[:2]
-                    self._start("127.0.0.1" if host == "0.0.0.0" else host, port, listener.fileno())  # noqa: S104 - a comparison
+                with listener(self._hosts) as listening:
+                    host, port = listening.getsockname()[:2]
+                    self._start("127.0.0.1" if host == "0.0.0.0" else host, port, listening.fileno())  # noqa: S104 - a comparison
             elif self._reach_host_0():
                 self._start(self._hosts.host, self._hosts.port, None)
             self._wait()
@@ -208,29 +208,39 @@ class _Launch:
         self._code = self._code or (128 - code if by_stop else code if code > 0 else FAILED)
 
 
-def _listener(hosts: Hosts) -> socket.socket:
-    """Where the ranks of all hosts connect to rank 0: only on the interface that has its address, if that is one of this machine's."""
+def listener(hosts: Hosts) -> socket.socket:
+    """Where the other hosts, or their ranks, connect to host 0: only on the interface that has its address, if that is one of this
+    machine's. Raises OprimeError."""
     try:
         return socket.create_server((hosts.host, hosts.port))
     except OSError as error:
         if hosts.count == 1 or isinstance(error, PermissionError):
-            raise OprimeError(f"rank 0 cannot listen on {hosts.host}:{hosts.port}: {error.strerror}") from error
+            raise OprimeError(f"host 0 cannot listen on {hosts.host}:{hosts.port}: {error.strerror}") from error
     # A name that is not known yet, or an address that another machine translates.
     try:
         return socket.create_server(("", hosts.port))
     except OSError as error:
         raise OprimeError(
-            f"{HOST_ADDRESS} = {hosts.host}:{hosts.port}: rank 0 cannot listen on this port of host 0: {error.strerror}; end what has "
-            "it, or name another port on all hosts"
+            f"{HOST_ADDRESS} = {hosts.host}:{hosts.port}: host 0 cannot listen on this port: {error.strerror}; end what has it, or name "
+            "another port on all hosts"
         ) from error
+
+
+def address_towards(host: str) -> str:
+    """The address under which `host` reaches this machine; empty where that cannot be told. IPv4."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))  # sends nothing
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
 
 
 def interface_towards(host: str) -> str:
     """The network interface through which this machine speaks with `host`; empty where that cannot be told. IPv4."""
+    own = address_towards(host)
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, 9))  # sends nothing
-            own = probe.getsockname()[0]
             for _, name in socket.if_nameindex():
                 with suppress(OSError):
                     found = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))

@@ -6,7 +6,7 @@ the others left behind.
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -17,7 +17,8 @@ from oprime.runtime.settings import RunSection
 log = structlog.get_logger()
 
 FINISHED = "run/finished"
-"""Value: the steps at which the run finished. With more steps in its settings it is not over."""
+"""Value, and notice for the verifiers, which may read no values: the steps at which the run finished. With more steps in its settings it is
+not over."""
 
 
 SUPERVISED = "OPRIME_SUPERVISED"
@@ -30,22 +31,38 @@ def ends_with_run(run: RunSection) -> bool:
 
 
 async def say_finished(queue: Values, steps: int, clock: Clock) -> None:
-    await patiently(lambda: queue.set_value(FINISHED, str(steps).encode()), clock)
+    word = str(steps).encode()
+    await patiently(lambda: queue.set_value(FINISHED, word), clock)
+    await patiently(lambda: queue.put_notice(FINISHED, word), clock)
 
 
 async def is_over(queue: Values, steps: int, clock: Clock) -> bool:
     """Whether a run of so many steps has finished."""
-    finished = await patiently(lambda: queue.value(FINISHED), clock)
+    return _reached(await patiently(lambda: queue.value(FINISHED), clock), steps)
+
+
+async def is_noticed_to_be_over(queue: Values, steps: int, clock: Clock) -> bool:
+    """The same, for a verifier."""
+    return _reached(await patiently(lambda: queue.notice(FINISHED), clock), steps)
+
+
+def _reached(finished: bytes | None, steps: int) -> bool:
     return finished is not None and int(finished) >= steps
 
 
 async def end_with_run(
-    queue: Values, run: RunSection, clock: Clock, stopping: asyncio.Event, *, all_done: Callable[[], bool] = lambda: True
+    queue: Values,
+    run: RunSection,
+    clock: Clock,
+    stopping: asyncio.Event,
+    *,
+    all_done: Callable[[], bool] = lambda: True,
+    over: Callable[[Values, int, Clock], Awaitable[bool]] = is_over,
 ) -> None:
-    """Set `stopping` once the run has finished and this service has `all_done`; never if it is to go on serving."""
+    """Set `stopping` once the run is `over` and this service has `all_done`; never if it is to go on serving."""
     if not ends_with_run(run):
         return
-    while not (all_done() and await is_over(queue, run.steps, clock)):
+    while not (all_done() and await over(queue, run.steps, clock)):
         await clock.sleep(run.heartbeat_s)
     log.info("run_finished", steps=run.steps)
     stopping.set()

@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from certificates import Authority
 from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.settings import TlsSection
+from oprime_cli.main import main
 from oprime_gateway.api import Gateway, build_api
 from oprime_gateway.config import GatewaySettings
 from oprime_gateway.services import Services
 from oprime_proto.v1.verifier_pb2_grpc import add_VerifierServiceServicer_to_server
 from oprime_verifier.config import VerifierSection
 from oprime_verifier.conformance.runner import Report, run
-from oprime_verifier.conformance.targets import open_target
+from oprime_verifier.conformance.targets import TargetFailedError, open_target
 from oprime_verifier.offer import Offer
 from oprime_verifier.sandbox_health import SandboxHealth
 from oprime_verifier.servicer import VerifierServicer
@@ -26,11 +29,11 @@ KEY = "correct-horse-battery-staple"
 
 
 @asynccontextmanager
-async def service() -> AsyncIterator[str]:
-    """The address of a verifier service with the built-in verifiers."""
+async def service(tls: TlsSection | None = None) -> AsyncIterator[str]:
+    """The address of a verifier service with the built-in verifiers; with `tls` it asks for certificates."""
     offer = Offer(VerifierSection(workers=1, deadline_s=20.0))
     health = SandboxHealth(offer.pool, PrometheusMetrics(), strict=False)
-    server = GrpcServer("127.0.0.1:0")
+    server = GrpcServer("127.0.0.1:0", tls=tls)
     servicer = VerifierServicer(offer.dispatcher, health, concurrency=1, deadline_s=20.0)
     server.add(add_VerifierServiceServicer_to_server, servicer, "oprime_proto.v1.VerifierService")
     try:
@@ -81,6 +84,25 @@ def is_passed(report: Report) -> None:
 async def test_the_service_passes_over_grpc(kind: str) -> None:
     async with service() as address:
         is_passed(await report_of(address, kind))
+
+
+async def test_the_command_shows_the_certificates_of_the_settings(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with service(authority.issue("server", "127.0.0.1")) as address:
+        command = ["verifier", "test", address, "--kind", "exact"]
+        for name, path in authority.issue("client").files.items():
+            command += ["--set", f"endpoints.tls.{name}={path}"]
+        assert await asyncio.to_thread(main, command) == 0
+        plain = open_target(address)
+        with pytest.raises(TargetFailedError, match="UNAVAILABLE"):
+            await plain.describe()
+        await plain.close()
+
+
+def test_certificates_that_cannot_be_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.toml").write_text(f'[endpoints.tls]\nauthority_file = "{tmp_path}/ca.crt"\n', encoding="utf-8")
+    assert main(["verifier", "test", "127.0.0.1:1", "--config", str(tmp_path / "run.toml")]) == 2
+    assert "endpoints.tls" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -104,6 +104,15 @@ def test_settings_that_cannot_hold_in_a_cluster_are_refused(make_config: MakeCon
     ("overrides", "words"),
     [
         (["learner.ranks=3", "kubernetes.hosts.learner=2"], "learner.ranks = 3 is not a multiple of kubernetes.hosts.learner = 2"),
+        (
+            ["generator.tensor_parallel=3", "kubernetes.hosts.generator=2"],
+            "generator.tensor_parallel = 3 is not a multiple of kubernetes.hosts.generator = 2: every host takes equally many ranks; set "
+            "kubernetes.hosts.generator=1 or generator.tensor_parallel=4",
+        ),
+        (
+            ["generator.tensor_parallel=2", "generator.backend=transformers", "kubernetes.hosts.generator=2"],
+            'kubernetes.hosts.generator = 2 with generator.backend = "transformers": only vllm spreads a model over hosts',
+        ),
         (["kubernetes.replicas.verifier=20"], "kubernetes.most_replicas.verifier = 16 is below kubernetes.replicas.verifier = 20"),
         (["kubernetes.shared_memory_gib=4"], "kubernetes.shared_memory_gib = 4 leaves nothing of kubernetes.memory_gib.generator = 4"),
     ],
@@ -138,6 +147,17 @@ def test_ranks_are_spread_over_hosts_with_their_gpus(make_config: MakeConfig) ->
     assert "nvidia.com/gpu" not in container_of(pods_of(config)["learner"])["resources"]["limits"]
     on_cpu = make_config("learner.ranks=8", "learner.device=cpu")
     assert "nvidia.com/gpu" not in container_of(pods_of(on_cpu, "gpu")["learner"])["resources"]["limits"]
+
+
+def test_a_generator_over_hosts_needs_what_makes_groups_of_pods(make_config: MakeConfig) -> None:
+    config = make_config("generator.tensor_parallel=4", "kubernetes.hosts.generator=2", "kubernetes.cores.generator=8")
+    with pytest.raises(PlanRefusedError, match=r"kubernetes.hosts.generator = 2 needs an overlay with the component leader-worker-set"):
+        run_files(config, ())
+    container = container_of(pods_of(config, "gpu", "leader-worker-set")["generator"])
+    assert container["env"] == [{"name": "OMP_NUM_THREADS", "value": "8"}, {"name": "OPRIME_HOSTS", "value": "2"}]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "2"
+    # The other hosts serve no gRPC.
+    assert container["readinessProbe"] == {"httpGet": {"path": "/readyz", "port": "metrics"}}
 
 
 def test_only_host_0_is_asked_for_its_health(make_config: MakeConfig) -> None:

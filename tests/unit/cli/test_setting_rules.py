@@ -62,6 +62,7 @@ BREAKING: dict[str, tuple[str, ...]] = {
     "warm_up_ranks_get_demonstrations": ("sft.ranks=4", "sft.batch_rows=2"),
     "one_machine_has_a_port_for_each": ("endpoints.bind=127.0.0.1", "endpoints.prm=prm:7001", "endpoints.learner=learner:7001"),
     "ranks_fill_hosts": ("learner.ranks=3", "kubernetes.hosts.learner=2"),
+    "only_vllm_has_hosts": ("generator.backend=transformers", "generator.tensor_parallel=2", "kubernetes.hosts.generator=2"),
     "most_replicas_are_most": ("kubernetes.replicas.verifier=20",),
     "shared_memory_fits": ("kubernetes.memory_gib.generator=0.5",),
 }

@@ -7,7 +7,7 @@ import pytest
 
 from fakes import ManualClock
 from oprime.adapters.memory_queue import MemoryQueue
-from oprime.runtime.run_end import SUPERVISED, end_with_run, is_over, say_finished
+from oprime.runtime.run_end import FINISHED, SUPERVISED, end_with_run, is_noticed_to_be_over, is_over, say_finished
 from oprime.runtime.settings import RunSection
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.devices import Devices
@@ -39,6 +39,17 @@ async def test_a_service_ends_once_its_run_has_finished() -> None:
     assert not service.stopping.is_set()
     await say_finished(service.queue, 60, service.clock)
     assert await service.after(1.5)
+
+
+async def test_a_verifier_hears_of_it_without_reading_values() -> None:
+    clock = ManualClock()
+    queue = MemoryQueue(clock)
+    await queue.put_notice(FINISHED, b"60")
+    assert await is_noticed_to_be_over(queue, 60, clock)
+    assert not await is_over(queue, 60, clock)
+    await say_finished(queue, 60, clock)
+    assert await is_over(queue, 60, clock)
+    assert not await is_noticed_to_be_over(queue, 61, clock)
 
 
 async def test_a_run_that_was_finished_and_got_more_steps_is_not_over() -> None:

@@ -14,6 +14,7 @@ from oprime.core.verification import VerificationRequest
 from oprime.runtime.errors import OprimeError, SettingsError
 from oprime.runtime.grpc_client import connect
 from oprime.runtime.secret_files import read_secret
+from oprime.runtime.settings import TlsSection
 from oprime.wire.verification import request_to_proto
 from oprime_proto.v1 import verifier_pb2
 from oprime_proto.v1.verifier_pb2_grpc import VerifierServiceStub
@@ -65,9 +66,10 @@ class GrpcTarget:
 
     speaks_kinds = True
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: TlsSection | None = None) -> None:
+        """Raises SettingsError for certificates that cannot be used."""
         self.name = f"gRPC service {address}"
-        self._channel = connect(address)
+        self._channel = connect(address, tls)
         self._stub = VerifierServiceStub(self._channel)
 
     async def describe(self) -> list[VerifierDescription]:
@@ -161,12 +163,12 @@ class PluginTarget:
             self._started = True
 
 
-def open_target(text: str, *, kind: str = "", key_file: Path | None = None, style: str = "auto") -> Target:
-    """The target that a person named. Raises SettingsError for a text that names none."""
+def open_target(text: str, *, kind: str = "", key_file: Path | None = None, style: str = "auto", tls: TlsSection | None = None) -> Target:
+    """The target that a person named. Raises SettingsError for a text that names none, and for certificates that cannot be used."""
     if text.startswith(("http://", "https://")):
         return HttpTarget(text, kind, key_file)
     if text.startswith("grpc://") or _ADDRESS.fullmatch(text):
-        return GrpcTarget(text.removeprefix("grpc://"))
+        return GrpcTarget(text.removeprefix("grpc://"), tls)
     if ":" in text:
         return PluginTarget(text, kind, {"style": style})
     raise SettingsError(f"{text!r} is no target: give HOST:PORT of a verifier, a URL, module:function or FILE.py:function")
