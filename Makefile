@@ -6,6 +6,8 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 CONFIG ?= deploy/config/demo.toml
 MODEL ?= runs/chain-sft
+# Of `make pictures`.
+RUN ?= runs/demo
 # In this order a broken foundation is reported before anything slow starts.
 SUITES := tests/unit tests/test_architecture.py tests/golden tests/contract tests/service tests/simulation tests/e2e
 # Where `make lock` finds the CPU build of torch.
@@ -41,7 +43,7 @@ endef
 COMMA := ,
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test retest test-all check lock lock-images proto docs bench chaos images sbom test-compose fuzz golden clean
+.PHONY: help setup demo test retest test-all check lock lock-images proto docs bench chaos pictures images sbom test-compose test-wheel fuzz fuzz-api golden clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,7 +72,7 @@ check: setup  ## Formatting, lint, types, import rules, generated files, unit te
 
 lock:  ## Resolve requirements/*.in anew (needs uv)
 	$(RESOLVE) requirements/cpu.in requirements/dev.in --override requirements/cpu.overrides $(TORCH_SOURCE) --upgrade -o requirements/cpu.lock
-	$(RESOLVE) requirements/gpu.in requirements/dev.in --upgrade -o requirements/gpu.lock
+	$(RESOLVE) requirements/gpu.in requirements/dev.in --override requirements/gpu.overrides --upgrade -o requirements/gpu.lock
 	$(MAKE) --no-print-directory lock-images
 
 lock-images:  ## Resolve requirements/images/*.in anew, within cpu.lock and gpu.lock (needs uv)
@@ -93,6 +95,9 @@ bench: setup  ## Measure throughput: the loop, synchronous beside asynchronous, 
 chaos: setup  ## Kill processes and cut connections of running trainings, FAULTS times; nothing may be lost, doubled or stuck
 	PYTHONPATH=tests $(PY) -m chaos --faults $(FAULTS) --seed $(SEED)
 
+pictures: setup  ## Take the pictures of the README anew, of the run RUN, in Chromium
+	PYTHONPATH=tests $(PY) tests/dashboard_pictures.py $(RUN) docs/pictures
+
 images:  ## Build the container images, each once (ACCELERATOR=gpu: those for NVIDIA GPUs, besides slim)
 	$(call IMAGE_OF,slim,slim,cpu)
 	$(call IMAGE_OF,train,train-$(ACCELERATOR),$(ACCELERATOR))
@@ -106,10 +111,18 @@ sbom:  ## Write what is in each CPU image to sbom/, as CycloneDX
 test-compose: setup  ## Run the containers for real, where a Docker Engine is: build, train through faults, stop, go on edited
 	PYTHONPATH=tests $(PY) -m compose --docker $(DOCKER) $(if $(NO_BUILD),--no-build)
 
+test-wheel: setup  ## Install the built wheel with [client], [verifier] and [gateway], each in a fresh environment, and use it without torch
+	$(PY) tests/fresh_install.py
+
 fuzz: setup  ## Fuzz what reads hostile text, FUZZ_S seconds each
 	$(PY) -m pip --disable-pip-version-check install -qq atheris==3.0.0
 	$(PY) tests/fuzz/fuzz_verifier_text.py math -max_total_time=$(FUZZ_S) -max_len=300
 	$(PY) tests/fuzz/fuzz_verifier_text.py code -max_total_time=$(FUZZ_S) -max_len=2000
+
+fuzz-api: setup  ## Fuzz the HTTP API by its own document, FUZZ_S seconds (Schemathesis, in an environment of its own)
+	$(PY) -m venv $(VENV)-fuzz
+	$(VENV)-fuzz/bin/python -m pip --disable-pip-version-check install -qq schemathesis==4.32.5
+	PYTHONPATH=tests $(PY) tests/fuzz/fuzz_api.py $(VENV)-fuzz/bin/st $(FUZZ_S)
 
 golden: setup  ## Run the slow, obvious reference: PRIME in one file, on the demo's starting model
 	$(PY) tests/golden/prime_in_one_file.py $(MODEL)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from oprime.runtime.setting_rules import services_of
 from oprime_cli.kubernetes.cluster_settings import in_cluster
 from oprime_cli.kubernetes.overlays import EXAMPLES, TREE, features, write_overlay
+from oprime_cli.kubernetes.pods import serving
 from oprime_cli.overrides import load_config
 from oprime_cli.run_config import RunConfig
 
@@ -55,7 +55,7 @@ class Rendered:
 
     @property
     def services(self) -> tuple[str, ...]:
-        return services_of(self.settings.algorithm)
+        return serving(self.settings)
 
     def of(self, *kinds: str) -> list[Manifest]:
         return [manifest for manifest in self.manifests if manifest["kind"] in kinds]

@@ -17,12 +17,23 @@ from oprime_cli.algorithm_docs import FOLDERS, table_of, table_of_the_step, with
 from oprime_cli.metrics_docs import metrics_page
 from oprime_cli.run_config import RunConfig
 from oprime_cli.settings_docs import section_type, settings_page
+from oprime_gateway import run_pages
+from oprime_gateway.adapters import routers
 from oprime_gateway.api import router
+from oprime_gateway.best_of_n import router as best_of_n
 from oprime_proto.v1 import coordinator_pb2, generator_pb2, learner_pb2, prm_pb2, verifier_pb2
 
 ROOT = Path(__file__).parents[1]
 SERVICES = sorted(path.name for path in (ROOT / "services").glob("*") if path.is_dir())
-LIGHT_MODULES = ["oprime_cli.main", "oprime_cli.run_config", *(f"oprime_{service}.config" for service in SERVICES)]
+SHIMS = [f"oprime.client.shims.{name}" for name in ("verl", "trl", "prime_rl", "skyrl")]
+LIGHT_MODULES = [
+    "oprime_cli.main",
+    "oprime_cli.run_config",
+    "oprime_cli.commands.score",
+    "oprime.client",
+    *SHIMS,
+    *(f"oprime_{service}.config" for service in SERVICES),
+]
 HEAVY = ("torch", "transformers", "vllm", "deepspeed", "matplotlib", "redis")
 RPCS = [
     f"{service.name}.{method.name}"
@@ -98,7 +109,13 @@ def test_every_rpc_is_documented(rpc: str) -> None:
 
 def test_every_http_route_is_documented() -> None:
     page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
-    routes = [f"{method} {route.path}" for route in router.routes if isinstance(route, APIRoute) for method in route.methods]
+    routes = [
+        f"{method} {route.path}"
+        for one in (router, run_pages.router, best_of_n, *routers())
+        for route in one.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    ]
     assert "POST /v1/rewards" in routes
     assert [route for route in routes if f"| `{route}` |" not in page] == []
 

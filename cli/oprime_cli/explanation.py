@@ -115,7 +115,8 @@ def _process_reward_terms(config: RunConfig) -> Iterator[Term]:
     yield Term(scored.name, f"{scored.formula}{note}", scored.chosen_by)
     if prm.update != "offline":
         for term in _terms_of(prm, "prm", "loss", prm.chosen_loss.formulas_under(dict(prm))):
-            yield Term("PRM loss", f"mean over rollouts of {term.formula}", (*term.chosen_by, *_chosen(prm, "prm", "update")))
+            chosen_by = (*term.chosen_by, *_chosen(prm, "prm", "update"))
+            yield term if term.name else Term("PRM loss", f"mean over rollouts of {term.formula}", chosen_by)
     if algorithm.granularity == "sequence":
         yield _step_term(config, "granularity", step.GRANULARITY, algorithm.granularity)
     yield _step_term(config, "normalisation", step.NORMALISATION, algorithm.process_normalisation)

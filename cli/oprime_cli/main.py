@@ -15,11 +15,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "down": ("oprime_cli.commands.down", "stop a run's services"),
     "status": ("oprime_cli.commands.status", "show services, step and ledger of a run"),
     "sft": ("oprime_cli.commands.sft", "fine-tune the starting model on demonstrations"),
+    "prm": ("oprime_cli.commands.prm", "train and judge an implicit PRM without a run"),
     "prepare": ("oprime_cli.commands.prepare", "make a run ready whose services containers or pods start"),
     "conclude": ("oprime_cli.commands.conclude", "wait for the end of such a run, account for it and write its report"),
     "explain": ("oprime_cli.commands.explain", "print the algorithm that a run's settings choose, in words and formulas"),
     "verify": ("oprime_cli.commands.verify", "judge a file of responses on this machine"),
     "verifier": ("oprime_cli.commands.verifier", "test whether a verifier keeps the contract"),
+    "score": ("oprime_cli.commands.score", "process rewards of a file of responses, by a gateway"),
+    "best-of-n": ("oprime_cli.commands.best_of_n", "choose among responses to each prompt of a file, by a gateway"),
     "serve": ("oprime_cli.commands.serve", "run one service by itself"),
     "tasks": ("oprime_cli.commands.tasks", "look at and check the tasks of a run"),
     "report": ("oprime_cli.commands.report", "write the report of a run"),
@@ -34,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 HIDDEN_COMMANDS = {"supervise": "oprime_cli.commands.supervise"}
 """What other commands start; no person needs them."""
 
-MAKE_MODELS = frozenset({"sft"})
+MAKE_MODELS = frozenset({"sft", "prm"})
 """Commands whose own process loads a model. The others read tokenizers at most."""
 
 INTERRUPTED = 130

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from oprime.core.outcome_balance import BALANCING, balanced_by
 from oprime.runtime.setting_rules import SERVICES, SHARED_RULES, Problems, Rule
 from oprime.runtime.settings import (
     AlgorithmSection,
@@ -20,11 +21,12 @@ from oprime.runtime.settings import (
 )
 from oprime.runtime.training_settings import EngineSection, OptimizerSection, TrainerSection, offload_problems
 from oprime_cli.kubernetes.config import KUBERNETES_RULES, KubernetesSection
+from oprime_cli.offline_prm.config import OFFLINE_PRM_RULES, OfflinePrmSection
 from oprime_coordinator.config import COORDINATOR_RULES, CoordinatorSection
 from oprime_gateway.config import GATEWAY_RULES, GatewaySection
 from oprime_generator.config import GeneratorSection
 from oprime_learner.config import LEARNER_RULES, CriticSection, LearnerSection
-from oprime_prm.config import PRM_RULES, PrmSection
+from oprime_prm.config import PRM_RULES, PrmSection, ScoringSection
 from oprime_verifier.config import VerifierSection
 
 if TYPE_CHECKING:
@@ -120,6 +122,20 @@ def _trained(
     return [("learner", learner, learner), *with_prm, *with_critic]
 
 
+def updates_are_balanced_or_filtered(prm: PrmSection, algorithm: AlgorithmSection, coordinator: CoordinatorSection) -> Problems:
+    chosen = coordinator.filter
+    filtered = chosen.enabled and (chosen.drop_zero_variance or (chosen.low > 0 and chosen.high < 1))
+    balanced = balanced_by(dict(prm)) == tuple(setting.name for setting in BALANCING)
+    updated = algorithm.needs_prm and prm.update != "offline"
+    if filtered or balanced or not updated or not prm.chosen_loss.collapses_unbalanced:
+        return []
+    return [
+        f'prm.loss = "{prm.loss}" with groups that are all right or all wrong (coordinator.filter lets them pass): its updates collapse to '
+        "one side unless they are balanced; set prm.difficulty_offset=true and prm.rarity_weight=true, or coordinator.filter.enabled=true "
+        "with low above 0 and high below 1"
+    ]
+
+
 def warm_up_makes_the_model(sft: SftSection, model: ModelSection) -> Problems:
     if sft.output in {"", model.path}:
         return []
@@ -155,10 +171,12 @@ def one_machine_has_a_port_for_each(endpoints: EndpointsSection) -> Problems:
 RUN_RULES: tuple[Rule, ...] = (
     batches_split_evenly,
     ranks_get_rollouts,
+    updates_are_balanced_or_filtered,
     warm_up_makes_the_model,
     warm_up_can_offload,
     warm_up_ranks_get_demonstrations,
     one_machine_has_a_port_for_each,
+    *OFFLINE_PRM_RULES,
     *KUBERNETES_RULES,
 )
 """Rules that no single service could check."""
@@ -188,10 +206,12 @@ class RunConfig(ServiceSettings):
     generator: GeneratorSection = GeneratorSection()
     verifier: VerifierSection = VerifierSection()
     prm: PrmSection = PrmSection()
+    scoring: ScoringSection = ScoringSection()
     learner: LearnerSection = LearnerSection()
     critic: CriticSection = CriticSection()
     gateway: GatewaySection = GatewaySection()
     sft: SftSection | None = None
+    offline_prm: OfflinePrmSection | None = None
     kubernetes: KubernetesSection = KubernetesSection()
 
     @property

@@ -29,7 +29,7 @@ from kubernetes_manifests import (
     walk,
 )
 from oprime.runtime.setting_rules import SERVICES
-from oprime_cli.kubernetes.cluster_settings import port_of
+from oprime_cli.kubernetes.cluster_settings import SCORER, port_of
 from oprime_cli.kubernetes.overlays import EXAMPLES, OBSERVABILITY, generated_files
 from oprime_cli.kubernetes.secrets import new_secrets
 from oprime_cli.overrides import load_config
@@ -39,7 +39,7 @@ VERSION = "1.37"
 CRDS = ROOT / "../shared/data/crds"
 CUSTOM = ("jobset.x-k8s.io", "kueue.x-k8s.io", "keda.sh", "monitoring.coreos.com", "leaderworkerset.x-k8s.io")
 CLUSTER_WIDE = ("Namespace", "PriorityClass", "RuntimeClass", "ClusterQueue", "ResourceFlavor")
-GRPC = tuple(name for name in SERVICES if name != "gateway")
+GRPC = (*(name for name in SERVICES if name != "gateway"), SCORER)
 FROM_OUTSIDE = {"tls"}
 """Secrets that neither the manifests nor `oprime k8s secrets` make."""
 
@@ -204,7 +204,8 @@ def test_every_container_says_what_it_needs_and_its_most(run: Rendered) -> None:
 
 
 def test_the_local_overlay_fits_the_machine_that_the_documentation_names() -> None:
-    main = [main_container(template)["resources"]["requests"] for template in once("local").pods().values()]
+    # It has no replicas that only score.
+    main = [main_container(template)["resources"]["requests"] for name, template in once("local").pods().items() if name != SCORER]
     assert sum(float(need["cpu"].removesuffix("m")) / 1000 for need in main) <= 2
     assert sum(mebibytes(need["memory"]) for need in main) <= 16 * 1024
 
@@ -226,12 +227,14 @@ def test_images_have_a_version(run: Rendered) -> None:
 
 def test_each_service_runs_its_module_in_an_image_that_has_it(run: Rendered) -> None:
     machine = "gpu" if "gpu" in run.features else "cpu"
-    targets = {"prm": f"train-{machine}", "learner": f"train-{machine}", "generator": f"generator-{machine}"}
+    targets = {**dict.fromkeys(("prm", SCORER, "learner"), f"train-{machine}"), "generator": f"generator-{machine}"}
     for name in run.services:
         container = main_container(run.pods()[name])
         assert container["image"] == f"oprime:0.1.0-{targets.get(name, 'slim')}"
-        assert container["command"][:3] == ["python", "-m", f"oprime_{name}"]
-        assert (ROOT / "services" / name / f"oprime_{name}/__main__.py").is_file()
+        module = "oprime_prm.scoring" if name == SCORER else f"oprime_{name}"
+        assert container["command"][:3] == ["python", "-m", module]
+        package = module.partition(".")[0]
+        assert (ROOT / "services" / package.removeprefix("oprime_") / f"{module.replace('.', '/')}/__main__.py").is_file()
 
 
 def test_every_service_has_the_three_probes_and_liveness_is_a_question_of_its_own(run: Rendered) -> None:
@@ -281,6 +284,7 @@ def test_ranks_and_replicas_and_gpus_are_those_of_the_settings(run: Rendered) ->
         assert (job["completions"], job["parallelism"], job["completionMode"]) == (1, 1, "Indexed")
         assert gpus(job["template"]) == (getattr(run.settings, name).ranks if gpu else 0)
     assert gpus(run.pods()["generator"]) == (run.settings.generator.tensor_parallel if gpu else 0)
+    assert run.one("Deployment", SCORER)["spec"]["replicas"] == run.settings.scoring.replicas
     for name in ("gateway", "generator", "verifier"):
         replicas = run.one(kind_of(run, name), name)["spec"].get("replicas")
         scaled = "keda" in run.features and name != "gateway"
@@ -383,7 +387,7 @@ def named_ports(template: Manifest) -> dict[str, int]:
 
 def test_addresses_of_the_settings_are_services_of_the_manifests(run: Rendered) -> None:
     for name in run.services:
-        host, port = getattr(run.settings.endpoints, name).split(":")
+        host, port = (f"{SCORER}:50056" if name == SCORER else getattr(run.settings.endpoints, name)).split(":")
         service = run.one("Service", host)
         kind = "http" if name == "gateway" else "grpc"
         assert [(item["name"], item["port"]) for item in service["spec"]["ports"]] == [(kind, int(port))]
@@ -408,7 +412,7 @@ def test_pods_read_the_settings_of_the_run(run: Rendered) -> None:
         assert volume["configMap"]["name"] == settings["metadata"]["name"]
         document = tomllib.loads(settings["data"][Path(path).name])
         read = RunConfig.from_document(document, origin=name)
-        ends = "serve" if name in ("coordinator", "gateway", "generator", "verifier") else "exit"
+        ends = "serve" if name in ("coordinator", "gateway", "generator", "verifier", SCORER) else "exit"
         wanted = run.settings.run.model_copy(update={"when_finished": ends})
         assert read == run.settings.model_copy(update={"kubernetes": read.kubernetes, "run": wanted})
         assert read.contradictions() == []
@@ -417,8 +421,8 @@ def test_pods_read_the_settings_of_the_run(run: Rendered) -> None:
 def test_files_that_settings_name_are_mounted(run: Rendered) -> None:
     for name in run.services:
         mounts = [mount["mountPath"] for mount in main_container(run.pods()[name])["volumeMounts"]]
-        wanted = "/run/secrets/gateway" if name == "gateway" else "/run/secrets/redis"
-        assert wanted in mounts
+        wanted = {"gateway": {"/run/secrets/gateway"}, SCORER: set[str]()}.get(name, {"/run/secrets/redis"})
+        assert wanted == {mount for mount in mounts if mount.startswith("/run/secrets/") and not mount.endswith("/tls")}
         if name not in ("gateway", "verifier"):
             assert str(run.settings.run.folder).startswith("/var/lib/oprime/")
             assert "/var/lib/oprime" in mounts
@@ -427,7 +431,7 @@ def test_files_that_settings_name_are_mounted(run: Rendered) -> None:
 def test_services_wait_for_what_is_prepared_for_their_settings(run: Rendered) -> None:
     marker = "/var/lib/oprime/prepared/$(sha256sum /etc/oprime/run.toml | cut -c1-16)"
     assert f'touch "{marker}"' in main_container(run.pods()["prepare"])["command"][-1]
-    for name in ("coordinator", "generator", "prm", "learner", "conclude"):
+    for name in ("coordinator", "generator", "prm", SCORER, "learner", "conclude"):
         (wait,) = run.pods()[name]["spec"]["initContainers"]
         assert f"made={marker}\n" in wait["command"][-1]
 
@@ -620,8 +624,9 @@ def test_both_ends_of_every_call_inside_are_allowed(run: Rendered) -> None:
     assert going - {("coordinator", "gateway", "http")} == coming
     calls = {(source, target) for source, target, _ in going}
     assert {("gateway", name) for name in run.services if name != "gateway"} <= calls
-    assert {(name, "redis") for name in (*run.services, "conclude") if name != "gateway"} <= calls
-    assert {("coordinator", name) for name in run.services if name != "coordinator"} <= calls
+    assert {(name, "redis") for name in (*run.services, "conclude") if name not in ("gateway", SCORER)} <= calls
+    assert (SCORER, "redis") not in calls
+    assert {("coordinator", name) for name in run.services if name not in ("coordinator", SCORER)} <= calls
     assert {("learner", "learner"), ("prm", "prm"), ("generator", "generator")} <= calls
 
 
@@ -660,7 +665,7 @@ def test_the_quota_has_room_for_all_that_waits_in_the_queue() -> None:
     queued = {
         manifest["metadata"]["name"] for manifest in run.manifests if "kueue.x-k8s.io/queue-name" in manifest["metadata"].get("labels", {})
     }
-    assert queued == {"generator", "prm", "learner"}
+    assert queued == {"generator", "prm", SCORER, "learner"}
     (group,) = run.one("ClusterQueue", "oprime")["spec"]["resourceGroups"]
     quota = {item["name"]: item["nominalQuota"] for item in group["flavors"][0]["resources"]}
     # Two generators of four GPUs, two trainers of two.
@@ -698,3 +703,26 @@ def test_prometheus_in_the_cluster_gives_series_the_labels_that_the_alerts_ask_f
     assert [rule["targetLabel"] for rule in endpoint["relabelings"]] == [rule["target_label"] for rule in outside["relabel_configs"]]
     for name in once("large").services:
         assert once("large").pods()[name]["metadata"]["labels"][monitor["jobLabel"]] == outside["job_name"]
+
+
+# Replicas that only score
+
+
+def test_replicas_that_only_score_are_as_many_as_the_settings_say_and_the_gateway_asks_them(tmp_path: Path) -> None:
+    config = load_config(ROOT / "deploy/config" / EXAMPLES["large"], ["scoring.replicas=3", "kubernetes.memory_gib.scorer=48"])
+    run = rendered_for("large", tmp_path / "run", config)
+    assert run.settings.endpoints.scorers == ("scorer:50056",)
+    assert run.one("Service", SCORER)["spec"]["clusterIP"] == "None"
+    deployment = run.one("Deployment", SCORER)
+    assert deployment["spec"]["replicas"] == 3
+    limits = main_container(deployment["spec"]["template"])["resources"]["limits"]
+    assert (limits["nvidia.com/gpu"], limits["memory"]) == ("1", "48Gi")
+    (group,) = run.one("ClusterQueue", "oprime")["spec"]["resourceGroups"]
+    quota = {item["name"]: item["nominalQuota"] for item in group["flavors"][0]["resources"]}
+    assert quota["nvidia.com/gpu"] == "15"
+
+
+def test_a_run_without_a_prm_has_nothing_that_scores(tmp_path: Path) -> None:
+    changes = ["algorithm.process_weight=0", "scoring.replicas=3", "kubernetes.memory_gib.scorer=48"]
+    run = rendered_for("large", tmp_path / "run", load_config(ROOT / "deploy/config" / EXAMPLES["large"], changes))
+    assert run.one("Deployment", SCORER)["spec"]["replicas"] == 0

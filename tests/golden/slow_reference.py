@@ -150,6 +150,22 @@ def best_of_k_weight(ranking: Row, ids: list[int], i: int) -> float:
     return len(group) * (no_better / len(group)) ** (len(group) - 1)
 
 
+def balance(outcomes: Row, ids: list[int], i: int) -> tuple[float, float]:
+    """Difficulty offset and rarity weight of rollout i."""
+    group = members(ids, i)
+    usual = min(max(mean([outcomes[j] for j in group]), 1e-6), 1 - 1e-6)
+    rarity = {j: 1 - usual if outcomes[j] > 0.5 else usual for j in group}
+    return math.log(usual / (1 - usual)), rarity[i] * len(group) / sum(rarity.values())
+
+
+def prefix_value_loss(rewards: Row, outcome: float, margin: float, offset: float, weight: float) -> float:
+    total = 0.0
+    for t in range(1, len(rewards) + 1):
+        value = sum(rewards[:t]) / t
+        total += outcome * softplus(margin - offset - value) + (1 - outcome) * softplus(margin + offset + value)
+    return weight * total / len(rewards)
+
+
 # Policy losses
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -151,3 +152,10 @@ async def test_a_client_that_does_not_read_its_answer_loses_the_connection(conne
     await asyncio.sleep(4 * TIMEOUT_S)
     said, _ = await rest(reader)
     assert len(said) < LARGE
+
+
+def test_a_connection_that_is_kept_holds_no_answer_back_until_the_one_before_is_acknowledged() -> None:
+    with listen("127.0.0.1:0", TIMEOUT_S) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1

@@ -23,6 +23,7 @@ from oprime.adapters.memory_queue import MemoryQueue
 from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.adapters.store_weights import StoreWeights
 from oprime.adapters.system_clock import SystemClock
+from oprime.core.prompt_families import PromptFamily
 from oprime.core.types import Batch, CommittedStep, ScoredBatch, VerifiedGroup, VerifiedRollout
 from oprime.core.verification import scored
 from oprime.lm.frozen import FrozenModel
@@ -72,6 +73,7 @@ class Run:
     checkpoint_every: int = 2
     when_finished: str = "serve"
     algorithm: dict[str, Any] = field(default_factory=dict[str, Any])
+    scoring: dict[str, Any] = field(default_factory=dict[str, Any])
     queue: MemoryQueue = field(default_factory=lambda: MemoryQueue(SystemClock()))
     payloads: MemoryPayloads = field(default_factory=MemoryPayloads)
     metrics: PrometheusMetrics = field(default_factory=PrometheusMetrics)
@@ -150,13 +152,16 @@ class Prm:
     """The PRM's process, without gRPC."""
 
     def __init__(self, run: Run, engine: type[PlainEngine] = PlainEngine) -> None:
-        settings = PrmSettings.model_validate({**run.settings(), "prm": {"learning_rate": 1e-3, "sampled_groups": 0}})
+        prm = {"learning_rate": 1e-3, "sampled_groups": 0}
+        settings = PrmSettings.model_validate({**run.settings(), "prm": prm, "scoring": run.scoring})
         self.engine = engine(TokenLogprobModel(load_causal_lm(run.start), chunk_tokens=8))
         reference = FrozenModel(load_causal_lm(run.start), chunk_tokens=8)
         contents = partial(read_rollouts, run.payloads)
         references = References(reference, contents, run.payloads, settings.prm, rank=0, ranks=1, pad_id=0)
         self.prm = ImplicitPrm(self.engine, contents, references, settings.prm, pad_id=0, total_steps=STEPS_OF_RUN)
-        self.serving = ServingPrm(FrozenModel(load_causal_lm(run.start), chunk_tokens=8), reference, beta=0.05, pad_id=0, rows_per_pass=4)
+        self.serving = None
+        if not settings.scoring.replicas:
+            self.serving = ServingPrm(FrozenModel(load_causal_lm(run.start), chunk_tokens=8), reference, beta=0.05, pad_id=0)
         models = PrmModels(
             channel=OneRank(),
             engine=self.engine,
@@ -533,6 +538,26 @@ async def test_lost_answers_repeat_nothing_that_counts(run: Run) -> None:
     assert [letter.key for letter in await run.queue.dead_letters()] == ["3"]
 
 
+async def version_that_scores(prm: Prm) -> int:
+    family = PromptFamily(prompt_ids=np.asarray([3], dtype=np.int32), responses=(np.asarray([6, 7], dtype=np.int32),))
+    assert prm.serving is not None
+    async with prm.serving.using(None) as model:
+        return model.score([family], 16)[1]
+
+
+async def test_the_prm_publishes_its_versions_for_replicas_and_takes_back_those_of_steps_that_are_repeated(run: Run) -> None:
+    run.scoring = {"replicas": 1, "versions": 2}
+    for step in range(1, 4):
+        await run.cut(step)
+    prm = Prm(run)
+    store = prm.methods.models.store
+    assert prm.serving is None
+    # That of checkpoint 2 and the newest two, so 1 has gone.
+    await until(lambda: store.versions() == [2, 3], prm)
+    prm.methods.load(prm.methods.newest_checkpoint())
+    assert store.versions() == [2]
+
+
 async def test_the_prm_is_ready_once_the_weights_of_the_run_are_loaded_and_not_before(run: Run) -> None:
     for step in range(1, 4):
         await run.cut(step)
@@ -547,12 +572,12 @@ async def test_the_prm_is_ready_once_the_weights_of_the_run_are_loaded_and_not_b
     await asyncio.sleep(0.3)
     assert run.ready == []
     with pytest.raises(NotReadyError, match="has not loaded the weights of this run yet"):
-        again.serving.score([(3,)], [(6, 7)])
+        await version_that_scores(again)
     await run.queue.set_value(START_FROM, b"2")
     await eventually(lambda: bool(run.ready))
     # The checkpoint of step 2 is what it had when it said so.
     assert run.ready == ["prm 2"]
-    assert again.serving.score([(3,)], [(6, 7)])[1] >= 2
+    assert await version_that_scores(again) >= 2
     lifecycle.stopping.set()
     await work
 

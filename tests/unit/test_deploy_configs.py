@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from oprime_cli.offline_prm.plan import read_plan
 from oprime_cli.run_config import RunConfig
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "config"
@@ -45,3 +46,9 @@ def test_the_papers_run_has_the_papers_numbers() -> None:
     assert (config.coordinator.filter.low, config.coordinator.filter.high) == (0.2, 0.8)
     # 1,024 responses in mini-batches of 256.
     assert config.learner.updates_per_batch == config.prm.updates_per_batch == 4
+
+
+def test_the_offline_prm_has_eurusprms_numbers() -> None:
+    settings = read_plan(FOLDER / "prm" / "eurusprm-stage1.toml", []).settings
+    assert (settings.loss, settings.beta, settings.learning_rate, settings.epochs) == ("ce", 0.05, 5e-7, 1)
+    assert settings.data.startswith("data/")

@@ -19,13 +19,14 @@ from oprime.lm.tokenizers import render_prompt
 from oprime.runtime.errors import CheckpointError, RunEndedError, SettingsError
 from oprime.tasks.chain_tokenizer import chain_tokenizer
 from oprime.tasks.rows import BadRowError, RawRow
+from oprime_cli.model_training.folder import SFT, ModelFolder
+from oprime_cli.model_training.steps import Progress
 from oprime_cli.run_config import RunConfig, SftSection
 from oprime_cli.running.failures import RunBusyError
 from oprime_cli.warm_up.data import Demonstration, Encoder, conversation_of_row, demonstration_of_row
-from oprime_cli.warm_up.folder import SftFolder
 from oprime_cli.warm_up.start import new_chain_model
 from oprime_cli.warm_up.trainer import Trainer
-from oprime_cli.warm_up.training import Progress, train
+from oprime_cli.warm_up.training import shown, train
 from plain_engine import PlainEngine, on_ranks, ranked_engines
 
 END = 2
@@ -194,7 +195,7 @@ def test_the_learning_rate_grows_over_the_warm_up_and_falls_along_a_cosine() -> 
 
 
 def test_progress_says_how_long_it_still_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    say = Progress(10, clock=iter([0.0, 1.0, 30.0, 90.0]).__next__)
+    say = Progress(10, shown, clock=iter([0.0, 1.0, 30.0, 90.0]).__next__)
     for step in (11, 20, 40):
         say(step, 40, 0.5)
     # Ten steps in 30 s, so the other twenty take 60 s; the first call comes too soon to say anything.
@@ -268,7 +269,7 @@ def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     assert not torch.equal(one["lm_head.weight"], other["lm_head.weight"])
 
 
-def saved(folder: SftFolder, step: int) -> Path:
+def saved(folder: ModelFolder, step: int) -> Path:
     directory = folder.begin_state(step)
     (directory / "weights").write_text(str(step))
     folder.complete_state(directory, step)
@@ -276,7 +277,7 @@ def saved(folder: SftFolder, step: int) -> Path:
 
 
 def test_a_state_goes_once_the_next_one_is_whole(tmp_path: Path) -> None:
-    folder = SftFolder(tmp_path / "model", {"steps": 1})
+    folder = ModelFolder(tmp_path / "model", {"steps": 1}, SFT)
     assert folder.newest_state() is None
     first = saved(folder, 1)
     # Half a state, as a kill or a full disk leaves it.
@@ -300,7 +301,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) ->
 
 
 def test_a_damaged_state_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    folder = SftFolder(tmp_path / "model", {})
+    folder = ModelFolder(tmp_path / "model", {}, SFT)
     saved(folder, 1).joinpath("model", "weights").write_text("2")
     with pytest.raises(CheckpointError, match=r"does not have its checksum .* remove .*step-000001"):
         folder.newest_state()
@@ -329,7 +330,7 @@ def test_a_directory_of_someone_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_make_the_same_model(tmp_path: Path) -> None:
-    with SftFolder(tmp_path / "model", {}).lock(), pytest.raises(RunBusyError, match="another `oprime sft`"):
+    with ModelFolder(tmp_path / "model", {}, SFT).lock(), pytest.raises(RunBusyError, match="another `oprime sft`"):
         train(config(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""`oprime serve verifier`: one service by itself, in the foreground."""
+"""`oprime serve verifier` and `oprime serve prm`: services by themselves, in the foreground."""
 
 import argparse
 import asyncio
@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from oprime_cli.arguments import Subparsers, command_parser
+from oprime_cli.arguments import Subparsers, add_start_timeout, command_parser
 from oprime_cli.console import say
 
 DEFAULT_LISTEN = "127.0.0.1:50053"
@@ -16,28 +16,81 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = command_parser(
         subparsers,
         "serve",
-        description="Run one service by itself. The verifier needs nothing else: it answers gRPC, for trainers and programs of "
-        "any kind (docs/verifier.md). With --queue it also judges the rollouts of the run that CONFIG describes.",
+        description="Run a service by itself. `oprime serve verifier` judges responses, `oprime serve prm` gives each of their tokens a "
+        "reward; neither needs a run, Redis or anything else.",
+        example="oprime serve prm --model my-prm --reference my-start",
+    )
+    services = parser.add_subparsers(dest="service", metavar="SERVICE", required=True)
+    _add_verifier(services)
+    _add_prm(services)
+
+
+def _add_verifier(services: Subparsers) -> None:
+    parser = command_parser(
+        services,
+        "verifier",
+        description="The verifier needs nothing else: it answers gRPC, for trainers and programs of any kind (docs/verifier.md). With "
+        "--queue it also judges the rollouts of the run that CONFIG describes.",
         example="oprime serve verifier --listen 127.0.0.1:50053 --set verifier.workers=8",
     )
-    parser.add_argument("service", choices=("verifier",), help="which service")
     parser.add_argument("--config", metavar="CONFIG", type=Path, default=None, help="TOML file with the settings")
     parser.add_argument("--listen", metavar="HOST:PORT", default=None, help=f"gRPC address (default: CONFIG's, else {DEFAULT_LISTEN})")
     parser.add_argument(
         "--insecure", action="store_true", help="let it listen where other machines reach it, without certificates ([endpoints.tls])"
     )
     parser.add_argument("--queue", action="store_true", help="also judge the rollouts of CONFIG's run")
+    _add_set(parser, "verifier.workers=8")
+
+
+def _add_prm(services: Subparsers) -> None:
+    parser = command_parser(
+        services,
+        "prm",
+        description="Token rewards over HTTP (docs/rewards.md): a gateway and one or more processes that only score, on CPU or GPU. A "
+        "run's PRM answers in its newest version, or in the one that is named; every version on disk answers by name.",
+        example="oprime serve prm runs/demo@50 --port 8080",
+    )
+    parser.add_argument("run", metavar="RUN[@VERSION]", nargs="?", help="serve the PRM of this run: its folder, or its name in ./runs")
+    parser.add_argument("--model", metavar="MODEL", default=None, help="serve this model as the PRM: a directory or hub id")
+    parser.add_argument(
+        "--reference", metavar="MODEL", default=None, help="the model that rewards are relative to: the one that the PRM was trained from"
+    )
+    parser.add_argument("--beta", type=float, default=None, help="scale of the rewards (default: the run's, else 0.05)")
+    parser.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8080, help="port to listen on; 0 takes a free one (default: 8080)")
+    parser.add_argument("--api-keys-file", metavar="FILE", type=Path, default=None, help="bearer keys, one a line; needed beyond 127.0.0.1")
+    parser.add_argument("--replicas", metavar="N", type=int, default=1, help="processes that score (default: 1); GPUs are dealt in turn")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default: a GPU if there is any)"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default=None, help="default: the run's, else bfloat16 on GPUs and float32 on CPUs"
+    )
+    _add_set(parser, "scoring.micro_batch_tokens=8192")
+    add_start_timeout(parser)
+
+
+def _add_set(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument(
         "--set",
         dest="overrides",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="change one setting, for example --set verifier.workers=8; may be given several times",
+        help=f"change one setting, for example --set {example}; may be given several times",
     )
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.service == "prm":
+        from oprime_cli.running.serve_prm import Wishes, serve_prm
+
+        wishes = {name: getattr(args, name) for name in Wishes.__dataclass_fields__}
+        return serve_prm(Wishes(**wishes), start_timeout_s=args.start_timeout)
+    return _run_verifier(args)
+
+
+def _run_verifier(args: argparse.Namespace) -> int:
     from oprime.runtime.errors import SettingsError
     from oprime.runtime.logs import configure_logs
     from oprime_cli.overrides import service_document

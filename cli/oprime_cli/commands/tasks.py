@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oprime.runtime.errors import UnusableInputError
-from oprime_cli.arguments import Subparsers, add_config, command_parser
+from oprime_cli.arguments import Subparsers, add_config, command_parser, positive_int
 from oprime_cli.console import say
 from oprime_cli.running.failures import UsageError
 
@@ -53,12 +53,24 @@ def _add_chain(actions: Subparsers) -> None:
     parser = command_parser(
         actions,
         "chain",
-        description="Write the built-in chain task in the schema of Eurus-2-RL-Data (ability chain).",
+        description="Write the built-in chain task in the schema of Eurus-2-RL-Data (ability chain); or, for `oprime prm`, what its "
+        "noisy teacher says: responses that are labelled right or wrong, or solutions whose first wrong step is known.",
         example="oprime tasks chain --out chain-heldout.parquet --split heldout --rows 256",
     )
     _add_output(parser)
-    parser.add_argument("--rows", metavar="N", type=_positive, default=None, help="number of rows (default: 100000 train, 256 heldout)")
+    parser.add_argument("--rows", metavar="N", type=positive_int, default=None, help="number of rows (default: 100000 train, 256 heldout)")
     parser.add_argument("--operations", metavar="N", type=_operations, default=8, help="reasoning steps per problem, 1 to 64 (default: 8)")
+    parser.add_argument("--teacher-seed", metavar="N", type=int, default=7, help="seed of the teacher's misconceptions (default: 7)")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--responses", metavar="K", type=positive_int, default=0, help="write K labelled responses to each problem instead"
+    )
+    instead.add_argument(
+        "--errors",
+        choices=("natural", "confuser"),
+        default=None,
+        help="write solutions instead (JSONL): by turns a right one, and one with a first wrong step of this kind",
+    )
 
 
 def _add_convert(actions: Subparsers) -> None:
@@ -100,7 +112,23 @@ def _write_chain(args: argparse.Namespace) -> int:
     defaults = ChainSection()
     split: Split = args.split
     rows = args.rows or (defaults.train_problems if split == "train" else defaults.heldout_problems)
+    if args.responses or args.errors:
+        return _write(args, itertools.islice(_labelled_rows(args, rows), rows))
     return _write(args, (chain_row(problem(split, index, args.operations), index, split) for index in range(rows)))
+
+
+def _labelled_rows(args: argparse.Namespace, rows: int) -> "Iterator[dict[str, Any]]":
+    """Rows that `oprime prm` reads, of the chain task's teacher."""
+    from oprime.tasks.chain import Teacher, labelled_chains
+    from oprime.tasks.response_formats.chain import labelled_row, steps_row, teacher_responses
+
+    teacher = Teacher(args.teacher_seed)
+    if not args.errors:
+        found = (teacher_responses(teacher, args.split, index, args.operations, args.responses) for index in itertools.count())
+        return map(labelled_row, found)
+    half = rows // 2 + 1
+    right, wrong = (labelled_chains(kind, half, args.operations, teacher) for kind in ("none", args.errors))
+    return map(steps_row, itertools.chain.from_iterable(zip(right, wrong, strict=True)))
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -123,6 +151,8 @@ def _write(args: argparse.Namespace, rows: "Iterator[dict[str, Any]]") -> int:
     from oprime.tasks.row_files import file_format, write_rows
 
     form = args.format or file_format(str(args.out), "--out")
+    if form == "parquet" and (getattr(args, "responses", 0) or getattr(args, "errors", None)):
+        raise UsageError(f"--out {args.out}: labelled rows are written as JSONL alone; name a file that ends with .jsonl")
     first = next(rows, None)
     if first is None:
         raise UnusableInputError(f"{args.file} has no rows: nothing was written")
@@ -166,12 +196,6 @@ def _summary(config: "RunConfig", split: "Split", render: "Render | None") -> st
     verifiers = Counter(task.verifier for task in tasks)
     parts = ", ".join(f"{number} {verifier}" for verifier, number in verifiers.most_common())
     return f"{len(tasks)} tasks ({parts})" if tasks else "none"
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def _operations(text: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oprime_cli.arguments import Subparsers, command_parser
+from oprime_cli.arguments import Subparsers, command_parser, positive_int
 
 if TYPE_CHECKING:
     from oprime_cli.verifying.judge_file import Tally
@@ -24,7 +24,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="JSONL file with the responses")
     parser.add_argument("--out", metavar="OUT", type=Path, default=None, help="JSONL file for the verdicts (default: standard output)")
-    parser.add_argument("--jobs", metavar="N", type=_positive, default=None, help="worker processes (default: one per core)")
+    parser.add_argument("--jobs", metavar="N", type=positive_int, default=None, help="worker processes (default: one per core)")
     parser.add_argument("--fresh", action="store_true", help="judge every row again, whatever OUT holds")
     parser.add_argument("--config", metavar="CONFIG", type=Path, default=None, help="TOML file whose [verifier] section applies")
     parser.add_argument(
@@ -88,9 +88,3 @@ class _progress:  # noqa: N801 - used as a function
     def __exit__(self, *problem: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)

@@ -24,6 +24,7 @@ TLS_FILES = {
 }
 METRICS_PORT = 9464
 REDIS, REDIS_PORT = "redis", 6379
+SCORER, SCORER_PORT = "scorer", 50056
 PORTS = {"coordinator": 50051, "generator": 50052, "verifier": 50053, "prm": 50054, "learner": 50055, "gateway": 8080}
 """Where services listen unless the run's TOML says otherwise."""
 
@@ -39,6 +40,7 @@ def in_cluster(config: RunConfig, *, tls: bool) -> RunConfig:
     changes: dict[str, Any] = {
         "endpoints": {
             **addresses,
+            "scorers": (f"{SCORER}:{SCORER_PORT}",) if config.scoring.replicas else (),
             "bind": "0.0.0.0",  # noqa: S104 - the pod's own network
             # Without certificates the network policies are what keeps others away.
             "insecure": not tls,
@@ -68,6 +70,8 @@ def to_document(config: RunConfig, when_finished: Literal["exit", "serve"]) -> d
 
 
 def port_of(config: RunConfig, service: str) -> int:
+    if service == SCORER:
+        return SCORER_PORT
     return split_address(getattr(config.endpoints, service), f"endpoints.{service}")[1]
 
 

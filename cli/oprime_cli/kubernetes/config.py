@@ -32,6 +32,8 @@ class CoresSection(Section):
     """CPU cores that are set aside for one verifier; `verifier.workers` processes share them."""
     prm: float = Field(default=0.2, gt=0)
     """CPU cores that are set aside for one host of the PRM."""
+    scorer: float = Field(default=0.2, gt=0)
+    """CPU cores that are set aside for one replica that only scores (`scoring.replicas`)."""
     learner: float = Field(default=0.2, gt=0)
     """CPU cores that are set aside for one host of the learner."""
 
@@ -55,6 +57,8 @@ class MemorySection(Section):
     """Memory of one verifier, in GiB."""
     prm: float = Field(default=2.5, gt=0)
     """Memory of one host of the PRM, in GiB; with `prm.offload_optimizer` 12 bytes a parameter more, over all hosts."""
+    scorer: float = Field(default=2.5, gt=0)
+    """Memory of one replica that only scores, in GiB: `scoring.versions` PRMs, one more for a moment, and the reference."""
     learner: float = Field(default=2.5, gt=0)
     """Memory of one host of the learner, in GiB; with `learner.offload_optimizer` 12 bytes a parameter more, over all hosts."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from oprime.runtime.rank_launcher import HOSTS
 from oprime.runtime.setting_rules import services_of
-from oprime_cli.kubernetes.cluster_settings import port_of
+from oprime_cli.kubernetes.cluster_settings import SCORER, port_of
 from oprime_cli.run_config import RunConfig
 
 Manifest = dict[str, Any]
@@ -17,6 +17,7 @@ APIS = {"Deployment": "apps/v1", "StatefulSet": "apps/v1", "Job": "batch/v1", "P
 TRAINERS = ("prm", "learner")
 SCALED = ("generator", "verifier")
 WITH_MODELS = ("generator", *TRAINERS)
+"""Of several processes each, which pass tensors in shared memory."""
 GROUPED = "leader-worker-set"
 """The component that makes a group of pods of each generator."""
 REDIS_SHARE = 0.75
@@ -35,18 +36,30 @@ def patch(kind: str, name: str, spec: Manifest) -> Manifest:
 
 def pods(config: RunConfig) -> tuple[str, ...]:
     """The run's pods by name."""
-    return ("redis", "prepare", "conclude", *services_of(config.algorithm))
+    return ("redis", "prepare", "conclude", *serving(config))
+
+
+def serving(config: RunConfig) -> tuple[str, ...]:
+    """Those that answer: the run's services, and the PRM's replicas that only score."""
+    return (*services_of(config.algorithm), SCORER)
+
+
+def replicas_of(name: str, config: RunConfig) -> int | None:
+    """Pods of what scales by itself; None for what does not."""
+    if name == SCORER:
+        return config.scoring.replicas if config.algorithm.needs_prm else 0
+    return getattr(config.kubernetes.replicas, name, None)
 
 
 def pod_patch(name: str, config: RunConfig, features: Collection[str]) -> Manifest:
     """Everything about a pod that depends on the run."""
     spec, container = _special(name, config, features)
     container = {"name": "service", "resources": resources(name, config, features), **container}
-    if name in services_of(config.algorithm):
+    if name in serving(config):
         container |= _ports_and_probes(name, config, features)
-    replicas = getattr(config.kubernetes.replicas, name, None)
+    replicas = replicas_of(name, config)
     # Where KEDA scales, a number here would undo what it has done.
-    if replicas and not ("keda" in features and name in SCALED):
+    if replicas is not None and not ("keda" in features and name in SCALED):
         spec["replicas"] = replicas
     template: Manifest = {"containers": [container]}
     if name in WITH_MODELS:
@@ -62,6 +75,8 @@ def _special(name: str, config: RunConfig, features: Collection[str]) -> tuple[M
         claim = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], **storage(kubernetes.redis_storage_gib, config)}}
         room = int(kubernetes.memory_gib.redis * GIB * REDIS_SHARE)
         return {"volumeClaimTemplates": [claim]}, {"args": ["--maxmemory", str(room)]}
+    if name == SCORER:
+        return {}, {"env": [_threads(name, config)]}
     if name not in WITH_MODELS:
         return {}, {}
     hosts = hosts_of(name, config)
@@ -74,7 +89,7 @@ def _special(name: str, config: RunConfig, features: Collection[str]) -> tuple[M
 
 def hosts_of(name: str, config: RunConfig) -> int:
     """Pods over which one of this service is spread."""
-    return getattr(config.kubernetes.hosts, name) if name in WITH_MODELS else 1
+    return getattr(config.kubernetes.hosts, name, 1)
 
 
 def variable(name: str, value: object) -> Manifest:
@@ -89,10 +104,12 @@ def _threads(name: str, config: RunConfig) -> Manifest:
 
 def gpus(name: str, config: RunConfig, features: Collection[str]) -> int:
     """GPUs of one pod."""
-    if "gpu" not in features or name not in WITH_MODELS:
+    if "gpu" not in features or name not in (*WITH_MODELS, SCORER):
         return 0
     if name == "generator":
         return config.generator.tensor_parallel // hosts_of(name, config)
+    if name == SCORER:
+        return 0 if config.scoring.device == "cpu" else 1
     trainer = getattr(config, name)
     return 0 if trainer.device == "cpu" else trainer.ranks // hosts_of(name, config)
 

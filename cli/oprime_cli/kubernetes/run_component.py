@@ -13,8 +13,7 @@ import yaml
 
 from oprime.adapters.redis_streams import GROUP, stream_key
 from oprime.ports.streams import ROLLOUTS, TICKETS
-from oprime.runtime.setting_rules import services_of
-from oprime_cli.kubernetes.cluster_settings import REDIS, REDIS_PORT, in_cluster, port_of, to_document
+from oprime_cli.kubernetes.cluster_settings import REDIS, REDIS_PORT, SCORER, in_cluster, port_of, to_document
 from oprime_cli.kubernetes.pods import (
     GROUPED,
     SCALED,
@@ -27,6 +26,8 @@ from oprime_cli.kubernetes.pods import (
     pod_patch,
     pods,
     port_name,
+    replicas_of,
+    serving,
     storage,
 )
 from oprime_cli.run_config import RunConfig
@@ -51,7 +52,7 @@ def run_files(config: RunConfig, features: Collection[str]) -> dict[str, str]:
         )
     patches: dict[str, list[Manifest]] = {
         "pods.yaml": [pod_patch(name, settled, features) for name in pods(settled)],
-        "services.yaml": [_service(name, settled) for name in services_of(settled.algorithm)],
+        "services.yaml": [_service(name, settled) for name in serving(settled)],
         "budgets.yaml": [_budget(name, settled) for name in TRAINERS if name in pods(settled)],
         "volume.yaml": [patch("PersistentVolumeClaim", "runs", storage(settled.kubernetes.storage_gib, settled))],
         "account.yaml": _account(settled),
@@ -129,7 +130,7 @@ def _quota(config: RunConfig, features: Collection[str]) -> Manifest:
     """What the pods that wait in Kueue's queue ask for together, with as many generators as there may be."""
     kubernetes = config.kubernetes
     counts = {"generator": kubernetes.most_replicas.generator if "keda" in features else kubernetes.replicas.generator}
-    counts |= dict.fromkeys(TRAINERS, 1)
+    counts |= {**dict.fromkeys(TRAINERS, 1), SCORER: replicas_of(SCORER, config) or 0}
     counts = {name: count * hosts_of(name, config) for name, count in counts.items() if name in pods(config)}
     names = {
         "cpu": str(math.ceil(sum(getattr(kubernetes.cores, name) * count for name, count in counts.items()))),

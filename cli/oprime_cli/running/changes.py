@@ -20,7 +20,7 @@ MAY_CHANGE = (
         for name in ("steps", "evaluate_every", "checkpoint_every", "keep_checkpoints", "heartbeat_s", "log_level", "when_finished")
     ),
     # Where services, Redis and the people who watch find each other.
-    *("endpoints.*", "queue.*", "gateway.*", "kubernetes.*"),
+    *("endpoints.*", "queue.*", "gateway.*", "scoring.*", "kubernetes.*"),
     *(
         "store.keep_versions",
         "store.full_every",
@@ -35,8 +35,10 @@ MAY_CHANGE = (
     *(f"verifier.{name}" for name in ("workers", "deadline_s", "attempts", "memory_mib", "cache_entries", "sandbox.*")),
     *(f"{section}.{name}" for section in ("learner", "prm") for name in (*LEARNING_RATE, *COST, *PROCESSES)),
     *(f"critic.{name}" for name in (*LEARNING_RATE, *COST)),
-    *("prm.sampled_groups", "prm.max_score_items"),
+    *("learner.sampled_groups", "prm.sampled_groups", "prm.max_score_items"),
     *(f"sft.{name}" for name in SFT),
+    # Made before, by `oprime prm train`.
+    "offline_prm.*",
 )
 """Settings that a resumed run may have otherwise than before, `*` for any name. All others decide what the run computes."""
 

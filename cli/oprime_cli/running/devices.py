@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from oprime_cli.run_config import RunConfig
 
@@ -21,13 +21,18 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """The GPUs of the three services that compute; none means the CPU."""
+    """The GPUs of the services that compute; none means the CPU."""
 
     generator: tuple[Gpu, ...] = ()
     prm: tuple[Gpu, ...] = ()
     learner: tuple[Gpu, ...] = ()
+    scorers: tuple[Gpu, ...] = ()
+    """Those of the replicas that only score, which take them in turn."""
 
     def of(self, service: str) -> tuple[Gpu, ...]:
+        name, _, number = service.partition("-")
+        if name == "scorer":
+            return (self.scorers[int(number) % len(self.scorers)],) if self.scorers else ()
         gpus: tuple[Gpu, ...] = getattr(self, service, ())
         return gpus
 
@@ -74,12 +79,20 @@ def wanted_gpus(config: RunConfig) -> tuple[int, int, int]:
 def assign(config: RunConfig, gpus: Sequence[Gpu]) -> Devices | None:
     """The rule: the generator takes the first `generator.tensor_parallel` GPUs, the PRM the next `prm.ranks` and the
     learner the next `learner.ranks`. With too few for that, PRM and learner share the GPUs after the generator's (they
-    take turns anyway); a single GPU is shared by all three. None when the GPUs do not suffice; without any, the CPU.
+    take turns anyway); a single GPU is shared by all three. Replicas that only score take what is left, or else the PRM's.
+    None when the GPUs do not suffice; without any, the CPU.
     """
-    generator, prm, learner = wanted_gpus(config)
     if not gpus:
         return Devices()
-    have = tuple(gpus)
+    devices = _assigned(config, tuple(gpus))
+    if devices is None or not config.scoring.replicas or config.scoring.device == "cpu" or not config.algorithm.needs_prm:
+        return devices
+    taken = {*devices.generator, *devices.prm, *devices.learner}
+    return replace(devices, scorers=tuple(gpu for gpu in gpus if gpu not in taken) or devices.prm or tuple(gpus[-1:]))
+
+
+def _assigned(config: RunConfig, have: tuple[Gpu, ...]) -> Devices | None:
+    generator, prm, learner = wanted_gpus(config)
     if len(have) >= generator + prm + learner:
         return Devices(have[:generator], have[generator : generator + prm], have[generator + prm : generator + prm + learner])
     if len(have) >= generator + max(prm, learner):
@@ -97,8 +110,10 @@ def cpu_cores() -> int:
 def threads(config: RunConfig, service: str) -> int:
     """Threads for the numeric libraries of one process of a service: an even share of the cores, at least one.
 
-    The generator and the trainers compute at the same time; services that only move records get one.
+    The generator and the trainers compute at the same time; services that only move records get one, and so do replicas that only score.
     """
+    if service.startswith("scorer"):
+        return config.scoring.threads or 1
     if service not in {"generator", "prm", "learner"}:
         return 1
     chosen = {"generator": config.generator.threads, "prm": config.prm.threads, "learner": config.learner.threads}[service]

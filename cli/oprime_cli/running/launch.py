@@ -18,8 +18,10 @@ from oprime_cli.running.payload_audit import sweep_payloads
 from oprime_cli.running.redis_server import RunRedis, run_redis
 from oprime_cli.running.run_folder import RunFolder
 from oprime_cli.running.scrape import scrape_targets
-from oprime_cli.running.services import service_specs
+from oprime_cli.running.services import scorers_of, service_specs
 from oprime_cli.running.supervisor import Guard, Supervisor
+
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def launched(
 
     Raises SettingsError, ServiceDiedError or ServiceNotHealthyError. The caller holds the run's lock.
     """
-    with Guard() as guard, run_redis(folder, config, guard) as redis, free_ports(config.endpoints) as endpoints:
+    with Guard() as guard, run_redis(folder, config, guard) as redis, free_ports(config.endpoints, scorers_of(config)) as endpoints:
         queue = config.queue.model_copy(update={"url": redis.url})
         resolved = config.model_copy(update={"endpoints": endpoints, "queue": queue})
         folder.note_session(config, resolved)
@@ -82,9 +84,12 @@ def launched(
 
 
 @contextlib.contextmanager
-def free_ports(endpoints: EndpointsSection) -> Iterator[EndpointsSection]:
-    """The endpoints with a free port for every port 0. For the length of the block nobody else is given these ports."""
-    addresses: dict[str, str] = {}
+def free_ports(endpoints: EndpointsSection, scorers: int = 0) -> Iterator[EndpointsSection]:
+    """The endpoints with a free port for every port 0, and for each of `scorers` replicas without an address.
+
+    For the length of the block nobody else is given these ports.
+    """
+    addresses: dict[str, object] = {}
     with contextlib.ExitStack() as kept:
         for service in SERVICES:
             setting = f"endpoints.{service}"
@@ -92,6 +97,14 @@ def free_ports(endpoints: EndpointsSection) -> Iterator[EndpointsSection]:
             if port == 0:
                 keeper = kept.enter_context(_reserve(endpoints.bind or host, setting))
                 addresses[service] = f"{host}:{keeper.getsockname()[1]}"
+        if endpoints.scorers and len(endpoints.scorers) < scorers:
+            raise SettingsError(
+                f"endpoints.scorers names {len(endpoints.scorers)} address for scoring.replicas = {scorers} on one machine: name one for "
+                "each, or none"
+            )
+        if not endpoints.scorers:
+            keepers = [kept.enter_context(_reserve(endpoints.bind or LOOPBACK, "endpoints.scorers")) for _ in range(scorers)]
+            addresses["scorers"] = tuple(f"{LOOPBACK}:{keeper.getsockname()[1]}" for keeper in keepers)
         yield endpoints.model_copy(update=addresses)
 
 

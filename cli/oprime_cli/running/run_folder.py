@@ -172,15 +172,18 @@ class RunFolder:
 
 def addresses(config: RunConfig) -> dict[str, str]:
     """Setting -> value of every address that a session may choose."""
-    return {"queue.url": config.queue.url, **{f"endpoints.{service}": getattr(config.endpoints, service) for service in SERVICES}}
+    of_services = {f"endpoints.{service}": getattr(config.endpoints, service) for service in SERVICES}
+    return {"queue.url": config.queue.url, **of_services, "endpoints.scorers": ",".join(config.endpoints.scorers)}
 
 
 def without_chosen(config: RunConfig, chosen: Mapping[str, Sequence[str]]) -> RunConfig:
     """The settings with every address that a session chose left open again."""
     free = {name for name, address in addresses(config).items() if address in chosen.get(name, ())}
-    endpoints = {
+    endpoints: dict[str, object] = {
         service: f"{getattr(config.endpoints, service).rpartition(':')[0]}:0" for service in SERVICES if f"endpoints.{service}" in free
     }
+    if "endpoints.scorers" in free:
+        endpoints["scorers"] = ()
     queue = {"url": EMBEDDED} if "queue.url" in free else {}
     return config.model_copy(
         update={"endpoints": config.endpoints.model_copy(update=endpoints), "queue": config.queue.model_copy(update=queue)}

@@ -10,7 +10,8 @@ from oprime_cli.running.health import reachable
 def metrics_ports(config: RunConfig) -> dict[str, int]:
     """Service -> port: endpoints.metrics_port and those after it; empty without one."""
     first = config.endpoints.metrics_port
-    return {service: first + place for place, service in enumerate(services_of(config.algorithm))} if first else {}
+    scorers = [f"scorer-{number}" for number in range(config.scoring.replicas)] if config.algorithm.needs_prm else []
+    return {service: first + place for place, service in enumerate((*services_of(config.algorithm), *scorers))} if first else {}
 
 
 def scrape_targets(config: RunConfig) -> list[dict[str, Any]]:

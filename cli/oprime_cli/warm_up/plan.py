@@ -6,9 +6,10 @@ from typing import Any
 
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.setting_rules import attention_fits_dtype
+from oprime_cli.model_training.folder import SFT as MAKER
+from oprime_cli.model_training.folder import ModelFolder
 from oprime_cli.run_config import RunConfig, SftSection, warm_up_can_offload, warm_up_ranks_get_demonstrations
 from oprime_cli.running.changes import SFT
-from oprime_cli.warm_up.folder import SftFolder
 
 NEW_MODEL = "a new tiny model"
 
@@ -19,7 +20,7 @@ class WarmUp:
     settings: SftSection
     start: str
     """Directory or hub id of the model to begin with, or NEW_MODEL."""
-    folder: SftFolder
+    folder: ModelFolder
 
     @property
     def makes_a_model(self) -> bool:
@@ -32,7 +33,7 @@ def plan_warm_up(config: RunConfig) -> WarmUp:
     start, output = _start(config, settings), settings.output or config.model.path
     if start == str(Path(output)):
         raise SettingsError(f"sft.output and the model to begin with are both {start}: name another sft.output, or another sft.start")
-    return WarmUp(config, settings, start, SftFolder(Path(output), _identity(config, settings, start)))
+    return WarmUp(config, settings, start, ModelFolder(Path(output), _identity(config, settings, start), MAKER))
 
 
 def _settings(config: RunConfig) -> SftSection:

@@ -1,41 +1,17 @@
-"""The model that a supervised warm-up begins with, and how the result is written."""
+"""The model that a supervised warm-up begins with."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
 
 from oprime.lm.models import load_causal_lm, random_causal_lm
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, require_chat_template
 from oprime.tasks.chain_tokenizer import BEGIN, END, PAD, VOCABULARY, chain_tokenizer
+from oprime_cli.model_training.files import Start
 from oprime_cli.warm_up.plan import WarmUp
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 NEW_MODEL_POSITIONS = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    end_ids: tuple[int, ...]
-
-    def write(self, directory: Path, weights: Mapping[str, Tensor]) -> None:
-        """The model in Hugging Face form, with float32 `weights` in place of its own."""
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        config: Any = self.model.config
-        config.use_cache = True
-        self.model.save_pretrained(str(directory), state_dict=dict(weights))
-        # It has written the type that the model computes in.
-        config.dtype = "float32"
-        config.save_pretrained(str(directory))
-        self.tokenizer.save_pretrained(str(directory))
 
 
 def load_start(plan: WarmUp) -> Start:

@@ -25,29 +25,33 @@ _sym_db = _symbol_database.Default()
 from oprime_proto.v1 import common_pb2 as oprime__proto_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19oprime_proto/v1/prm.proto\x12\x0foprime_proto.v1\x1a\x1coprime_proto/v1/common.proto\"9\n\x0cScoreRequest\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.oprime_proto.v1.ScoreItem\"y\n\tScoreItem\x12/\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x1f.oprime_proto.v1.ChatScoreInputH\x00\x12\x32\n\x06tokens\x18\x02 \x01(\x0b\x32 .oprime_proto.v1.TokenScoreInputH\x00\x42\x07\n\x05input\"R\n\x0e\x43hatScoreInput\x12.\n\x08messages\x18\x01 \x03(\x0b\x32\x1c.oprime_proto.v1.ChatMessage\x12\x10\n\x08response\x18\x02 \x01(\t\";\n\x0fTokenScoreInput\x12\x12\n\nprompt_ids\x18\x01 \x01(\x0c\x12\x14\n\x0cresponse_ids\x18\x02 \x01(\x0c\"f\n\rScoreResponse\x12\x32\n\tresponses\x18\x01 \x03(\x0b\x32\x1f.oprime_proto.v1.ScoredResponse\x12\x13\n\x0bprm_version\x18\x02 \x01(\x04\x12\x0c\n\x04\x62\x65ta\x18\x03 \x01(\x02\"\xbd\x01\n\x0eScoredResponse\x12\x14\n\x0cresponse_ids\x18\x01 \x01(\x0c\x12\x17\n\x0fprocess_rewards\x18\x02 \x01(\x0c\x12\x14\n\x0cprm_logprobs\x18\x03 \x01(\x0c\x12\x1a\n\x12reference_logprobs\x18\x04 \x01(\x0c\x12\x13\n\x0btoken_texts\x18\x05 \x03(\t\x12\x13\n\x0b\x63har_starts\x18\x06 \x03(\r\x12\x11\n\tchar_ends\x18\x07 \x03(\r\x12\r\n\x05\x65rror\x18\x08 \x01(\t\"\x19\n\x17PrmServiceStatusRequest\"\x8f\x01\n\x18PrmServiceStatusResponse\x12\x13\n\x0bprm_version\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x14\n\x0c\x62usy_seconds\x18\x03 \x01(\x01\x12\x14\n\x0cidle_seconds\x18\x04 \x01(\x01\x12\r\n\x05model\x18\x05 \x01(\t\x12\x15\n\rscored_tokens\x18\x06 \x01(\x04\x32\xb3\x01\n\nPrmService\x12\x46\n\x05Score\x12\x1d.oprime_proto.v1.ScoreRequest\x1a\x1e.oprime_proto.v1.ScoreResponse\x12]\n\x06Status\x12(.oprime_proto.v1.PrmServiceStatusRequest\x1a).oprime_proto.v1.PrmServiceStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19oprime_proto/v1/prm.proto\x12\x0foprime_proto.v1\x1a\x1coprime_proto/v1/common.proto\"c\n\x0cScoreRequest\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.oprime_proto.v1.ScoreItem\x12\x18\n\x0bprm_version\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_prm_version\"\xef\x01\n\tScoreItem\x12/\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x1f.oprime_proto.v1.ChatScoreInputH\x00\x12\x32\n\x06tokens\x18\x02 \x01(\x0b\x32 .oprime_proto.v1.TokenScoreInputH\x00\x12/\n\x04text\x18\x03 \x01(\x0b\x32\x1f.oprime_proto.v1.TextScoreInputH\x00\x12/\n\ntruncation\x18\x04 \x01(\x0e\x32\x1b.oprime_proto.v1.Truncation\x12\x12\n\nmax_tokens\x18\x05 \x01(\rB\x07\n\x05input\"j\n\x0e\x43hatScoreInput\x12.\n\x08messages\x18\x01 \x03(\x0b\x32\x1c.oprime_proto.v1.ChatMessage\x12\x10\n\x08response\x18\x02 \x01(\t\x12\x16\n\x0especial_tokens\x18\x03 \x01(\x08\"2\n\x0eTextScoreInput\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x10\n\x08response\x18\x02 \x01(\t\";\n\x0fTokenScoreInput\x12\x12\n\nprompt_ids\x18\x01 \x01(\x0c\x12\x14\n\x0cresponse_ids\x18\x02 \x01(\x0c\"\x7f\n\rScoreResponse\x12\x32\n\tresponses\x18\x01 \x03(\x0b\x32\x1f.oprime_proto.v1.ScoredResponse\x12\x13\n\x0bprm_version\x18\x02 \x01(\x04\x12\x0c\n\x04\x62\x65ta\x18\x03 \x01(\x02\x12\x17\n\x0freference_model\x18\x04 \x01(\t\"\xc4\x02\n\x0eScoredResponse\x12\x14\n\x0cresponse_ids\x18\x01 \x01(\x0c\x12\x17\n\x0fprocess_rewards\x18\x02 \x01(\x0c\x12\x14\n\x0cprm_logprobs\x18\x03 \x01(\x0c\x12\x1a\n\x12reference_logprobs\x18\x04 \x01(\x0c\x12\x13\n\x0btoken_texts\x18\x05 \x03(\t\x12\x13\n\x0b\x63har_starts\x18\x06 \x03(\r\x12\x11\n\tchar_ends\x18\x07 \x03(\r\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\x15\n\rprompt_tokens\x18\t \x01(\r\x12\x15\n\rhas_end_token\x18\n \x01(\x08\x12\x1d\n\x15\x64ropped_prompt_tokens\x18\x0b \x01(\r\x12\x1f\n\x17\x64ropped_response_tokens\x18\x0c \x01(\r\x12\x17\n\x0ftrailing_tokens\x18\r \x01(\r\"\x19\n\x17PrmServiceStatusRequest\"\xd2\x01\n\x18PrmServiceStatusResponse\x12\x13\n\x0bprm_version\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x14\n\x0c\x62usy_seconds\x18\x03 \x01(\x01\x12\x14\n\x0cidle_seconds\x18\x04 \x01(\x01\x12\r\n\x05model\x18\x05 \x01(\t\x12\x15\n\rscored_tokens\x18\x06 \x01(\x04\x12\x17\n\x0freference_model\x18\x07 \x01(\t\x12\x10\n\x08versions\x18\x08 \x03(\x04\x12\x16\n\x0ewaiting_tokens\x18\t \x01(\x04*S\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x13\n\x0fTRUNCATION_LEFT\x10\x01\x12\x14\n\x10TRUNCATION_RIGHT\x10\x02\x32\xb3\x01\n\nPrmService\x12\x46\n\x05Score\x12\x1d.oprime_proto.v1.ScoreRequest\x1a\x1e.oprime_proto.v1.ScoreResponse\x12]\n\x06Status\x12(.oprime_proto.v1.PrmServiceStatusRequest\x1a).oprime_proto.v1.PrmServiceStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'oprime_proto.v1.prm_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TRUNCATION']._serialized_start=1336
+  _globals['_TRUNCATION']._serialized_end=1419
   _globals['_SCOREREQUEST']._serialized_start=76
-  _globals['_SCOREREQUEST']._serialized_end=133
-  _globals['_SCOREITEM']._serialized_start=135
-  _globals['_SCOREITEM']._serialized_end=256
-  _globals['_CHATSCOREINPUT']._serialized_start=258
-  _globals['_CHATSCOREINPUT']._serialized_end=340
-  _globals['_TOKENSCOREINPUT']._serialized_start=342
-  _globals['_TOKENSCOREINPUT']._serialized_end=401
-  _globals['_SCORERESPONSE']._serialized_start=403
-  _globals['_SCORERESPONSE']._serialized_end=505
-  _globals['_SCOREDRESPONSE']._serialized_start=508
-  _globals['_SCOREDRESPONSE']._serialized_end=697
-  _globals['_PRMSERVICESTATUSREQUEST']._serialized_start=699
-  _globals['_PRMSERVICESTATUSREQUEST']._serialized_end=724
-  _globals['_PRMSERVICESTATUSRESPONSE']._serialized_start=727
-  _globals['_PRMSERVICESTATUSRESPONSE']._serialized_end=870
-  _globals['_PRMSERVICE']._serialized_start=873
-  _globals['_PRMSERVICE']._serialized_end=1052
+  _globals['_SCOREREQUEST']._serialized_end=175
+  _globals['_SCOREITEM']._serialized_start=178
+  _globals['_SCOREITEM']._serialized_end=417
+  _globals['_CHATSCOREINPUT']._serialized_start=419
+  _globals['_CHATSCOREINPUT']._serialized_end=525
+  _globals['_TEXTSCOREINPUT']._serialized_start=527
+  _globals['_TEXTSCOREINPUT']._serialized_end=577
+  _globals['_TOKENSCOREINPUT']._serialized_start=579
+  _globals['_TOKENSCOREINPUT']._serialized_end=638
+  _globals['_SCORERESPONSE']._serialized_start=640
+  _globals['_SCORERESPONSE']._serialized_end=767
+  _globals['_SCOREDRESPONSE']._serialized_start=770
+  _globals['_SCOREDRESPONSE']._serialized_end=1094
+  _globals['_PRMSERVICESTATUSREQUEST']._serialized_start=1096
+  _globals['_PRMSERVICESTATUSREQUEST']._serialized_end=1121
+  _globals['_PRMSERVICESTATUSRESPONSE']._serialized_start=1124
+  _globals['_PRMSERVICESTATUSRESPONSE']._serialized_end=1334
+  _globals['_PRMSERVICE']._serialized_start=1422
+  _globals['_PRMSERVICE']._serialized_end=1601
 # @@protoc_insertion_point(module_scope)

@@ -52,7 +52,7 @@ class PrmServiceServicer:
     """
 
     def Score(self, request, context):
-        """Answers token rewards for any prompt and response, while training goes on.
+        """Answers token rewards for any prompt and response, while training goes on or without any training.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

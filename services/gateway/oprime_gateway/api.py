@@ -1,23 +1,23 @@
 """The routes. Each one checks limits, calls a service, and packs the answer."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
-from oprime.runtime.setting_rules import NO_PRM
+from oprime_gateway import dashboard, run_pages
+from oprime_gateway.adapters import routers
 from oprime_gateway.auth import LimitBody, RequireKey
-from oprime_gateway.config import GatewaySettings
-from oprime_gateway.dashboard import dashboard_page
-from oprime_gateway.measure import MeasureRequests, Scrape
+from oprime_gateway.best_of_n import router as best_of_n_router
+from oprime_gateway.compression import Decompress
+from oprime_gateway.context import Gateway, check_count, gateway_of, scoring_gateway
+from oprime_gateway.measure import MeasureRequests
 from oprime_gateway.models import (
     ModelCard,
     ModelsResponse,
-    Problem,
     RewardsRequest,
     RewardsResponse,
     RunResponse,
@@ -28,43 +28,31 @@ from oprime_gateway.models import (
     VerifyRequest,
     VerifyResponse,
 )
-from oprime_gateway.problems import ProblemError, ServiceFailedError, answer_with_problems
-from oprime_gateway.runs import RUN_NAME, list_runs, read_metrics, run_status
-from oprime_gateway.score import revision, rewards_response, score_request
+from oprime_gateway.openapi import document
+from oprime_gateway.problems import PROBLEMS, Described, ProblemError, ServiceFailedError, answer_with_problems, described
+from oprime_gateway.run_index import RunIndexes
+from oprime_gateway.runs import is_run, list_runs, read_metrics, run_status
+from oprime_gateway.score import answered, asked_of, reward_item, usage
+from oprime_gateway.scoring import MODEL, Pin, check_pin, revision, score
 from oprime_gateway.scrape import set_run_gauges
-from oprime_gateway.services import STATUS_TIMEOUT_S, Services, call
+from oprime_gateway.services import STATUS_TIMEOUT_S, call
+from oprime_gateway.streaming import NDJSON, begin, wants_stream
+from oprime_gateway.strict_json import StrictRoute
 from oprime_gateway.verdicts import verifiers_response, verify_request, verify_response
 from oprime_proto.v1 import coordinator_pb2, prm_pb2, verifier_pb2
 
-MODEL = "prm"
 MAX_TAIL = 20_000
-
-PROBLEMS: dict[int | str, dict[str, object]] = {
-    status: {"model": Problem, "content": {"application/problem+json": {}}, "description": text}
-    for status, text in (
-        (400, "Refused by the service that does the work"),
-        (401, "No valid key"),
-        (413, "Too many inputs or bytes"),
-        (422, "The request breaks a rule of this document"),
-        (502, "Another service failed"),
-        (503, "Another service is not ready; see Retry-After"),
-        (504, "Another service took too long"),
-    )
-}
-
-router = APIRouter()
+COMPRESS_FROM_BYTES = 2048
+"""Smaller answers are sent as they are."""
+COMPRESSION = 3
+"""Gzip's level: a third of the bytes of JSON, at a fifth of the time that the default takes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gateway:
-    """What the routes work with."""
+STREAM: Described = {200: {"content": {NDJSON: {}}, "description": "Rewards; with `Accept: application/x-ndjson` line by line"}}
+PINNED = described({412: "The PRM is another revision than If-Match asks for"})
+FORBIDDEN: Described = {403: PROBLEMS[403]}
 
-    settings: GatewaySettings
-    services: Services
-    metrics: Scrape
-    of_run: Callable[[], Scrape]
-    """A new page for what the coordinator says."""
-    keys: Sequence[str] = ()
+router = APIRouter(route_class=StrictRoute)
 
 
 def build_api(gateway: Gateway) -> FastAPI:
@@ -77,51 +65,54 @@ def build_api(gateway: Gateway) -> FastAPI:
         redoc_url=None,
     )
     app.state.gateway = gateway
-    app.include_router(router)
+    app.state.run_indexes = RunIndexes(gateway.index_directory)
+    for one in (router, run_pages.router, best_of_n_router, *routers(), dashboard.router):
+        app.include_router(one)
+    app.openapi = lambda: document(app)
     answer_with_problems(app)
+    app.add_middleware(
+        GZipMiddleware,
+        minimum_size=COMPRESS_FROM_BYTES,
+        compresslevel=COMPRESSION,
+        # Compressed lines would wait for each other.
+        exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, NDJSON),
+    )
+    app.add_middleware(Decompress, most_bytes=gateway.settings.gateway.max_request_bytes)
     app.add_middleware(LimitBody, most_bytes=gateway.settings.gateway.max_request_bytes)
     app.add_middleware(RequireKey, keys=gateway.keys)
     app.add_middleware(MeasureRequests, metrics=gateway.metrics)
     return app
 
 
-def _gateway(request: Request) -> Gateway:
-    return request.app.state.gateway
-
-
-@router.post("/v1/rewards", response_model_exclude_none=True, responses={**PROBLEMS, 412: {"model": Problem}}, tags=["rewards"])
+@router.post("/v1/rewards", response_model=RewardsResponse, responses={**PROBLEMS, **PINNED, **STREAM}, tags=["rewards"])
 async def rewards(
-    body: RewardsRequest, request: Request, response: Response, if_match: Annotated[str | None, Header()] = None
-) -> RewardsResponse:
+    body: RewardsRequest,
+    request: Request,
+    if_match: Annotated[str | None, Header()] = None,
+    accept: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> Response:
     """Token, step and sequence rewards of responses under the implicit process reward model.
 
-    With `If-Match: "prm@VERSION"`, or the model `prm@VERSION`, rewards come from that version or the request fails.
+    With `If-Match: "prm@VERSION"`, or the model `prm@VERSION`, rewards come from that version or the request fails. With `Accept:
+    application/x-ndjson` every input's rewards are a line of their own, sent as soon as they are known. Bodies may come and go in gzip.
     """
-    gateway = _gateway(request)
-    if not gateway.settings.algorithm.needs_prm:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"{NO_PRM}, so nothing gives process rewards")
-    _check_count(gateway, len(body.inputs))
-    _check_model(body.model)
-    message, left_out = score_request(body.inputs)
-    if not message.items:
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"no input can be scored; the first one: {left_out[0]}")
-    scored = await call("prm", gateway.services.prm.Score, message, gateway.services.timeout_s)
-    served = revision(scored.prm_version)
-    if if_match is not None and not _matches(if_match, served):
-        raise ProblemError(
-            HTTPStatus.PRECONDITION_FAILED, f"the PRM is {served}, If-Match asks for {if_match}: leave it out to take any version"
-        )
-    if body.model not in (MODEL, served):
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"model {body.model} is not served any more: the revision now is {served}")
-    response.headers["ETag"] = f'"{served}"'
-    return rewards_response(body, scored, left_out, reference_model=gateway.settings.model.path)
+    services, pin = scoring_gateway(request, len(body.inputs)).services, Pin(model=body.model, if_match=if_match)
+    await check_pin(services, pin)
+    asked = asked_of(body.inputs, body)
+    if wants_stream(accept):
+        first, lines = await begin(services, body, asked, pin)
+        return StreamingResponse(lines, media_type=NDJSON, headers=_entity(first.revision))
+    scored = await score(services, asked, pin)
+    items = [reward_item(body, index, answer) for index, answer in enumerate(scored.answers)]
+    answer = RewardsResponse(**answered(scored), data=items, usage=usage(scored.answers, items))
+    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json", headers=_entity(scored.revision))
 
 
 @router.post("/v1/verify", responses=PROBLEMS, tags=["verification"])
 async def verify(body: VerifyRequest, request: Request) -> VerifyResponse:
     """Outcomes of responses: a score, or why there is none."""
-    gateway = _gateway(request)
-    _check_count(gateway, len(body.inputs))
+    gateway = gateway_of(request)
+    check_count(gateway, len(body.inputs))
     try:
         message = verify_request(body)
     except ValueError as error:
@@ -133,7 +124,7 @@ async def verify(body: VerifyRequest, request: Request) -> VerifyResponse:
 @router.get("/v1/verifiers", responses=PROBLEMS, tags=["verification"])
 async def verifiers(request: Request) -> VerifiersResponse:
     """What can be judged, and what the sandbox holds back."""
-    stub = _gateway(request).services.verifier
+    stub = gateway_of(request).services.verifier
     described = await call("verifier", stub.Describe, verifier_pb2.DescribeRequest(), STATUS_TIMEOUT_S)
     health = await call("verifier", stub.Health, verifier_pb2.VerifierServiceHealthRequest(), STATUS_TIMEOUT_S)
     return verifiers_response(described, health)
@@ -142,7 +133,7 @@ async def verifiers(request: Request) -> VerifiersResponse:
 @router.get("/v1/models", responses=PROBLEMS, tags=["rewards"])
 async def models(request: Request) -> ModelsResponse:
     """The reward model that answers now; none in a run that trains on outcomes alone."""
-    gateway = _gateway(request)
+    gateway = gateway_of(request)
     if not gateway.settings.algorithm.needs_prm:
         return ModelsResponse(data=[])
     status = await call("prm", gateway.services.prm.Status, prm_pb2.PrmServiceStatusRequest(), STATUS_TIMEOUT_S)
@@ -151,6 +142,7 @@ async def models(request: Request) -> ModelsResponse:
         revision=revision(status.prm_version),
         prm_version=status.prm_version,
         base_model=status.model,
+        reference_model=status.reference_model,
         scored_tokens=status.scored_tokens,
     )
     return ModelsResponse(data=[card])
@@ -159,7 +151,7 @@ async def models(request: Request) -> ModelsResponse:
 @router.get("/v1/runs", responses=PROBLEMS, tags=["runs"])
 async def runs(request: Request) -> RunsResponse:
     """Runs in the folder of runs."""
-    run = _gateway(request).settings.run
+    run = gateway_of(request).settings.run
     return RunsResponse(data=await run_in_threadpool(list_runs, run.directory, run.name))
 
 
@@ -171,10 +163,10 @@ async def run(
     tail: Annotated[int, Query(ge=0, le=MAX_TAIL)] = 2000,
 ) -> RunResponse:
     """One run: the coordinator's status, and rows of metrics.jsonl: the last `tail` ones, or those after `cursor`."""
-    gateway = _gateway(request)
+    gateway = gateway_of(request)
     section = gateway.settings.run
     active = name == section.name
-    if not RUN_NAME.fullmatch(name) or not (active or (section.directory / name).is_dir()):
+    if not is_run(section.directory, name, section.name):
         raise ProblemError(HTTPStatus.NOT_FOUND, f"no run {name!r}: GET /v1/runs lists them")
     status, status_error = (await _status(gateway)) if active else (None, "the services behind this gateway belong to another run")
     read = await run_in_threadpool(read_metrics, section.directory / name, cursor, tail)
@@ -183,16 +175,16 @@ async def run(
     )
 
 
-@router.get("/healthz", response_class=PlainTextResponse, tags=["operation"])
+@router.get("/healthz", response_class=PlainTextResponse, responses=FORBIDDEN, tags=["operation"])
 async def healthz() -> str:
     """Whether the gateway answers."""
     return "ok\n"
 
 
-@router.get("/readyz", response_model=ServiceReadiness, responses={503: {"model": ServiceReadiness}}, tags=["operation"])
+@router.get("/readyz", response_model=ServiceReadiness, responses={**FORBIDDEN, 503: {"model": ServiceReadiness}}, tags=["operation"])
 async def readyz(request: Request) -> JSONResponse:
     """Whether every service is ready, by its own gRPC health check."""
-    answers = await _gateway(request).services.ready()
+    answers = await gateway_of(request).services.ready()
     readiness = ServiceReadiness(ready=all(answers.values()), services=answers)
     return JSONResponse(readiness.model_dump(), status_code=HTTPStatus.OK if readiness.ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
@@ -200,7 +192,7 @@ async def readyz(request: Request) -> JSONResponse:
 @router.get("/metrics", response_class=PlainTextResponse, responses=PROBLEMS, tags=["operation"])
 async def prometheus(request: Request) -> Response:
     """Metrics in Prometheus' text format."""
-    gateway = _gateway(request)
+    gateway = gateway_of(request)
     status, _ = await _status(gateway)
     page, media_type = gateway.metrics.render()
     if status is not None:
@@ -208,11 +200,6 @@ async def prometheus(request: Request) -> Response:
         set_run_gauges(of_run, status)
         page += of_run.render()[0]
     return Response(page, media_type=media_type)
-
-
-@router.get("/", response_class=HTMLResponse, include_in_schema=False)
-async def dashboard(request: Request) -> HTMLResponse:
-    return dashboard_page(needs_key=bool(_gateway(request).keys))
 
 
 async def _status(gateway: Gateway) -> tuple[RunStatus | None, str]:
@@ -223,21 +210,5 @@ async def _status(gateway: Gateway) -> tuple[RunStatus | None, str]:
         return None, error.detail
 
 
-def _check_count(gateway: Gateway, count: int) -> None:
-    most = gateway.settings.gateway.max_request_items
-    if count > most:
-        detail = f"{count} inputs exceed {most} (gateway.max_request_items): send them in several requests"
-        raise ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
-
-
-def _check_model(name: str) -> None:
-    alias, at, version = name.partition("@")
-    if alias != MODEL or (at and not version.isdecimal()):
-        raise ProblemError(
-            HTTPStatus.NOT_FOUND, f"unknown model {name!r}: use {MODEL}, or {MODEL}@VERSION; GET /v1/models says which version answers"
-        )
-
-
-def _matches(if_match: str, served: str) -> bool:
-    """RFC 9110: `*`, or a list of entity tags; weak ones never match."""
-    return any(tag.strip() in ("*", f'"{served}"') for tag in if_match.split(","))
+def _entity(served: str) -> dict[str, str]:
+    return {"ETag": f'"{served}"', "Vary": "Accept"}

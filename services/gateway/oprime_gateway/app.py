@@ -21,7 +21,7 @@ from oprime.runtime.setting_rules import services_of
 from oprime_gateway.api import Gateway, build_api
 from oprime_gateway.auth import load_keys
 from oprime_gateway.config import GatewaySettings
-from oprime_gateway.services import STATUS_TIMEOUT_S, Services
+from oprime_gateway.services import SCORER, STATUS_TIMEOUT_S, Services
 from oprime_gateway.slow_clients import TimedProtocol, drop_those_who_do_not_read
 from oprime_proto.v1 import coordinator_pb2
 
@@ -64,8 +64,11 @@ async def serve(settings: GatewaySettings, lifecycle: Lifecycle) -> None:
 
 
 def addresses(settings: GatewaySettings) -> dict[str, str]:
-    """Where the other services of the run are."""
-    return {name: getattr(settings.endpoints, name) for name in services_of(settings.algorithm) if name != "gateway"}
+    """Where the other services of the run are; those that only score as scorer-0 and so on."""
+    endpoints, names = settings.endpoints, services_of(settings.algorithm)
+    scorers = {f"{SCORER}-{number}": address for number, address in enumerate(endpoints.scorers)} if "prm" in names else {}
+    others = () if settings.gateway.rewards_only else names
+    return {**{name: getattr(endpoints, name) for name in others if name != "gateway"}, **scorers}
 
 
 def http_config(api: ASGIApp, client_timeout_s: float) -> uvicorn.Config:
@@ -83,6 +86,9 @@ def listen(address: str, client_timeout_s: float) -> socket.socket:
         listener = socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG)
     except (OSError, ValueError, OverflowError) as error:
         raise SettingsError(f"the gateway cannot listen on {address} ({error}): change endpoints.gateway or endpoints.bind") from error
+    # Connections inherit it. Without it the kernel holds an answer's last packet back until the client has acknowledged the one before,
+    # which a client that keeps its connection does 40 ms later.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     drop_those_who_do_not_read(listener, client_timeout_s)
     return listener
 

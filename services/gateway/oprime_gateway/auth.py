@@ -18,6 +18,8 @@ from oprime_gateway.problems import problem
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})
 """Probes, and the dashboard's page, which holds no data and asks for a key."""
+OPEN_FOLDER = "/static/"
+"""What that page loads."""
 MIN_KEY_CHARS = 16
 
 
@@ -66,7 +68,7 @@ class RequireKey:
             return problem(
                 HTTPStatus.FORBIDDEN, f"host {host!r} is not this machine: without keys the gateway answers 127.0.0.1 and localhost alone"
             )
-        if scope["path"] in OPEN_PATHS or self._knows(headers):
+        if scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER) or self._knows(headers):
             return None
         return problem(
             HTTPStatus.UNAUTHORIZED,

@@ -10,6 +10,8 @@ from oprime.runtime.settings import AlgorithmSection, EndpointsSection, ModelSec
 
 
 class GatewaySection(Section):
+    rewards_only: bool = False
+    """Answer with process rewards alone: nobody but the PRM is asked, and a run's other services are not needed (`oprime serve prm`)."""
     api_keys_file: Path | None = None
     """File with one bearer key per line. Required unless the gateway listens on loopback alone."""
     max_request_items: int = Field(default=256, ge=1)

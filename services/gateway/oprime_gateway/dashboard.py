@@ -1,19 +1,83 @@
-"""GET /: one page without foreign resources that polls the API. It holds no data itself."""
+"""GET / and what it loads: a page that holds no data, asks the API for it, and shows model output as text alone.
 
-import secrets
+The page's own files stand in static/; the charts are drawn by Chart.js, which the package django-unfold brings as a file of its own
+(docs/decisions/0014).
+"""
 
+import hashlib
+from functools import cache
+from http import HTTPStatus
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-_TEMPLATES = Environment(loader=PackageLoader("oprime_gateway"), autoescape=select_autoescape())
+from oprime_gateway.problems import ProblemError
+
+if TYPE_CHECKING:
+    from oprime_gateway.api import Gateway
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+"""No script and no style but the page's own files, no evaluated text, and no way from a string to markup."""
+HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+STATIC = "/static/"
+CHARTS = "chart.js"
+_TYPES = {".js": "text/javascript", ".css": "text/css"}
+_CHARTS_FILE = ("django-unfold", "unfold/static/unfold/js/chart/chart.js")
+
+router = APIRouter(include_in_schema=False)
 
 
-def dashboard_page(*, needs_key: bool) -> HTMLResponse:
-    nonce = secrets.token_urlsafe(16)
-    page = _TEMPLATES.get_template("dashboard.html").render(nonce=nonce, needs_key=needs_key)
-    policy = (
-        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-    return HTMLResponse(page, headers=headers)
+@router.get("/", response_class=HTMLResponse)
+async def dashboard(request: Request) -> HTMLResponse:
+    gateway = cast("Gateway", request.app.state.gateway)
+    page = _templates().get_template("dashboard.html").render(needs_key=bool(gateway.keys), scores=gateway.settings.algorithm.needs_prm)
+    return HTMLResponse(page, headers={**HEADERS, "Cache-Control": "no-store"})
+
+
+@router.get(STATIC + "{name}")
+async def static(name: str, request: Request) -> Response:
+    """A file of the page. The names are those of the files there are; nothing else is looked for."""
+    files = static_files()
+    if name not in files:
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"no file {name!r} belongs to the dashboard")
+    content = _content(files[name])
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {**HEADERS, "Cache-Control": "no-cache", "ETag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return Response(content, media_type=_TYPES[files[name].suffix], headers=headers)
+
+
+@cache
+def static_files() -> dict[str, Path]:
+    """Each file that the page may load, by name. Without Chart.js the page shows numbers where it would draw."""
+    own = {path.name: Path(str(path)) for path in resources.files("oprime_gateway").joinpath("static").iterdir()}
+    charts = charts_file()
+    return own | ({CHARTS: charts} if charts is not None else {})
+
+
+def charts_file() -> Path | None:
+    """Chart.js as it is installed; None where it is not."""
+    package, file = _CHARTS_FILE
+    try:
+        path = Path(str(metadata.distribution(package).locate_file(file)))
+    except metadata.PackageNotFoundError:
+        return None
+    return path if path.is_file() else None
+
+
+@cache
+def _content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(loader=PackageLoader("oprime_gateway"), autoescape=select_autoescape())

@@ -1,32 +1,85 @@
 """Requests and responses of the HTTP API. Their docstrings are the text of /openapi.json."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from oprime.core.verification import Verdict
-from oprime_gateway.rewards import Reduction
+from oprime_gateway.rewards import DISCOUNTED, Reduction
 
 Granularity = Literal["token", "step", "sequence"]
 Include = Literal["tokens", "offsets", "logprobs", "ref_logprobs"]
-Span = tuple[int, int]
 INT32_MAX = 2**31 - 1
-TokenId = int
+TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
+Position = Annotated[int, Field(ge=0, le=INT32_MAX)]
+Span = Annotated[list[Position], Field(min_length=2, max_length=2)]
+"""[start, end)"""
+Reducing = Annotated[Reduction, Field(strict=False)]
 
 
 class ApiModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
 
-class Message(ApiModel):
-    role: str = Field(min_length=1)
-    """For example system, user or assistant."""
-    content: str
+class RequestModel(ApiModel):
+    """What clients send, exactly as the document has it: an integer is no text, no true and no 1.0."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class TextPart(RequestModel):
+    """A part of a message, as chat clients send it."""
+
+    type: Literal["text"]
+    """Only text can be scored."""
+    text: str
     """Plain text."""
 
 
-class RewardInput(ApiModel):
+class Message(RequestModel):
+    role: str = Field(min_length=1)
+    """For example system, user or assistant."""
+    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    """Plain text, whole or in parts that follow each other."""
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+FORMS = (("prompt", "response"), ("messages",), ("prompt_token_ids", "response_token_ids"))
+OF_ONE_FORM = {"raw": ("prompt", "response")}
+"""Fields that may accompany one form only."""
+
+
+def one_of_the_forms(schema: dict[str, Any]) -> None:
+    """An input in OpenAPI: one object for each form, in which the fields of the others are absent or null."""
+    properties = cast(dict[str, dict[str, Any]], schema.pop("properties"))
+    schema.pop("additionalProperties", None)
+    schema["oneOf"] = [
+        {
+            "type": "object",
+            "title": " and ".join(form),
+            "properties": {name: _of_form(name, about, form) for name, about in properties.items()},
+            "required": list(form),
+            "additionalProperties": False,
+        }
+        for form in FORMS
+    ]
+
+
+def _of_form(name: str, about: dict[str, Any], form: tuple[str, ...]) -> dict[str, Any]:
+    if name in form:
+        kept = {key: value for key, value in about.items() if key not in ("anyOf", "default")}
+        return {**about["anyOf"][0], **kept}
+    belongs_elsewhere = any(name in other for other in FORMS) or OF_ONE_FORM.get(name, form) != form
+    return {"type": "null"} if belongs_elsewhere else about
+
+
+class RewardInput(RequestModel):
     """One response to score: `prompt` + `response`, or `messages` (the last one is scored), or token ids of both."""
+
+    model_config = ConfigDict(json_schema_extra=one_of_the_forms)
 
     id: str | None = None
     """Returned with the result."""
@@ -34,29 +87,34 @@ class RewardInput(ApiModel):
     """Text of one user message; the model's chat template is applied."""
     response: str | None = None
     """Text of the response, scored up to and with the end token."""
-    messages: list[Message] | None = Field(default=None, min_length=2)
+    raw: bool | None = None
+    """Whether `prompt` and `response` are text as the model reads it: no chat template is applied, no end token added, and names of
+    special tokens stand for these tokens. White space behind an end token is not scored."""
+    messages: Annotated[list[Message], Field(min_length=2)] | None = None
     """A conversation whose last message, the assistant's, is scored."""
-    prompt_token_ids: list[TokenId] | None = Field(default=None, min_length=1)
+    prompt_token_ids: Annotated[list[TokenId], Field(min_length=1)] | None = None
     """Token ids in the PRM's own vocabulary, used as they are."""
-    response_token_ids: list[TokenId] | None = Field(default=None, min_length=1)
+    response_token_ids: Annotated[list[TokenId], Field(min_length=1)] | None = None
     """Token ids of the response; the end token is scored only if it is among them."""
 
     @model_validator(mode="after")
     def has_one_form(self) -> Self:
-        given = {name for name in type(self).model_fields if name != "id" and getattr(self, name) is not None}
-        forms = ({"prompt", "response"}, {"messages"}, {"prompt_token_ids", "response_token_ids"})
-        if given not in forms:
+        given = {name for form in FORMS for name in form if getattr(self, name) is not None}
+        if given not in map(set, FORMS):
             raise ValueError(
                 f"an input has prompt and response, or messages, or prompt_token_ids and response_token_ids; given: {sorted(given)}"
             )
-        ids = (*(self.prompt_token_ids or ()), *(self.response_token_ids or ()))
-        wrong = next((token for token in ids if not 0 <= token <= INT32_MAX), None)
-        if wrong is not None:
-            raise ValueError(f"token id {wrong} is out of range: ids are 0 to {INT32_MAX}")
+        if self.raw is not None and "prompt" not in given:
+            raise ValueError("raw is given without prompt and response, to which it belongs")
         return self
 
+    @property
+    def response_text(self) -> str | None:
+        """What is scored, where that is a text."""
+        return self.response if self.messages is None else self.messages[-1].text
 
-class Steps(ApiModel):
+
+class Steps(RequestModel):
     """How a response is cut into steps."""
 
     mode: Literal["delimiter", "char_spans", "token_spans", "none"] = "delimiter"
@@ -76,23 +134,47 @@ class Steps(ApiModel):
         return self
 
 
-class RewardsRequest(ApiModel):
-    """Score responses with the implicit process reward model."""
+class ScoringOptions(RequestModel):
+    """What every way to ask for rewards has in common."""
 
     model: str = "prm"
     """`prm`, or `prm@VERSION` to accept that version alone."""
+    steps: Steps = Steps()
+    """How responses are cut into steps."""
+    step_reduction: Reducing = Reduction.SUM
+    """From the token rewards of a step to the step's reward. `discounted_sum` is sum_i discount^i r_i and `discounted_mean` divides it by
+    sum_i discount^i; `sum_per_token` and `sum_per_root_token` divide the sum by the number of tokens, and by its square root."""
+    sequence_reduction: Reducing = Reduction.SUM
+    """From step rewards to the sequence's reward; with steps.mode none, from token rewards."""
+    discount: float | None = Field(default=None, gt=0, le=1)
+    """For the reductions `discounted_sum` and `discounted_mean`."""
+    end_token: Literal["include", "exclude"] = "include"  # noqa: S105 - no password
+    """Whether the end token's reward counts. `exclude` leaves that token out of everything that is returned."""
+    truncation: Literal["error", "left", "right"] = "error"
+    """What becomes of an input that is longer than the model's context: it fails alone, or loses the beginning of its prompt (`left`) or
+    the end of its response (`right`), and says so."""
+    special_tokens: bool = False
+    """Whether names of special tokens in the texts, such as `<|im_end|>`, stand for these tokens. They are plain text otherwise."""
+
+    @model_validator(mode="after")
+    def discounts_go_with_their_reductions(self) -> Self:
+        wanted = not DISCOUNTED.isdisjoint((self.step_reduction, self.sequence_reduction))
+        if wanted != (self.discount is not None):
+            raise ValueError(f"discount is {'missing' if wanted else 'given'}: it goes with discounted_sum and discounted_mean alone")
+        return self
+
+
+class RewardsRequest(ScoringOptions):
+    """Score responses with the implicit process reward model."""
+
     inputs: list[RewardInput] = Field(min_length=1)
     """Responses to score; each succeeds or fails alone."""
     granularity: list[Granularity] = Field(default=["step", "sequence"], min_length=1)
     """Which rewards to return."""
-    steps: Steps = Steps()
-    """How responses are cut into steps."""
-    step_reduction: Reduction = Reduction.SUM
-    """From the token rewards of a step to the step's reward."""
-    sequence_reduction: Reduction = Reduction.SUM
-    """From step rewards to the sequence's reward; with steps.mode none, from token rewards."""
     include: list[Include] = []
     """What else to return about tokens."""
+    encoding_format: Literal["float", "base64"] = "float"
+    """`base64` returns the columns of numbers as base64 texts: float32 and int32, little-endian. A step without a reward is NaN in them."""
 
     @model_validator(mode="after")
     def one_list_of_spans_per_input(self) -> Self:
@@ -102,22 +184,28 @@ class RewardsRequest(ApiModel):
         return self
 
 
+Floats = list[float] | str
+"""Numbers, or base64 of little-endian float32."""
+Ints = list[int] | str
+"""Numbers, or base64 of little-endian int32."""
+
+
 class TokenColumns(ApiModel):
     """One value per response token, the end token included. Columns that were not asked for are null."""
 
-    rewards: list[float] | None = None
+    rewards: Floats | None = None
     """beta * (logprob - ref_logprob)."""
-    ids: list[int] | None = None
+    ids: Ints | None = None
     """Token ids."""
     text: list[str] | None = None
     """Text of each token, decoded alone."""
-    char_start: list[int] | None = None
+    char_start: Ints | None = None
     """First code point of each token in the response."""
-    char_end: list[int] | None = None
+    char_end: Ints | None = None
     """Code point after each token. For token inputs, offsets count in the concatenated texts of the tokens."""
-    logprobs: list[float] | None = None
+    logprobs: Floats | None = None
     """Log-probability under the PRM's own model, in nats."""
-    ref_logprobs: list[float] | None = None
+    ref_logprobs: Floats | None = None
     """Log-probability under the reference, in nats."""
     end_token: int | None = None
     """Index of the end token, if the response has one."""
@@ -126,21 +214,32 @@ class TokenColumns(ApiModel):
 class StepColumns(ApiModel):
     """One value per step."""
 
-    rewards: list[float | None]
-    """Null for a step in which no token starts, unless the reduction is sum or prod."""
-    char_start: list[int]
+    rewards: list[float | None] | str
+    """Null for a step in which no token starts, unless the reduction is a sum or prod, and for a number beyond float32."""
+    char_start: Ints
     """First code point of each step."""
-    char_end: list[int]
+    char_end: Ints
     """Code point after each step."""
-    token_start: list[int]
+    token_start: Ints
     """First token of each step."""
-    token_end: list[int]
+    token_end: Ints
     """Token after each step."""
+    end_token: int | None = None
+    """Index of the step that holds the end token, which lies behind the last code point."""
 
 
 class SequenceReward(ApiModel):
     reward: float | None
-    """The response's reward."""
+    """The response's reward; null where no step has one, and for a number beyond float32."""
+
+
+class Truncated(ApiModel):
+    """Tokens that the truncation left out."""
+
+    prompt_tokens: int
+    """At the beginning of the prompt."""
+    response_tokens: int
+    """At the end of the response, the end token included."""
 
 
 class ItemError(ApiModel):
@@ -161,22 +260,26 @@ class RewardItem(ApiModel):
     """Per step, if asked for."""
     sequence: SequenceReward | None = None
     """For the whole response, if asked for."""
+    truncated: Truncated | None = None
+    """Set where the input was too long and `truncation` shortened it."""
     error: ItemError | None = None
     """Set instead of the rewards when this input could not be scored."""
 
 
 class RewardsUsage(ApiModel):
+    prompt_tokens: int
+    """Tokens before those that were scored."""
     response_tokens: int
     """Tokens that were scored."""
     failed_inputs: int
     """Inputs that ended with an error."""
 
 
-class RewardsResponse(ApiModel):
+class Answered(ApiModel):
+    """Who answered, and what a reward means."""
+
     id: str
     """Id of this answer."""
-    object: Literal["rewards"] = "rewards"
-    """Kind of this object."""
     created: int
     """Unix time in seconds."""
     model: str = "prm"
@@ -190,14 +293,43 @@ class RewardsResponse(ApiModel):
     reference_model: str
     """The frozen reference."""
     scale: Literal["beta_log_ratio"] = "beta_log_ratio"
-    """Rewards are raw: neither normalised nor clipped."""
+    """Token rewards are raw: neither normalised nor clipped."""
+
+
+class RewardsResponse(Answered):
+    object: Literal["rewards"] = "rewards"
+    """Kind of this object."""
     data: list[RewardItem]
     """One entry per input, in order."""
     usage: RewardsUsage
     """What was done."""
 
 
-class VerifyInput(ApiModel):
+class RewardsBegin(Answered):
+    """First line of a stream."""
+
+    object: Literal["rewards.begin"] = "rewards.begin"
+    """Kind of this object."""
+
+
+class StreamedItem(RewardItem):
+    """One line of a stream for each input, in order."""
+
+    object: Literal["rewards.item"] = "rewards.item"
+    """Kind of this object."""
+
+
+class RewardsEnd(ApiModel):
+    """Last line of a stream. One without it was cut off, or ended with a line that is a Problem, for example 409 when the PRM went on to
+    another version meanwhile; the lines before stand."""
+
+    object: Literal["rewards.end"] = "rewards.end"
+    """Kind of this object."""
+    usage: RewardsUsage
+    """What was done."""
+
+
+class VerifyInput(RequestModel):
     """One response to judge."""
 
     request_id: str = ""
@@ -228,7 +360,7 @@ class VerifyInput(ApiModel):
     """For plug-ins."""
 
 
-class VerifyRequest(ApiModel):
+class VerifyRequest(RequestModel):
     """Judge responses by their outcome."""
 
     inputs: list[VerifyInput] = Field(min_length=1)
@@ -336,6 +468,8 @@ class ModelCard(ApiModel):
     """Version of the implicit PRM."""
     base_model: str
     """Model that the PRM started from."""
+    reference_model: str
+    """The frozen reference."""
     scored_tokens: int
     """Response tokens scored since the service started."""
 
@@ -354,6 +488,16 @@ class RunCard(ApiModel):
     """Whether the services behind this gateway belong to it."""
     steps_recorded: bool
     """Whether it has metrics."""
+    result: str = ""
+    """How it ended: ok, or the reason; empty until then."""
+    step: float | None = None
+    """Last train step in its metrics."""
+    outcome_reward: float | None = None
+    """Mean outcome reward of that step."""
+    heldout_accuracy: float | None = None
+    """Of the newest evaluation."""
+    changed_at: float | None = None
+    """When its metrics last grew, in seconds since 1970."""
 
 
 class RunsResponse(ApiModel):
@@ -430,7 +574,7 @@ class ServiceReadiness(ApiModel):
 class Problem(ApiModel):
     """RFC 9457 problem details."""
 
-    type: str = "about:blank"
+    type: Literal["about:blank"] = "about:blank"
     """Kind of problem."""
     title: str
     """The status in words."""

@@ -27,6 +27,34 @@ STATUS_OF_CODE: Mapping[grpc.StatusCode, HTTPStatus] = {
 }
 """Every other code is the other service's failure: 502."""
 
+Described = dict[int | str, dict[str, object]]
+"""Answers by status, as FastAPI takes them."""
+
+
+def described(reasons: Mapping[int, str]) -> Described:
+    return {status: {"content": {MEDIA_TYPE: {}}, "description": text} for status, text in reasons.items()}
+
+
+PROBLEMS: Described = described(
+    {
+        400: "Refused by the service that does the work, or a body that is not what its headers say",
+        401: "No valid key",
+        403: "Without keys, a host name that is not this machine's",
+        404: "No such thing",
+        408: "The request came too slowly",
+        409: "A setting of the service that does the work forbids it",
+        413: "Too many inputs or bytes",
+        415: "A content encoding other than gzip",
+        422: "The request breaks a rule of this document",
+        429: "A service has too much to do; see Retry-After",
+        500: "The gateway failed; its log says why",
+        502: "Another service failed",
+        503: "Another service is not ready; see Retry-After",
+        504: "Another service took too long",
+    }
+)
+"""What any route may answer."""
+
 
 class ProblemError(Exception):
     """A request that ends with a problem."""
@@ -50,8 +78,13 @@ class ServiceFailedError(ProblemError):
 def problem(
     status: int, detail: str, *, headers: Mapping[str, str] | None = None, errors: list[dict[str, object]] | None = None
 ) -> JSONResponse:
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=encodable(detail), errors=errors)
     return JSONResponse(body.model_dump(exclude_none=True), status_code=status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def encodable(text: str) -> str:
+    """Text that UTF-8 can write: what clients send may hold half a character."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def answer_with_problems(app: FastAPI) -> None:
@@ -75,7 +108,10 @@ async def _http(_: Request, error: Exception) -> JSONResponse:
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
     faults: list[dict[str, object]] = [
-        {"location": ".".join(str(part) for part in fault["loc"]), "rule": str(fault["msg"]).removeprefix("Value error, ")}
+        {
+            "location": encodable(".".join(str(part) for part in fault["loc"])),
+            "rule": encodable(str(fault["msg"]).removeprefix("Value error, ")),
+        }
         for fault in error.errors()
     ]
     detail = "; ".join(f"{fault['location']}: {fault['rule']}" for fault in faults[:3])

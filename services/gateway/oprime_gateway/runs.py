@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from oprime_gateway.models import QueueStatus, RunCard, RunStatus
+from oprime_gateway.run_index import METRICS_FILE
 from oprime_proto.v1 import coordinator_pb2 as pb
 
-METRICS_FILE = "metrics.jsonl"
+CONFIG_FILE = "config.toml"
+SUMMARY_FILE = "summary.json"
 MAX_READ_BYTES = 4 * 1024 * 1024
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+TAIL_BYTES = 64 * 1024
+"""Of metrics.jsonl, for a line about a run: the newest rows."""
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+"""At most as long as the name of a folder may be."""
 
 STATES = {
     pb.RUN_STATE_STARTING: "starting",
@@ -32,15 +37,56 @@ class MetricRows:
     """These rows do not continue those before the given cursor."""
 
 
+def is_run(directory: Path, name: str, active: str) -> bool:
+    """Whether this is the name of a run: of the active one, or of a folder that holds one. A model's folder is none."""
+    if not RUN_NAME.fullmatch(name):
+        return False
+    return name == active or any((directory / name / file).is_file() for file in (CONFIG_FILE, METRICS_FILE))
+
+
 def list_runs(directory: Path, active: str) -> list[RunCard]:
     """Every run in the folder of runs, and the active one even before it has a folder."""
-    found = (
-        {path.name for path in directory.iterdir() if path.is_dir() and RUN_NAME.fullmatch(path.name)} if directory.is_dir() else set[str]()
+    found = {path.name for path in directory.iterdir() if is_run(directory, path.name, active)} if directory.is_dir() else set[str]()
+    return [run_card(directory / name, active=name == active) for name in sorted(found | {active})]
+
+
+def run_card(folder: Path, *, active: bool) -> RunCard:
+    """A run in a line, from the end of its metrics and its summary."""
+    path, summary = folder / METRICS_FILE, read_object(folder / SUMMARY_FILE)
+    rows = _newest_rows(path)
+    return RunCard(
+        name=folder.name,
+        active=active,
+        steps_recorded=path.is_file(),
+        result=str(summary.get("result", "ok")) if summary is not None else "",
+        step=_last(rows, "step", "step"),
+        outcome_reward=_last(rows, "step", "outcome_reward_mean"),
+        heldout_accuracy=_last(rows, "evaluation", "heldout_accuracy"),
+        changed_at=path.stat().st_mtime if path.is_file() else None,
     )
-    return [
-        RunCard(name=name, active=name == active, steps_recorded=(directory / name / METRICS_FILE).is_file())
-        for name in sorted(found | {active})
-    ]
+
+
+def read_object(path: Path) -> dict[str, object] | None:
+    """A JSON object in a file; None where there is none."""
+    try:
+        return _row(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _newest_rows(path: Path) -> list[dict[str, object]]:
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        start = max(0, path.stat().st_size - TAIL_BYTES)
+        file.seek(start)
+        lines = file.read(TAIL_BYTES).splitlines()
+    return [row for row in map(_row, lines[1:] if start else lines) if row is not None]
+
+
+def _last(rows: list[dict[str, object]], kind: str, name: str) -> float | None:
+    numbers = (row[name] for row in reversed(rows) if row.get("kind") == kind and isinstance(row.get(name), int | float))
+    return next((float(cast(float, number)) for number in numbers), None)
 
 
 def read_metrics(folder: Path, cursor: int | None, tail: int) -> MetricRows:
@@ -60,7 +106,7 @@ def read_metrics(folder: Path, cursor: int | None, tail: int) -> MetricRows:
     if start > 0 and not goes_on:
         lines = lines[1:]  # its beginning was not read
     rows = [row for row in map(_row, lines) if row is not None]
-    return MetricRows(rows=rows if goes_on else rows[-tail:], cursor=start + end, reset=not goes_on)
+    return MetricRows(rows=rows if goes_on else rows[max(0, len(rows) - tail) :], cursor=start + end, reset=not goes_on)
 
 
 def _begins_a_row(file: BinaryIO, position: int) -> bool:

@@ -23,6 +23,9 @@ from oprime.runtime.training_settings import OptimizerSection, TrainerSection, o
 class LearnerSection(TrainerSection):
     learning_rate: float = Field(default=5e-7, gt=0)
     """Peak learning rate of AdamW (paper, section 4.1)."""
+    sampled_groups: int = Field(default=1, ge=0)
+    """Groups per step whose advantages and log-probs are kept, token by token, in RUN/samples. As many as prm.sampled_groups: they are
+    the same groups. Nothing is kept in a run without a PRM."""
 
 
 class CriticSection(OptimizerSection):

@@ -18,6 +18,7 @@ from oprime_learner.config import LearnerSection
 from oprime_learner.critic_trainer import CriticTrainer
 from oprime_learner.metrics import Comparison, batch_metrics, loss_metrics, mismatch_metrics
 from oprime_learner.parts import Part, parts_of
+from oprime_learner.samples import LearnedRollout, PolicyLogprobs, learned_rollouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,14 @@ class Given:
     proximal: list[Tensor] | None
     """None where the training pass itself is the proximal policy."""
     reference: list[Tensor] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What is kept of the policy's log-probs before the batch."""
+
+    compared: Comparison
+    logprobs: PolicyLogprobs
 
 
 class PolicyTrainer:
@@ -62,6 +71,8 @@ class PolicyTrainer:
         self._critic = critic
         self._options = loss_options(algorithm)
         self._no_sums = sums_of_nothing(self._options)
+        self.learned: list[LearnedRollout] = []
+        """On rank 0: what the first groups of the last batch taught (learner.sampled_groups)."""
 
     def process(self, batch: Batch, rewards: ProcessRewards) -> dict[str, float]:
         """Train on one batch: step t of the policy. `rewards` are those of the whole batch, on every rank."""
@@ -71,7 +82,9 @@ class PolicyTrainer:
         values = [] if self._critic is None else self._critic.values(batch, self._fetcher)
         advantages = batch_advantages(batch, rewards, self._algorithm, outcomes, values)
         rate = self._learning_rates.at(batch.step)
-        metrics = self._update(parts, given, advantages.per_rollout, rate)
+        seen = PolicyLogprobs(sum(len(group.rollouts) for group in batch.groups[: self._settings.sampled_groups]))
+        metrics = self._update(parts, given, advantages.per_rollout, rate, seen)
+        self.learned = learned_rollouts(self._engine.gather(seen.to_bytes()), advantages.per_rollout)
         if self._critic is not None:
             metrics |= self._critic.update(batch, self._fetcher, values, advantages.value_targets)
         return metrics | advantages.metrics | kl_metrics | batch_metrics(batch) | {"learning_rate": rate}
@@ -106,13 +119,15 @@ class PolicyTrainer:
         tokens = sum(part.counts.tokens for part in parts)
         return self._engine.all_sum(kept), {"reference_kl_nats": float(self._engine.all_sum(nats)) / tokens}
 
-    def _update(self, parts: list[Part], given: list[Given], advantages: list[Tensor], rate: float) -> dict[str, float]:
+    def _update(
+        self, parts: list[Part], given: list[Given], advantages: list[Tensor], rate: float, seen: PolicyLogprobs
+    ) -> dict[str, float]:
         totals = torch.zeros(len(self._no_sums.values()), dtype=torch.float64)
         norms: list[float] = []
         compared = Comparison(sum(sum(micro.trained_tokens) for part in parts for micro in part.batches))
         for part, known in zip(parts, given, strict=True):
             own = advantages[part.first : part.first + len(part.records)]
-            sums, norm = self._optimizer_step(part, known, own, compared, rate)
+            sums, norm = self._optimizer_step(part, known, own, Watched(compared=compared, logprobs=seen), rate)
             totals += sums
             norms.append(norm)
         sums = self._no_sums.with_values(self._engine.all_sum(totals).tolist())
@@ -122,16 +137,15 @@ class PolicyTrainer:
             **mismatch_metrics(self._engine.gather(compared.to_bytes())),
         }
 
-    def _optimizer_step(
-        self, part: Part, given: Given, advantages: list[Tensor], compared: Comparison, rate: float
-    ) -> tuple[Tensor, float]:
-        """The values of this rank's `PolicyLossSums`, and the gradient norm. `compared` gets the policy's log-probs before the batch."""
+    def _optimizer_step(self, part: Part, given: Given, advantages: list[Tensor], watched: Watched, rate: float) -> tuple[Tensor, float]:
+        """The values of this rank's `PolicyLossSums`, and the gradient norm. `watched` gets the policy's log-probs before the batch."""
         totals = torch.zeros(len(self._no_sums.values()), dtype=torch.float64)
 
         def loss(index: int, logprobs: Tensor, entropies: Tensor) -> Tensor:
             batch, device = part.batches[index], logprobs.device
             proximal = logprobs.detach().cpu() if given.proximal is None else given.proximal[index]
-            compared.add(batch, proximal)
+            watched.compared.add(batch, proximal)
+            watched.logprobs.add(part, batch, proximal)
             is_trained = batch.rows.is_trained
             result = policy_loss(
                 logprobs,

@@ -17,6 +17,7 @@ from oprime.runtime.rollout_payloads import read_rewards
 from oprime.runtime.weight_transfer import Transfer
 from oprime_learner.config import LearnerSettings
 from oprime_learner.policy_trainer import PolicyTrainer
+from oprime_learner.samples import write_learned
 from oprime_learner.source import source_of
 
 if TYPE_CHECKING:
@@ -67,12 +68,15 @@ class RankMethods:
         """Train on one batch."""
         scored = source_of(self._settings.algorithm).decoded(payload)
         batch = scored.batch
+        needs_prm = self._settings.algorithm.needs_prm
         try:
-            needs_prm = self._settings.algorithm.needs_prm
             rewards = read_rewards(self.models.payloads, scored.process_rewards, batch) if needs_prm else ProcessRewards()
-            return self.models.trainer.process(batch, rewards)
+            metrics = self.models.trainer.process(batch, rewards)
         except (RunEndedError, UnusableInputError) as error:
             raise RunEndedError(f"train step {batch.step}: {error}") from error
+        if needs_prm:  # The PRM writes their text.
+            write_learned(self._settings.run.folder / "samples", batch, self.models.trainer.learned)
+        return metrics
 
     def publish(self, payload: bytes) -> None:
         """Make the weights after step `payload` exist as a version; one that exists already stays as it is.

@@ -1,9 +1,10 @@
 """Builds the PRM service."""
 
+import os
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
 from oprime.adapters.observed import observed
@@ -16,7 +17,7 @@ from oprime.lm.batches import MicroBatch
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.models import load_causal_lm
 from oprime.lm.token_logprobs import TokenLogprobModel
-from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id, same_tokenizer
+from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id
 from oprime.ports import BATCHES, Metrics, Payloads
 from oprime.runtime.errors import NotNeededError, SettingsError
 from oprime.runtime.grpc_server import GrpcServer
@@ -30,17 +31,29 @@ from oprime_prm.config import PrmSettings
 from oprime_prm.implicit_prm import ImplicitPrm
 from oprime_prm.rank_methods import Models, RankMethods
 from oprime_prm.references import References
-from oprime_prm.score import Scorer
+from oprime_prm.scoring.inputs import InputReader
+from oprime_prm.scoring.models import require_the_same_tokenizer
+from oprime_prm.scoring.queue import ScoreQueue
+from oprime_prm.scoring.scorer import Scorer
+from oprime_prm.scoring.share import TimeShare
 from oprime_prm.servicer import PrmServicer
-from oprime_prm.serving import ServingPrm
+from oprime_prm.serving import ElsewhereScored, ServingPrm
 from oprime_prm.train import CONSUMER, TrainPrm
 from oprime_proto.v1.prm_pb2_grpc import add_PrmServiceServicer_to_server
+
+SERVE_ONLY = "OPRIME_SERVE_ONLY"
+"""Environment variable: 1 says that the run's services are up to answer, not to train."""
 
 
 async def serve(settings: PrmSettings, lifecycle: Lifecycle) -> None:
     if not settings.algorithm.needs_prm:
         raise NotNeededError(
             f"nothing to do: {NO_PRM}; the learner takes its batches from the coordinator, so start the other services only"
+        )
+    if settings.scoring.replicas and not settings.endpoints.scorers:
+        raise SettingsError(
+            f"scoring.replicas = {settings.scoring.replicas}, but endpoints.scorers names none: start `python -m oprime_prm.scoring` for "
+            "each (`oprime train` and `oprime up` do) and name their addresses there, or set scoring.replicas=0"
         )
     # Before the models: loading them takes long, and the process is alive meanwhile.
     with observed("prm", settings.run.name, settings.endpoints, lifecycle.is_ready) as metrics:
@@ -58,21 +71,20 @@ async def serve(settings: PrmSettings, lifecycle: Lifecycle) -> None:
 async def _lead(settings: PrmSettings, lifecycle: Lifecycle, ranks: Ranks, methods: RankMethods, metrics: Metrics) -> None:
     """Rank 0's part: queue, requests, and calls to all ranks."""
     models, clock, meter = methods.models, SystemClock(), BusyMeter(metrics)
-    assert models.serving is not None  # noqa: S101 - rank 0 has one
     queue = RedisQueue.of_run(settings.queue, settings.run.name)
-    scorer = Scorer(models.serving, models.tokenizer, end_id=models.end_id, longest=models.longest, max_items=settings.prm.max_score_items)
     server = GrpcServer.of(settings.endpoints, "prm", on_serving=lifecycle.note_ready)
-    servicer = PrmServicer(scorer, models.serving, meter, model=settings.prm.initial_model or settings.model.path, beta=settings.prm.beta)
-    server.add(add_PrmServiceServicer_to_server, servicer, "oprime_proto.v1.PrmService")
     loop: TrainLoop[Batch] = TrainLoop(
         CONSUMER, BATCHES, trainers_of(settings.algorithm), settings.run, ranks, queue, models.payloads, clock, meter, metrics
     )
-    loop.training = TrainPrm(settings, loop, methods)
+    loop.training = training = TrainPrm(settings, loop, methods)
+    scoring, scorer = _scoring(settings, models, clock, trains=lambda: trains(training.step, settings.run.steps))
+    server.add(add_PrmServiceServicer_to_server, _servicer(settings, scorer, meter), "oprime_proto.v1.PrmService")
     try:
         await server.start()
         await lifecycle.run(
             loop.run(lifecycle.stopping, ready=partial(server.set_serving, True)),
             loop.end_with_run(lifecycle.stopping),
+            scoring.run(),
             ranks.stay_in_touch(),
             ranks.watch(),
             loop.lease.keep(),
@@ -89,10 +101,34 @@ async def _lead(settings: PrmSettings, lifecycle: Lifecycle, ranks: Ranks, metho
         await queue.close()
 
 
+def trains(step: int, steps: int) -> bool:
+    """Whether there is training to leave time to: the run has steps to go, and was not started to serve alone."""
+    return step < steps and os.environ.get(SERVE_ONLY) != "1"
+
+
+def _scoring(settings: PrmSettings, models: Models, clock: SystemClock, *, trains: Callable[[], bool]) -> tuple[ScoreQueue, Scorer]:
+    """What answers requests from this process, within its share of the time."""
+    scoring = settings.scoring
+    queue = ScoreQueue(
+        micro_batch_tokens=scoring.micro_batch_tokens,
+        waiting_tokens=scoring.waiting_tokens,
+        share=TimeShare(scoring.share, clock, applies=trains),
+        # Not the trainer's own: what it is busy with is training.
+        meter=BusyMeter(),
+    )
+    reader = InputReader(models.tokenizer, end_id=models.end_id, longest=models.longest)
+    return queue, Scorer(reader, queue, models.serving or ElsewhereScored(models.prm), max_items=settings.prm.max_score_items)
+
+
+def _servicer(settings: PrmSettings, scorer: Scorer, meter: BusyMeter) -> PrmServicer:
+    start = settings.prm.initial_model or settings.model.path
+    return PrmServicer(scorer, meter, model=start, reference_model=settings.prm.reference_model or start, beta=settings.prm.beta)
+
+
 def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
     path = settings.prm.initial_model or settings.model.path
     tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
-    _require_the_same_tokenizer(settings, tokenizer)
+    require_the_same_tokenizer(settings.model, settings.prm, tokenizer)
     model = load_causal_lm(
         path,
         attention=settings.model.attention,
@@ -103,18 +139,13 @@ def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
     scored = TokenLogprobModel(model, settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
     engine = DeepSpeedEngine(scored, settings.prm, dtype=settings.model.dtype, name="PRM")
     own_reference = settings.prm.reference == "sft"
+    answers = engine.rank == 0 and not settings.scoring.replicas
     # Where the policy is the reference, only requests need a frozen one: it has sampled no log-probs for them.
-    reference = _frozen(settings, settings.prm.reference_model or path, engine) if own_reference or engine.rank == 0 else None
+    reference = _frozen(settings, settings.prm.reference_model or path, engine) if own_reference or answers else None
     pad_id = pad_token_id(tokenizer)
     serving = None
-    if engine.rank == 0 and reference is not None:
-        serving = ServingPrm(
-            _frozen(settings, path, engine),
-            reference,
-            beta=settings.prm.beta,
-            pad_id=pad_id,
-            rows_per_pass=settings.prm.micro_batch_rollouts,
-        )
+    if answers and reference is not None:
+        serving = ServingPrm(_frozen(settings, path, engine), reference, beta=settings.prm.beta, pad_id=pad_id)
     contents = partial(read_rollouts, payloads)
     references = None
     if own_reference:
@@ -137,19 +168,6 @@ def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
 def sampled_with(micro: MicroBatch) -> Tensor:
     """The reference log-probs where the policy is the reference: those that each rollout was sampled with."""
     return micro.behaviour
-
-
-def _require_the_same_tokenizer(settings: PrmSettings, tokenizer: PreTrainedTokenizerBase) -> None:
-    for setting in ("initial_model", "reference_model"):
-        path: str = getattr(settings.prm, setting)
-        if not path:
-            continue
-        difference = same_tokenizer(tokenizer, load_tokenizer(path, trust_remote_code=settings.model.trust_remote_code))
-        if difference is not None:
-            raise SettingsError(
-                f"prm.{setting} ({path}) has another tokenizer than model.path ({settings.model.path}): {difference}; "
-                "PRM and reference score the policy's own tokens, so all must share one"
-            )
 
 
 def _frozen(settings: PrmSettings, path: str, engine: DeepSpeedEngine) -> FrozenModel:

@@ -5,9 +5,10 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from oprime.core import prm_losses
+from oprime.core.outcome_balance import balanced_by
 from oprime.core.prm_loss import PrmLoss
 from oprime.runtime.one_file_settings import Folders, a_file_of, chosen_from, idle_settings, with_own_settings
-from oprime.runtime.setting_rules import SHARED_RULES, Problems, Rule
+from oprime.runtime.setting_rules import SHARED_RULES, Problems, Rule, is_loopback
 from oprime.runtime.settings import (
     AlgorithmSection,
     EndpointsSection,
@@ -16,6 +17,7 @@ from oprime.runtime.settings import (
     QueueSection,
     RunSection,
     SamplingSection,
+    Section,
     ServiceSettings,
     StoreSection,
 )
@@ -25,19 +27,24 @@ PRM_FILES: Folders = {"loss": prm_losses}
 """The settings of [prm] whose values are files."""
 
 
-class CommonPrmSection(TrainerSection):
+class ImplicitRewardSection(Section):
+    """What an implicit PRM learns from outcomes, wherever these come from."""
+
+    beta: float = Field(default=0.05, gt=0)
+    """Scale that turns a log-probability ratio into a reward (paper, Eq. 3)."""
+    loss: Annotated[str, a_file_of(prm_losses)] = chosen_from(prm_losses, default="ce", meaning="Loss on outcomes, a mean over rollouts.")
+
+
+class CommonPrmSection(ImplicitRewardSection, TrainerSection):
     """Settings of [prm] that do not belong to single losses."""
 
     learning_rate: float = Field(default=1e-6, gt=0)
     """Peak learning rate of AdamW (paper, section 4.1)."""
     gradient_clip: float = Field(default=10.0, gt=0)
     """Largest gradient norm."""
-    beta: float = Field(default=0.05, gt=0)
-    """Scale that turns a log-probability ratio into a reward (paper, Eq. 3)."""
     update: Literal["double_forward", "single_forward", "reverse", "offline"] = "double_forward"
     """`double_forward` updates, then scores with the new version; `single_forward` scores with the version before the
     update; `reverse` does too, and gathers from those scores the statistics that pair losses need; `offline` never updates."""
-    loss: Annotated[str, a_file_of(prm_losses)] = chosen_from(prm_losses, default="ce", meaning="Loss on outcomes, a mean over rollouts.")
     reference: Literal["sft", "policy"] = "sft"
     """pi_ref of Eq. 3. `sft`: a frozen model. `policy`: the log-probs with which each rollout was sampled; needs temperature 1. Score
     requests are answered with the frozen model in both cases."""
@@ -62,6 +69,34 @@ class PrmSection(with_own_settings(CommonPrmSection, PRM_FILES)):
         if problems := [*idle_settings(self, "prm", PRM_FILES), *self.chosen_loss.contradictions()]:
             raise ValueError("; ".join(problems))
         return self
+
+
+class ScoringSection(Section):
+    """How requests for token rewards are answered (docs/rewards.md)."""
+
+    replicas: int = Field(default=0, ge=0)
+    """Processes that do nothing but score, beside the run; each holds the PRM and its reference, and follows the PRM's versions. With 0
+    the first rank of the PRM answers between its own work."""
+    share: float = Field(default=0.25, gt=0, le=1)
+    """Without replicas: most of its time that the PRM's first rank gives to requests while the run trains."""
+    publish_every: int = Field(default=1, ge=1)
+    """With replicas: train steps from one PRM version that is written for them to the next."""
+    micro_batch_tokens: int = Field(default=4096, ge=1)
+    """Tokens of one forward pass, of all requests together; a longer response has one of its own. Bounds memory, and how long a short
+    request waits for a long one."""
+    waiting_tokens: int = Field(default=4_194_304, ge=1)
+    """Tokens that may wait to be scored, in one process; a request that would be more is answered with 429."""
+    versions: int = Field(default=2, ge=2)
+    """PRM versions that a replica holds at once, the newest included; one more while it moves to a newer one. Others are loaded from the
+    run's folder when a request names them."""
+    version: int | None = Field(default=None, ge=0)
+    """The version that answers where a request names none; not set, the newest. 0 is the model that the PRM starts from."""
+    poll_s: float = Field(default=1.0, gt=0)
+    """How often a replica looks for a newer version."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where replicas compute; `auto` takes a GPU when there is one."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads of a replica; 0 is an even share of the cores, or one in a run."""
 
 
 def process_rewards_exist(prm: PrmSection, algorithm: AlgorithmSection, model: ModelSection) -> Problems:
@@ -95,6 +130,16 @@ def pair_losses_have_pairs(prm: PrmSection, sampling: SamplingSection) -> Proble
     ]
 
 
+def balanced_losses_have_siblings(prm: PrmSection, sampling: SamplingSection) -> Problems:
+    chosen = balanced_by(dict(prm))
+    if not chosen or sampling.group_size >= 2:
+        return []
+    return [
+        f"prm.{' and prm.'.join(chosen)} with sampling.group_size = {sampling.group_size}: balancing looks at how many siblings are right, "
+        f"and there are none; set sampling.group_size=4, or {' and '.join(f'prm.{name}=false' for name in chosen)}"
+    ]
+
+
 def policy_reference_needs_temperature_1(prm: PrmSection, sampling: SamplingSection) -> Problems:
     if prm.reference != "policy" or sampling.temperature == 1:
         return []
@@ -108,10 +153,35 @@ def prm_can_offload(prm: PrmSection) -> Problems:
     return offload_problems("prm", prm)
 
 
+def every_replica_has_an_address(scoring: ScoringSection, endpoints: EndpointsSection) -> Problems:
+    given = len(endpoints.scorers)
+    if given in (0, 1, scoring.replicas):
+        return []
+    return [
+        f"endpoints.scorers names {given} addresses with scoring.replicas = {scoring.replicas}: give one for each, one name that all "
+        "share, or none"
+    ]
+
+
+def replicas_are_guarded(scoring: ScoringSection, endpoints: EndpointsSection) -> Problems:
+    if not scoring.replicas or endpoints.insecure or endpoints.tls.files:
+        return []
+    reached = [address for address in endpoints.scorers if not is_loopback(endpoints.listen_at(address))]
+    if not reached:
+        return []
+    return [
+        f"scorers would listen where other machines reach them ({', '.join(reached)}), and answer whoever asks: name certificates in "
+        "endpoints.tls, listen on 127.0.0.1, or set endpoints.insecure=true in a network that holds nobody but the run"
+    ]
+
+
 PRM_RULES: tuple[Rule, ...] = (
+    every_replica_has_an_address,
+    replicas_are_guarded,
     process_rewards_exist,
     pair_losses_know_scores,
     pair_losses_have_pairs,
+    balanced_losses_have_siblings,
     policy_reference_needs_temperature_1,
     prm_can_offload,
 )
@@ -130,3 +200,18 @@ class PrmSettings(ServiceSettings):
     payloads: PayloadsSection = PayloadsSection()
     store: StoreSection = StoreSection()
     prm: PrmSection = PrmSection()
+    scoring: ScoringSection = ScoringSection()
+
+
+class ScorerSettings(ServiceSettings):
+    """Of a process that only scores."""
+
+    service: ClassVar[str] = "scorer"
+    rules: ClassVar[tuple[Rule, ...]] = (*SHARED_RULES, *PRM_RULES)
+
+    run: RunSection
+    model: ModelSection
+    algorithm: AlgorithmSection = AlgorithmSection()
+    endpoints: EndpointsSection = EndpointsSection()
+    prm: PrmSection = PrmSection()
+    scoring: ScoringSection = ScoringSection()

@@ -12,7 +12,7 @@ from torch import Tensor
 from oprime.core.batching import split_groups
 from oprime.core.implicit_reward import sequence_scores, token_process_rewards
 from oprime.core.prm_accuracy import pairwise_accuracies, sign_matches
-from oprime.core.prm_loss import GroupStatistics
+from oprime.core.prm_loss import GroupStatistics, PrmTokens
 from oprime.core.types import Batch, VerifiedRollout
 from oprime.lm.batches import Contents, MicroBatch, RowFetcher, RowsOf, by_place, empty_matrix, micro_batches
 from oprime.ports import TrainEngine
@@ -142,18 +142,23 @@ class ImplicitPrm:
         return self._engine.all_sum(sums)
 
     def _group_statistics(self, batch: Batch, parts: list[Part], logprobs: list[list[Tensor]] | None) -> GroupStatistics:
-        """What the loss needs of the scores before the update, for all rollouts of the batch."""
-        statistics = self._settings.chosen_loss.statistics
-        if statistics is None or logprobs is None:
-            return {}
-        scores = torch.zeros(len(batch.rollouts), dtype=torch.float64)
+        """What the loss needs of whole groups, their scores before the update included, for all rollouts of the batch."""
+        loss = self._settings.chosen_loss
+        outcomes = torch.tensor([verified.outcome_reward for verified in batch.rollouts], dtype=torch.float64)
+        group_ids = torch.tensor([verified.rollout.group_id for verified in batch.rollouts])
+        found = {} if loss.balance is None else dict(loss.balance(outcomes, group_ids))
+        if loss.statistics is not None and logprobs is not None:
+            found |= loss.statistics(self._all_scores(len(batch.rollouts), parts, logprobs), outcomes, group_ids)
+        return found
+
+    def _all_scores(self, count: int, parts: list[Part], logprobs: list[list[Tensor]]) -> Tensor:
+        """The score of each of the batch's rollouts, of all ranks."""
+        scores = torch.zeros(count, dtype=torch.float64)
         for part, known in zip(parts, logprobs, strict=True):
             for micro, found in zip(part.batches, known, strict=True):
                 places = torch.tensor(micro.positions, dtype=torch.int64) + part.first
                 scores[places] = sequence_scores(self._rewards(micro, found).double(), micro.rows.is_trained)
-        outcomes = torch.tensor([verified.outcome_reward for verified in batch.rollouts], dtype=torch.float64)
-        group_ids = torch.tensor([verified.rollout.group_id for verified in batch.rollouts])
-        return statistics(self._engine.all_sum(scores), outcomes, group_ids)
+        return self._engine.all_sum(scores)
 
     def _update(self, batch: Batch, parts: list[Part], statistics: GroupStatistics) -> tuple[list[list[Tensor]], dict[str, float]]:
         """The log-probs that each part's training pass saw, and metrics."""
@@ -186,12 +191,13 @@ class ImplicitPrm:
             seen[index] = prm_logprobs.detach().float().cpu()
             is_trained, outcome = micro.rows.is_trained.to(device), outcomes[index].to(device)
             rewards = token_process_rewards(prm_logprobs, self._reference(micro).to(device), is_trained, self._settings.beta)
-            scores = sequence_scores(rewards, is_trained)
             known = _rows_of(statistics, torch.tensor(micro.positions, dtype=torch.int64))
-            terms = self._settings.chosen_loss.losses(scores, outcome, {name: values.to(scores) for name, values in known.items()})
+            group = {name: values.to(rewards) for name, values in known.items()}
+            tokens = PrmTokens(process_rewards=rewards, is_trained=is_trained, outcome_rewards=outcome, group=group)
+            terms = self._settings.chosen_loss.losses(tokens)
             with torch.no_grad():
                 sums[0] += terms.sum().double().cpu()
-                sums[1] += sign_matches(scores, outcome).sum().double().cpu()
+                sums[1] += sign_matches(tokens.scores, outcome).sum().double().cpu()
             return terms.sum() / len(part.rollouts)
 
         norm = self._engine.train_step(RowsOf(part.batches), loss, learning_rate=rate)

@@ -106,13 +106,13 @@ class RankMethods:
         except (RunEndedError, UnusableInputError) as error:
             raise RunEndedError(f"train step {batch.step}: {error}") from error
         shares = self.models.engine.gather(json.dumps(writer.finish()).encode()) or []
-        self._refresh()
+        self._show(batch.step)
         return ScoredShares(scored=scored, process_rewards=tuple(name for share in shares for name in json.loads(share)))
 
-    def skip(self, _: bytes) -> int:
-        """Pass over a batch; returns the version."""
+    def skip(self, payload: bytes) -> int:
+        """Pass over the batch of the step that `payload` says; returns the version."""
         self.models.prm.skip()
-        self._refresh()
+        self._show(int(payload))
         return self.models.prm.version
 
     def new_checkpoint(self, step: int) -> bytes:
@@ -127,10 +127,8 @@ class RankMethods:
         if self.models.engine.rank == 0:
             (part / "prm.json").write_text(json.dumps(self.models.prm.state()), encoding="utf-8")
             complete_part(part, step)
-            self.models.store.publish(step, self.models.engine.weights(), parent=None)
-            self.models.store.prune(keep=set(), newest=self._settings.run.keep_checkpoints)
-        else:
-            exhaust(self.models.engine.weights())
+        if not self._is_shown(step):
+            self._publish(step)
 
     def newest_checkpoint(self) -> bytes:
         """On rank 0: the call of `load`, for the newest checkpoint; empty without one."""
@@ -140,16 +138,47 @@ class RankMethods:
     def load(self, payload: bytes) -> int:
         """Load the checkpoint that `newest_checkpoint` says; returns its step, 0 without one."""
         if not payload:
-            self._refresh()
+            self._show_loaded(0)
             return 0
         call = json.loads(payload)
         step, part = int(call["step"]), Path(call["directory"])
         verify_part(part)
         self.models.engine.load(part)
         self.models.prm.load_state(json.loads((part / "prm.json").read_text(encoding="utf-8")))
-        self._refresh()
+        self._show_loaded(step)
         log.info("checkpoint_loaded", step=step)
         return step
+
+    def _show(self, step: int) -> None:
+        """Let requests see the version of a step."""
+        if not self._settings.scoring.replicas:
+            self._refresh()
+        elif self._is_shown(step):
+            self._publish(step)
+
+    def _is_shown(self, step: int) -> bool:
+        """Whether replicas are given the version of a step once its batch is scored. The same on every rank."""
+        scoring = self._settings.scoring
+        return scoring.replicas > 0 and self._settings.prm.update != "offline" and step % scoring.publish_every == 0
+
+    def _show_loaded(self, step: int) -> None:
+        """Let requests see the version of a checkpoint. Versions of steps after it are repeated, so replicas may not keep to them."""
+        if not self._settings.scoring.replicas:
+            self._refresh()
+        elif self.models.engine.rank == 0:
+            versions = self.models.store.versions()
+            self.models.store.prune(keep={version for version in versions if version <= step}, newest=0)
+
+    def _publish(self, step: int) -> None:
+        """Write a version in Hugging Face form, and remove those that neither checkpoints nor replicas need any more."""
+        if self.models.engine.rank != 0:
+            exhaust(self.models.engine.weights())
+            return
+        store, run = self.models.store, self._settings.run
+        store.publish(step, self.models.engine.weights(), parent=None)
+        checkpoints = [version for version in store.versions() if version % run.checkpoint_every == 0 or version == run.steps]
+        newest = self._settings.scoring.versions if self._settings.scoring.replicas else 0
+        store.prune(keep=set(checkpoints[-run.keep_checkpoints :]), newest=newest)
 
     def _refresh(self) -> None:
         if self.models.serving is not None:

@@ -1,17 +1,30 @@
 """RUN/samples/step-000010.jsonl: some groups of a batch with every token's process reward, for people to look at."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from oprime.core.types import Rollout, ScoredBatch, TokenFloats, VerifiedRollout
 from oprime.ports import Payloads
-from oprime.runtime.rollout_payloads import read_rewards, read_rollouts
+from oprime.runtime.rollout_payloads import read_reference, read_rewards, read_rollouts
 
 
-def write_samples(folder: Path, payloads: Payloads, scored: ScoredBatch, tokenizer: PreTrainedTokenizerBase, *, groups: int) -> None:
-    """Write the first `groups` groups of a batch, whole or not at all."""
+def write_samples(
+    folder: Path,
+    payloads: Payloads,
+    scored: ScoredBatch,
+    tokenizer: PreTrainedTokenizerBase,
+    references: Mapping[str, str] | None = None,
+    *,
+    groups: int,
+) -> None:
+    """Write the first `groups` groups of a batch, whole or not at all.
+
+    `references` are names of the reference's log-probs, by the name of the rollout's own payload; None where the PRM has no reference of
+    its own.
+    """
     chosen = scored.batch.groups[:groups]
     if not chosen:
         return
@@ -19,14 +32,17 @@ def write_samples(folder: Path, payloads: Payloads, scored: ScoredBatch, tokeniz
     rewards = iter(read_rewards(payloads, scored.process_rewards, scored.batch).rollouts[:count])
     lines: list[str] = []
     for group in chosen:
-        rollouts = read_rollouts(payloads, [verified.rollout for verified in group.rollouts])
+        records = [verified.rollout for verified in group.rollouts]
+        rollouts = read_rollouts(payloads, records)
+        known = read_reference(payloads, [references[record.payload] for record in records]) if references else [None] * len(records)
         row = {
             "step": scored.batch.step,
             "group_id": group.group_id,
             "prompt": tokenizer.decode(rollouts[0].prompt_ids.tolist()),
             "prm_version": scored.prm_version,
             "rollouts": [
-                _row(tokenizer, verified, rollout, next(rewards)) for verified, rollout in zip(group.rollouts, rollouts, strict=True)
+                _row(tokenizer, verified, rollout, next(rewards)) | _reference_column(reference)
+                for verified, rollout, reference in zip(group.rollouts, rollouts, known, strict=True)
             ],
         }
         lines.append(json.dumps(row) + "\n")
@@ -45,6 +61,15 @@ def _row(tokenizer: PreTrainedTokenizerBase, verified: VerifiedRollout, rollout:
         "outcome_status": verified.outcome.status.value,
         "finish_reason": rollout.finish_reason.value,
         "tokens": [str(tokenizer.decode([token])) for token in rollout.trained_ids.tolist()],
-        "process_rewards": [round(float(value), 6) for value in values],
-        "behaviour_logprobs": [round(float(value), 6) for value in rollout.behaviour_logprobs],
+        "process_rewards": _rounded(values),
+        "behaviour_logprobs": _rounded(rollout.behaviour_logprobs),
+        "weight_versions": [segment.weight_version for segment in rollout.segments if segment.trained for _ in segment.token_ids],
     }
+
+
+def _reference_column(reference: TokenFloats | None) -> dict[str, object]:
+    return {} if reference is None else {"reference_logprobs": _rounded(reference)}
+
+
+def _rounded(values: TokenFloats) -> list[float]:
+    return [round(float(value), 6) for value in values]

@@ -1,66 +1,77 @@
-"""Token rewards for any prompt and response, while training goes on: a copy of the PRM that training does not touch."""
+"""Token rewards from the process that trains the PRM: a copy that training does not touch."""
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 
-import torch
 from torch import Tensor
 
-from oprime.core.implicit_reward import token_process_rewards
-from oprime.core.token_rows import ragged, token_rows
+from oprime.core.prompt_families import PromptFamily
 from oprime.lm.frozen import FrozenModel
-from oprime.runtime.errors import NotReadyError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenScores:
-    """One value per response token."""
-
-    process_rewards: Tensor
-    prm_logprobs: Tensor
-    reference_logprobs: Tensor
+from oprime.runtime.errors import NotReadyError, WeightVersionMissingError
+from oprime_prm.implicit_prm import ImplicitPrm
+from oprime_prm.scoring.pair import ScoringPair, TokenScores
 
 
 class ServingPrm:
-    """The newest PRM version and its reference, from the first refresh on. Thread-safe: a refresh and a score never mix."""
+    """The newest PRM version and its reference, from the first refresh on. Thread-safe: a refresh and a pass never mix."""
 
-    def __init__(self, copy: FrozenModel, reference: FrozenModel, *, beta: float, pad_id: int, rows_per_pass: int) -> None:
+    def __init__(self, copy: FrozenModel, reference: FrozenModel, *, beta: float, pad_id: int) -> None:
         self._copy = copy
         self._reference = reference
         self._beta = beta
         self._pad_id = pad_id
-        self._rows_per_pass = rows_per_pass
         self._lock = threading.Lock()
         self._ready = False
-        self.version = 0
-        self.scored_tokens = 0
+        self.newest = 0
 
     def refresh(self, weights: Iterator[tuple[str, Tensor]], version: int) -> None:
-        """Move to a newer version."""
+        """Move to a newer version; waits for the pass under way at most."""
         with self._lock:
             self._copy.load_weights(weights)
-            self.version = version
+            self.newest = version
             self._ready = True
 
-    def score(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[list[TokenScores], int]:
-        """Scores in the order given, all from the one version that is returned with them. Raises NotReadyError before the first."""
-        with self._lock:
-            if not self._ready:
-                raise NotReadyError("the PRM has not loaded the weights of this run yet: ask again when it is healthy")
-            scores: list[TokenScores] = []
-            for start in range(0, len(prompts), self._rows_per_pass):
-                end = start + self._rows_per_pass
-                scores += self._score_pass(prompts[start:end], responses[start:end])
-            self.scored_tokens += sum(len(response) for response in responses)
-            return scores, self.version
+    @asynccontextmanager
+    async def using(self, version: int | None) -> AsyncIterator["ServingPrm"]:
+        """What scores with a version, or the newest. Raises NotReadyError before the first, WeightVersionMissingError for another."""
+        if not self._ready:
+            raise NotReadyError("the PRM has not loaded the weights of this run yet: ask again when it is healthy")
+        if version not in (None, self.newest):
+            raise WeightVersionMissingError(
+                f"prm@{version} is not served: this run's PRM answers with its newest version alone, prm@{self.newest}; "
+                "`oprime serve prm RUN` answers with every version that is on disk"
+            )
+        yield self
 
-    def _score_pass(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[TokenScores]:
-        rows = token_rows(prompts, responses, pad_id=self._pad_id)
-        prm, reference = self._copy.logprobs(rows), self._reference.logprobs(rows)
-        rewards = token_process_rewards(prm, reference, rows.is_trained, self._beta)
-        columns = zip(*(ragged(values, rows.is_trained) for values in (rewards, prm, reference)), strict=True)
-        return [
-            TokenScores(process_rewards=reward.to(torch.float32), prm_logprobs=first, reference_logprobs=second)
-            for reward, first, second in columns
-        ]
+    def shares(self, prompt_tokens: int, longest_response: int) -> bool:
+        return self._copy.shares(prompt_tokens, longest_response) and self._reference.shares(prompt_tokens, longest_response)
+
+    def score(self, families: Sequence[PromptFamily], most_tokens: int) -> tuple[list[list[TokenScores]], int]:
+        """Scores of each response of each family, and the one version that they come from."""
+        with self._lock:
+            pair = ScoringPair(prm=self._copy, reference=self._reference, beta=self._beta, pad_id=self._pad_id, version=self.newest)
+            return pair.score(families, most_tokens)
+
+    def versions(self) -> list[int]:
+        """What answers by name."""
+        return [self.newest] if self._ready else []
+
+
+class ElsewhereScored:
+    """What stands for a PRM whose requests replicas answer."""
+
+    def __init__(self, prm: ImplicitPrm) -> None:
+        self._prm = prm
+
+    @property
+    def newest(self) -> int:
+        return self._prm.version
+
+    def versions(self) -> list[int]:
+        return []
+
+    @asynccontextmanager
+    async def using(self, version: int | None) -> AsyncIterator[ServingPrm]:
+        raise NotReadyError("this PRM trains, and replicas of the run score (scoring.replicas): ask one of endpoints.scorers")
+        yield

@@ -5,7 +5,7 @@ gives      score:T  the batch's token rewards, by name
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -42,6 +42,8 @@ class TrainPrm:
         self._methods = methods
         self._references = KnownReferences()
         self._waiting_since = loop.clock.now()
+        self.step = 0
+        """The last train step that was scored."""
 
     def decode(self, delivery: Delivery) -> Batch:
         batch = batch_of(delivery)
@@ -53,6 +55,7 @@ class TrainPrm:
 
     def loaded(self, step: int) -> None:
         self._loop.metrics.gauge("prm_version", self._methods.models.prm.version)
+        self.step = step
         self._waiting_since = self._loop.clock.now()
 
     def newest_checkpoint(self) -> bytes:
@@ -81,9 +84,10 @@ class TrainPrm:
             metrics={**shares.scored.metrics, "seconds_prm": seconds, "wait_s_prm": began - self._waiting_since},
         )
         # Before the commit: afterwards a quick learner may take the payloads away.
-        await asyncio.to_thread(self._write_samples, scored)
+        await asyncio.to_thread(self._write_samples, scored, references)
         await self._commit(scored)
         log.info("batch_scored", step=step, prm_version=scored.prm_version, seconds=seconds)
+        self.step = step
         self._show(scored)
         self._references.forget(references)
         await drop_payloads(self._loop.payloads, list(references.values()), self._loop.clock)
@@ -92,7 +96,8 @@ class TrainPrm:
     async def skip(self, step: int, reason: str) -> None:
         """A batch without groups stands for one that cannot be used, so that the learner's steps go on."""
         log.warning("batch_skipped", step=step, reason=reason)
-        version: int = await self._loop.call("skip")
+        version: int = await self._loop.call("skip", str(step).encode())
+        self.step = step
         await self._commit(ScoredBatch(batch=Batch(step=step, groups=()), process_rewards=(), prm_version=version, metrics={SKIPPED: 1.0}))
         self._waiting_since = self._loop.clock.now()
 
@@ -141,11 +146,12 @@ class TrainPrm:
         metrics.count("wait_seconds_total", scored.metrics["wait_s_prm"], **{"for": "batches"})
         show_step(metrics, OF_PRM, scored.metrics)
 
-    def _write_samples(self, scored: ScoredBatch) -> None:
+    def _write_samples(self, scored: ScoredBatch, references: Mapping[str, str]) -> None:
         write_samples(
             self._settings.run.folder / "samples",
             self._loop.payloads,
             scored,
             self._methods.models.tokenizer,
+            references,
             groups=self._settings.prm.sampled_groups,
         )

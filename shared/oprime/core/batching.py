@@ -47,6 +47,18 @@ def shard(lengths: Sequence[int], *, ranks: int, micro_batch_rollouts: int, micr
     return [micro_batches[rank::ranks] for rank in range(ranks)]
 
 
+def padded_passes(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """Positions of the rows of each padded pass of at most `most_tokens`, padding included; a longer row is alone. Longest rows first."""
+    passes: list[list[int]] = []
+    widest = 0
+    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
+        if not passes or widest * (len(passes[-1]) + 1) > most_tokens:
+            passes.append([])
+            widest = lengths[place]
+        passes[-1].append(place)
+    return passes
+
+
 def chunk_of_each(count: int, chunks: int) -> list[int]:
     """Number of the chunk that each of `count` items falls into when they are cut, in order, into even chunks."""
     return [chunk for chunk, part in enumerate(_even_parts(count, chunks)) for _ in part]

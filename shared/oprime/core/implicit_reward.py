@@ -22,6 +22,22 @@ def token_process_rewards(
     return beta * (prm_logprobs - reference_logprobs).where(is_trained, 0.0)
 
 
+GRID = 2.0**-30
+"""Printed rewards are whole multiples of this."""
+
+
+def printed_rewards(
+    prm_logprobs: Float[Tensor, " token"], reference_logprobs: Float[Tensor, " token"], beta: float
+) -> Float[Tensor, " token"]:
+    """The rewards of Eq. 3 as float32, rounded to multiples of 2^-30, so that any sum of them in float64 is exact in any order.
+
+    A multiple below 2^-6 has at most 24 bits, and above that float32 itself is coarser, so the rounding holds in float32. Sums stay
+    exact below 2^23.
+    """
+    rewards = beta * (prm_logprobs.double() - reference_logprobs.double())
+    return ((rewards / GRID).round() * GRID).float()
+
+
 def sequence_scores(
     process_rewards: Float[Tensor, "rollout token"], is_trained: Bool[Tensor, "rollout token"]
 ) -> Float[Tensor, " rollout"]:

@@ -18,10 +18,11 @@ ChoiceT = TypeVar("ChoiceT", bound="Choice")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnSetting:
-    """A setting that exists for some files alone: one of `choices`, or a number. The number is whole if the default is an int."""
+    """A setting that exists for some files alone: one of `choices`, a number, or a switch. The default's type is the setting's: float, int
+    (a whole number) or bool."""
 
     name: str
-    default: str | float
+    default: str | float | bool
     meaning: str
     choices: tuple[str, ...] = ()
     low: float | None = None

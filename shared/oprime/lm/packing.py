@@ -1,7 +1,7 @@
 """Run a backbone on the tokens of a micro-batch alone: one row of all of them, each rollout attending to itself only.
 
 Nothing is spent on padding. Position ids start again with every rollout, and attention runs rollout by rollout (those of equal length
-together), so that no matrix of all tokens by all tokens exists.
+together), so that no matrix of all tokens by all tokens exists. Where responses to one prompt are scored, the prompt may stand there once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from oprime.core.prompt_families import FamilyLayout, FamilyLengths
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -22,6 +24,9 @@ ATTENTION = "oprime_sdpa_per_rollout"
 _FLASH = "flash_attention_2"
 _WINDOWS = ("sliding_window", "attention_chunk_size")
 _PROBE_LENGTHS = (5, 3, 3)
+_PROBE_FAMILY: FamilyLengths = (4, (1, 3, 3))
+_MOST_MASKED = 2**24
+"""Entries of the mask with which responses see a prompt that they share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,13 @@ class Packing:
     """Why rows stay padded; empty where rollouts are packed."""
     longest: int | None = None
     """Rollouts longer than the model's attention window run in padded rows."""
+    shares_prompts: bool = False
+    """Whether responses to one prompt may stand after it side by side, so that it is computed once."""
+
+    def fits_family(self, prompt_tokens: int, longest_response: int) -> bool:
+        """Whether responses of up to so many tokens may share a prompt."""
+        length = prompt_tokens + longest_response
+        return self.shares_prompts and self.fits([length]) and longest_response * length <= _MOST_MASKED
 
     def fits(self, lengths: Sequence[int]) -> bool:
         return not self.refusal and (self.longest is None or max(lengths, default=0) <= self.longest)
@@ -60,6 +72,14 @@ def hidden_before_response(
     return hidden[is_trained[attention_mask].nonzero().squeeze(-1) - 1]
 
 
+def hidden_before_shared(model: "PreTrainedModel", layout: FamilyLayout, device: torch.device) -> Float[Tensor, "response_token hidden"]:
+    """Last hidden state of the backbone before each response token of families; for a model whose packing `shares_prompts`."""
+    token_ids, positions, before = (
+        torch.as_tensor(ids, dtype=torch.int64).to(device) for ids in (layout.token_ids, layout.position_ids, layout.before)
+    )
+    return _hidden(model, token_ids, positions, layout.lengths)[before]
+
+
 def choose_packing(causal_lm: "PreTrainedModel") -> Packing:
     """Prepare `causal_lm` for packed rows, after trying that its rollouts neither see each other nor compute anything else than alone.
 
@@ -72,11 +92,12 @@ def choose_packing(causal_lm: "PreTrainedModel") -> Packing:
     _register()
     with trial_attention(causal_lm, ATTENTION):
         refusal = _trial(causal_lm)
+        shares_prompts = not refusal and attention != _FLASH and not _trial_of_a_family(causal_lm)
     if refusal:
         return Packing(refusal=f"{type(causal_lm).__name__} {refusal}")
     if attention == "sdpa":
         causal_lm.config._attn_implementation = ATTENTION
-    return Packing(longest=_window(causal_lm.config))
+    return Packing(longest=_window(causal_lm.config), shares_prompts=shares_prompts)
 
 
 def at_responses(values: Float[Tensor, " response_token"], is_trained: Bool[Tensor, "rollout token"]) -> Float[Tensor, "rollout token"]:
@@ -101,25 +122,45 @@ def trial_attention(causal_lm: "PreTrainedModel", name: str = "sdpa") -> Iterato
 def attention_per_rollout(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Causal attention within each rollout of a packed row, [1 head token size] each; plain sdpa without `rollout_lengths`."""
+    """Causal attention within each family of a packed row, [1 head token size] each; plain sdpa without `family_lengths`."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    lengths: tuple[int, ...] | None = options.pop("rollout_lengths", None)
-    if lengths is None:
+    families: tuple[FamilyLengths, ...] | None = options.pop("family_lengths", None)
+    if families is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if options.get("position_bias") is not None:
         raise ValueError("attention with a bias by position cannot be computed rollout by rollout")
     options["is_causal"] = True
     outputs: list[Tensor] = []
     start = 0
-    for length, run in groupby(lengths):
+    for (shared, responses), run in groupby(families):
         count = len(list(run))
-        part = slice(start, start + count * length)
-        query_rows, key_rows, value_rows = (_as_rows(tensor[:, :, part], count) for tensor in (query, key, value))
-        rows, _ = sdpa_attention_forward(module, query_rows, key_rows, value_rows, None, **options)
-        outputs.append(rows.flatten(0, 1))
-        start = part.stop
+        # Families with responses of their own are computed one by one, those without together.
+        for together in [count] if not responses else [1] * count:
+            first = slice(start, start + together * shared)
+            rows = [_as_rows(tensor[:, :, first], together) for tensor in (query, key, value)]
+            outputs.append(sdpa_attention_forward(module, *rows, None, **options)[0].flatten(0, 1))
+            start = first.stop
+            for length, same in groupby(responses):
+                part = slice(start, start + length * len(list(same)))
+                outputs.append(_attend_to_prompt(module, [tensor[:, :, part] for tensor in (query, key, value)], rows, length, options))
+                start = part.stop
     return torch.cat(outputs)[None], None
+
+
+def _attend_to_prompt(
+    module: torch.nn.Module, packed: Sequence[Tensor], prompt: Sequence[Tensor], length: int, options: dict[str, Any]
+) -> Tensor:
+    """Attention of responses of equal length to their prompt and, causally, to themselves, [token head size]."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    count = packed[0].shape[2] // length if length else 0
+    if not count:
+        return packed[0].new_empty(0, packed[0].shape[1], packed[0].shape[3])
+    query, key, value = (_as_rows(tensor, count) for tensor in packed)
+    keys, values = (torch.cat([seen.expand(count, -1, -1, -1), own], dim=2) for seen, own in zip(prompt[1:], (key, value), strict=True))
+    mask = torch.ones(length, keys.shape[2], dtype=torch.bool, device=query.device).tril(keys.shape[2] - length)
+    return sdpa_attention_forward(module, query, keys, values, mask[None, None], **options)[0].flatten(0, 1)
 
 
 def _as_rows(packed: Tensor, count: int) -> Tensor:
@@ -128,20 +169,26 @@ def _as_rows(packed: Tensor, count: int) -> Tensor:
 
 
 def _packed_hidden(causal_lm: "PreTrainedModel", token_ids: Int[Tensor, " token"], lengths: Sequence[int]) -> Float[Tensor, "token hidden"]:
-    lengths = tuple(length for length in lengths if length)
-    device = token_ids.device
-    positions = torch.cat([torch.arange(length, device=device) for length in lengths])
+    families = tuple((length, ()) for length in lengths if length)
+    positions = torch.cat([torch.arange(length, device=token_ids.device) for length, _ in families])
+    return _hidden(causal_lm, token_ids, positions, families)
+
+
+def _hidden(
+    causal_lm: "PreTrainedModel", token_ids: Tensor, positions: Tensor, families: tuple[FamilyLengths, ...]
+) -> Float[Tensor, "token hidden"]:
     output = causal_lm.base_model(
-        input_ids=token_ids[None], position_ids=positions[None], use_cache=False, **_boundaries(causal_lm, lengths, device)
+        input_ids=token_ids[None], position_ids=positions[None], use_cache=False, **_boundaries(causal_lm, families, token_ids.device)
     )
     return output.last_hidden_state[0]
 
 
-def _boundaries(causal_lm: "PreTrainedModel", lengths: tuple[int, ...], device: torch.device) -> dict[str, Any]:
-    """How the attention in use is told where rollouts end."""
+def _boundaries(causal_lm: "PreTrainedModel", families: tuple[FamilyLengths, ...], device: torch.device) -> dict[str, Any]:
+    """How the attention in use is told where rollouts end. Flash attention knows no shared prompts."""
     if causal_lm.config._attn_implementation != _FLASH:
         # A mask of four dimensions is passed on as it is: transformers makes none of all tokens by all tokens.
-        return {"attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device), "rollout_lengths": lengths}
+        return {"attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device), "family_lengths": families}
+    lengths = [length for length, _ in families]
     ends = torch.tensor((0, *lengths), device=device).cumsum(0, dtype=torch.int32)
     longest = max(lengths)
     return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
@@ -170,8 +217,25 @@ def _trial(causal_lm: "PreTrainedModel") -> str:
     if not torch.equal(packed[first:], beside_others[first:]):
         return "lets packed rollouts see each other (its tokens meet outside of attention)"
     alone = [causal_lm.base_model(input_ids=ids[None], use_cache=False).last_hidden_state[0] for ids in token_ids.split(_PROBE_LENGTHS)]
-    apart = float((packed - torch.cat(alone)).abs().max() / packed.abs().max().clamp(min=1e-6))
-    tolerance = 1e-3 if packed.dtype == torch.float32 else 0.1
+    return _difference(packed, torch.cat(alone))
+
+
+@torch.no_grad()
+def _trial_of_a_family(causal_lm: "PreTrainedModel") -> str:
+    """What goes wrong where responses share a prompt; empty if nothing does."""
+    prompt, responses = _PROBE_FAMILY
+    vocabulary, device = causal_lm.config.get_text_config().vocab_size, causal_lm.device
+    token_ids = (torch.arange(prompt + sum(responses), device=device) * 5 + 2) % vocabulary
+    positions = torch.cat([torch.arange(prompt), *(torch.arange(prompt, prompt + length) for length in responses)])
+    shared = _hidden(causal_lm, token_ids, positions.to(device), (_PROBE_FAMILY,))
+    first, *others = token_ids.split((prompt, *responses))
+    alone = [causal_lm.base_model(input_ids=torch.cat([first, ids])[None], use_cache=False).last_hidden_state[0] for ids in others]
+    return _difference(shared, torch.cat([alone[0][:prompt], *(states[prompt:] for states in alone)]))
+
+
+def _difference(found: Tensor, expected: Tensor) -> str:
+    apart = float((found - expected).abs().max() / found.abs().max().clamp(min=1e-6))
+    tolerance = 1e-3 if found.dtype == torch.float32 else 0.1
     return "" if apart <= tolerance else f"computes something else on packed rows (hidden states differ by {apart:.2g} of the largest)"
 
 

@@ -5,17 +5,20 @@ the logits (`chunked_logprobs`). One module call covers all blocks, so that ZeRO
 many tokens a rank happens to have.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+import numpy as np
 import structlog
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from oprime.core.prompt_families import PromptFamily, lay_out
 from oprime.lm.chunked_logprobs import ChunkedLogprobs, LogitTransform
 from oprime.lm.models import disable_dropout
-from oprime.lm.packing import PADDED, at_responses, choose_packing, hidden_before_response, trial_attention
+from oprime.lm.packing import PADDED, at_responses, choose_packing, hidden_before_response, hidden_before_shared, trial_attention
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.training_settings import VOCABULARY_CHUNK
 
@@ -102,6 +105,13 @@ class TokenLogprobModel(nn.Module):
         if isinstance(found, Tensor):
             return at_responses(found, is_trained)
         return at_responses(found[0], is_trained), at_responses(found[1], is_trained)
+
+    def of_families(self, families: Sequence[PromptFamily]) -> Float[Tensor, " response_token"]:
+        """Log-probs of the response tokens of families, in their order, each prompt computed once; needs `packing.shares_prompts`."""
+        device = self.head.weight.device
+        token_ids = np.concatenate([ids for family in families for ids in family.responses])
+        hidden = hidden_before_shared(self.causal_lm, lay_out(families), device)
+        return self.head(hidden, torch.as_tensor(token_ids, dtype=torch.int64).to(device))
 
 
 def _linear_head(causal_lm: "PreTrainedModel") -> nn.Linear:

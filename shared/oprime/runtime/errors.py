@@ -29,6 +29,10 @@ class NotReadyError(OprimeError):
     """The service cannot answer yet; retry."""
 
 
+class TooBusyError(OprimeError):
+    """Too much waits already; retry later."""
+
+
 class QueueUnavailableError(OprimeError):
     """The queue does not answer; workers wait and reconnect."""
 

@@ -15,6 +15,7 @@ from oprime.runtime.errors import (
     OprimeError,
     QueueUnavailableError,
     SettingsError,
+    TooBusyError,
     UnusableInputError,
     WeightsRefusedError,
     WeightVersionMissingError,
@@ -36,6 +37,7 @@ REQUEST_ID = "x-request-id"
 CODES: tuple[tuple[type[OprimeError], grpc.StatusCode], ...] = (
     (UnusableInputError, grpc.StatusCode.INVALID_ARGUMENT),
     (NotReadyError, grpc.StatusCode.UNAVAILABLE),
+    (TooBusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (QueueUnavailableError, grpc.StatusCode.UNAVAILABLE),
     (WeightVersionMissingError, grpc.StatusCode.NOT_FOUND),
     (WeightsRefusedError, grpc.StatusCode.DATA_LOSS),

@@ -63,6 +63,8 @@ def idle_settings(section: BaseModel, prefix: str, folders: Folders) -> list[str
     return problems
 
 
-def plain(value: str | float) -> str:
+def plain(value: str | float | bool) -> str:
     """A value as a person writes it in a setting."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return value if isinstance(value, str) else f"{value:g}"

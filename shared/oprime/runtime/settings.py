@@ -27,7 +27,7 @@ from oprime.runtime.setting_rules import SHARED_RULES, Rule
 
 SECTIONS = (
     "run", "model", "tasks", "sampling", "algorithm", "staleness", "endpoints", "queue", "payloads", "store",
-    "coordinator", "generator", "verifier", "prm", "learner", "critic", "gateway", "sft",
+    "coordinator", "generator", "verifier", "prm", "scoring", "learner", "critic", "gateway", "sft", "offline_prm",
     "kubernetes",
 )  # fmt: skip
 
@@ -272,6 +272,9 @@ class EndpointsSection(Section):
     """gRPC address of the verifier; several replicas share one name."""
     prm: str = "127.0.0.1:0"
     """gRPC address of the PRM."""
+    scorers: tuple[str, ...] = ()
+    """gRPC addresses of the replicas that only score (`scoring.replicas`), one each, or a name that all of them share. Empty lets `oprime
+    train` and `oprime up` choose free ports of 127.0.0.1."""
     learner: str = "127.0.0.1:0"
     """gRPC address of the learner."""
     gateway: str = "127.0.0.1:0"
@@ -300,7 +303,10 @@ class EndpointsSection(Section):
         return self.bind or "127.0.0.1"
 
     def listen(self, service: str) -> str:
-        address: str = getattr(self, service)
+        return self.listen_at(getattr(self, service))
+
+    def listen_at(self, address: str) -> str:
+        """Where the server behind `address` listens."""
         return f"{self.bind}:{address.rpartition(':')[2]}" if self.bind else address
 
     def local(self, service: str) -> str:

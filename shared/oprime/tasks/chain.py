@@ -70,6 +70,10 @@ class Problem:
     def ground_truth(self) -> str:
         return str(self.values[-1])
 
+    def answered_by(self, response: str) -> bool:
+        """Whether a response ends with the right answer; its steps do not matter."""
+        return response.split()[-1:] == [f"{ANSWER_MARK}{self.ground_truth}"]
+
     @property
     def right_response(self) -> str:
         return response_of(self.values)
@@ -167,6 +171,11 @@ class Teacher:
         """Prompt and sampled response of demonstration `index`, from problems that are never held out."""
         posed = problem("train", index, operations, stream="demonstrations")
         return posed.prompt, self.respond(posed, _chance("demonstration", index, operations))
+
+    def answered(self, split: Split, index: int, operations: int, number: int) -> tuple[Problem, tuple[str, ...]]:
+        """Problem `index` of a split, and `number` sampled responses to it."""
+        posed = problem(split, index, operations, stream="answered")
+        return posed, tuple(self.respond(posed, _chance("answered", split, index, operations, place)) for place in range(number))
 
 
 def labelled_chains(kind: ErrorKind, number: int, operations: int, teacher: Teacher) -> list[LabelledChain]:

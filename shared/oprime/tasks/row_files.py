@@ -1,4 +1,4 @@
-"""Rows in files: JSONL and parquet, here or on the Hugging Face hub. Reads one piece at a time, writes all or nothing."""
+"""Rows in files: JSONL, a JSON array, and parquet, here or on the Hugging Face hub. Reads one piece at a time, writes all or nothing."""
 
 import json
 import os
@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 256
 
 
 def read_rows(location: str, setting: str, columns: Sequence[str] | None = None) -> Iterator[RawRow]:
-    """Rows of a JSONL or parquet file, one after another.
+    """Rows of a JSON or parquet file, one after another.
 
     `location` is a path or `hf://datasets/OWNER/NAME[@REVISION]/FILE`; `setting` names it in errors. `columns` are those to
     read of a parquet file, of those that it has. A line that is no JSON becomes a RawRow with a problem; raises
@@ -97,10 +97,23 @@ def _from_hub(location: str, setting: str) -> Path:
 
 
 def _json_rows(path: Path, location: str) -> Iterator[RawRow]:
+    """One row per line, or the items of the one array that the file is."""
     with path.open("rb") as stream:
+        if stream.read(1) == b"[" and (items := _array(path)) is not None:
+            yield from (RawRow(origin=f"{location}, row {number}", value=value) for number, value in enumerate(items, start=1))
+            return
+        stream.seek(0)
         for number, line in enumerate(stream, start=1):
             if line.strip():
                 yield _json_row(line, f"{location}, row {number}")
+
+
+def _array(path: Path) -> list[Any] | None:
+    """The file as one array; None where its lines are rows."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
 
 
 def _json_row(line: bytes, origin: str) -> RawRow:

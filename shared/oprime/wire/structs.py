@@ -14,13 +14,16 @@ from google.protobuf.struct_pb2 import Struct, Value
 MAX_WHOLE = 2**53 - 1
 """Largest whole number that every JSON reader keeps."""
 
+MAX_DEPTH = 30
+"""Objects and lists within each other: protobuf reads 100 messages deep, and each of these is three."""
+
 
 def struct_of(values: Mapping[str, Any]) -> Struct:
     """Any JSON object. Raises ValueError, naming the place, for what would arrive changed or not at all."""
     try:
-        return json_format.ParseDict(_plain(values, ""), Struct())
-    except (json_format.ParseError, RecursionError) as error:
-        raise ValueError(f"it cannot be sent ({error}): it may be nested too deeply") from error
+        return json_format.ParseDict(_plain(values, "", MAX_DEPTH), Struct())
+    except json_format.ParseError as error:
+        raise ValueError(f"it cannot be sent: {error}") from error
 
 
 def values_of(struct: Struct) -> dict[str, Any]:
@@ -28,13 +31,15 @@ def values_of(struct: Struct) -> dict[str, Any]:
     return {name: _value_of(value, name) for name, value in struct.fields.items()}
 
 
-def _plain(value: Any, place: str) -> Any:
-    """`value` in dicts and lists, if it arrives as it is."""
+def _plain(value: Any, place: str, depth: int) -> Any:
+    """`value` in dicts and lists, if it arrives as it is; at most `depth` of them within each other."""
+    if isinstance(value, Mapping | list | tuple) and depth == 0:
+        raise ValueError(f"{place[:60]}... is nested too deeply: at most {MAX_DEPTH} objects and lists lie within each other")
     if isinstance(value, Mapping):
         named = cast(Mapping[object, object], value)
-        return {_name(name, place): _plain(part, f"{place}.{name}" if place else str(name)) for name, part in named.items()}
+        return {_name(name, place): _plain(part, f"{place}.{name}" if place else str(name), depth - 1) for name, part in named.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part, f"{place}[{index}]") for index, part in enumerate(cast(Sequence[object], value))]
+        return [_plain(part, f"{place}[{index}]", depth - 1) for index, part in enumerate(cast(Sequence[object], value))]
     if isinstance(value, float):
         _check_finite(value, place)
     elif isinstance(value, int) and abs(value) > MAX_WHOLE:

@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 
 from oprime.core import corrections, estimators, policy_losses, prm_losses
+from oprime.runtime.errors import SettingsError
 from oprime.runtime.settings import AlgorithmSection
 from oprime_cli.explanation import summary, terms
 from oprime_cli.main import main
@@ -124,7 +125,25 @@ def test_every_choice_changes_what_is_said(make_config: MakeConfig) -> None:
 def _beside(setting: str, value: str) -> tuple[str, ...]:
     """What a choice cannot do without."""
     outcomes_alone = setting == "algorithm.estimator" and not estimators.named(value).takes("process")
+    if (setting, value) == ("prm.loss", "prefix_value"):
+        return ("prm.beta=10",)
     return ("algorithm.process_weight=0",) if outcomes_alone else ()
+
+
+def test_balancing_is_explained_where_it_is_on(make_config: MakeConfig) -> None:
+    assert not {"difficulty offset", "rarity weight"} & explained(make_config()).keys()
+    formulas = explained(make_config("prm.loss=prefix_value", "prm.beta=10", "prm.margin=2", "prm.difficulty_offset=true"))
+    assert formulas["PRM loss"].startswith("mean over rollouts of 1/T sum_t [r_o softplus(m - b - v_t)")
+    assert formulas["PRM loss"].endswith("m = 2")
+    assert formulas["difficulty offset"].startswith("b = log(u / (1 - u))")
+    assert "rarity weight" not in formulas
+
+
+def test_a_margin_that_no_prefix_could_keep_is_refused(make_config: MakeConfig) -> None:
+    with pytest.raises(SettingsError, match=r"prm.margin = 5 with prm.beta = 0.05: .* would have to be 100 nats .* set prm.beta=10"):
+        make_config("prm.loss=prefix_value", "prm.beta=0.05")
+    with pytest.raises(SettingsError, match=r'prm.difficulty_offset \(true\) does nothing with prm.loss = "dpo": .* set prm.diff.*=false'):
+        make_config("prm.loss=dpo", "prm.update=reverse", "prm.difficulty_offset=true")
 
 
 def test_contradictory_settings_run_no_algorithm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -388,6 +388,15 @@ def test_one_gpu_is_shared_by_all(make_config: MakeConfig) -> None:
     assert devices == Devices(GPUS[:1], GPUS[:1], GPUS[:1])
 
 
+@pytest.mark.parametrize(("count", "scorers"), [(4, (3,)), (3, (1,)), (1, (0,))])
+def test_replicas_that_only_score_take_the_gpus_that_are_left_or_else_the_prms(
+    make_config: MakeConfig, count: int, scorers: tuple[int, ...]
+) -> None:
+    devices = assign(make_config("scoring.replicas=2"), GPUS[:count])
+    assert devices is not None
+    assert devices.scorers == tuple(GPUS[index] for index in scorers)
+
+
 def test_a_full_gpu_is_a_warning(make_config: MakeConfig) -> None:
     plan = plan_of(make_config(), Gpu("0", 2**20))
     assert plan.problems == []

@@ -18,7 +18,7 @@ from oprime_cli.running.live import Pace, PlainView, TerminalView, facts, line_o
 from oprime_cli.running.log_lines import last_error
 from oprime_cli.running.metric_rows import MetricRows
 from oprime_cli.running.phases import PhaseTimer
-from oprime_cli.running.services import environment
+from oprime_cli.running.services import environment, service_specs
 from oprime_cli.running.summary import closing_lines, make_summary
 from oprime_proto.v1 import coordinator_pb2 as pb
 
@@ -287,7 +287,26 @@ def test_each_service_sees_its_own_gpus_only(make_config: MakeConfig) -> None:
     assert gateway["HF_HUB_OFFLINE"] == "1"
     assert "OPRIME_SERVE_ONLY" not in gateway
     assert environment(config, "coordinator", devices, serve_only=True)["OPRIME_SERVE_ONLY"] == "1"
+    assert environment(config, "prm", devices, serve_only=True)["OPRIME_SERVE_ONLY"] == "1"
     assert "HF_HUB_OFFLINE" not in environment(make_config("model.path=Owner/name"), "prm", devices, serve_only=False)
+
+
+def test_replicas_that_only_score_are_processes_of_their_own_with_an_address_and_a_gpu_each(make_config: MakeConfig) -> None:
+    addresses = '["127.0.0.1:7001", "127.0.0.1:7002"]'
+    config = make_config("scoring.replicas=2", f"endpoints.scorers={addresses}", "endpoints.metrics_port=9000")
+    devices = Devices(scorers=(Gpu("4", 0), Gpu("5", 0)))
+    specs = {spec.name: spec for spec in service_specs(config, Path("c.toml"), devices, serve_only=False)}
+    for number, gpu in enumerate("45"):
+        scorer = specs[f"scorer-{number}"]
+        assert scorer.argv[1:] == ("-m", "oprime_prm.scoring", "c.toml")
+        assert (scorer.env["CUDA_VISIBLE_DEVICES"], scorer.env["OPRIME_SCORER"]) == (gpu, str(number))
+        assert scorer.env["OPRIME_METRICS_PORT"] == str(9006 + number)
+        assert scorer.stop_stage > specs["gateway"].stop_stage
+    beside_training = {spec.name: spec for spec in service_specs(config, Path("c.toml"), Devices(), serve_only=False)}
+    assert beside_training["scorer-1"].argv[:3] == ("nice", "-n", "10")
+    assert beside_training["prm"].argv[0] != "nice"
+    without = make_config("scoring.replicas=2", "algorithm.process_weight=0")
+    assert not any(spec.name.startswith("scorer") for spec in service_specs(without, Path("c.toml"), devices, serve_only=False))
 
 
 def test_local_paths_become_absolute_and_hub_ids_stay(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oprime.core.batching import chunk_of_each, shard, split_groups
+from oprime.core.batching import chunk_of_each, padded_passes, shard, split_groups
 
 
 def test_groups_are_split_evenly_and_in_order() -> None:
@@ -95,3 +95,9 @@ def test_a_split_keeps_all_groups_in_order(groups: list[int], data: st.DataObjec
     sizes = [len(part) for part in parts]
     assert min(sizes) >= 1
     assert max(sizes) - min(sizes) <= 1
+
+
+def test_padded_passes_keep_to_their_tokens_with_padding_and_give_a_long_row_one_of_its_own() -> None:
+    # 9 is beyond the bound of 8; 4 and 3 make 2 x 4; 2, 1 and 1 make 3 x 2, and a fourth would make 8 too.
+    assert padded_passes([2, 9, 4, 1, 3, 1], 8) == [[1], [2, 4], [0, 3, 5]]
+    assert padded_passes([], 8) == []

@@ -14,6 +14,7 @@ from oprime.core.implicit_reward import (
     chunk_scales,
     largest_returns,
     normalisation_scale,
+    printed_rewards,
     sequence_process_rewards,
     sequence_scores,
     token_process_rewards,
@@ -161,3 +162,13 @@ def test_rewards_of_zero_stay_zero(floor: float) -> None:
 
 def test_an_empty_batch_stays_empty() -> None:
     assert of_batch(torch.zeros(0, 2), torch.zeros(0, 2, dtype=torch.bool), floor=1e-3).shape == (0, 2)
+
+
+@given(st.lists(st.tuples(st.floats(-40, 0, width=32), st.floats(-40, 0, width=32)), min_size=1, max_size=64), st.sampled_from([0.05, 0.3]))
+def test_printed_rewards_have_one_sum_in_every_order_and_grouping(pairs: list[tuple[float, float]], beta: float) -> None:
+    prm, reference = (torch.tensor(column, dtype=torch.float32) for column in zip(*pairs, strict=True))
+    rewards = printed_rewards(prm, reference, beta).tolist()
+    half = len(rewards) // 2
+    assert sum(rewards) == math.fsum(rewards) == sum(reversed(rewards)) == sum(rewards[:half]) + sum(rewards[half:])
+    for reward, ours, theirs in zip(rewards, prm.tolist(), reference.tolist(), strict=True):
+        assert reward == pytest.approx(beta * (ours - theirs), abs=2**-30, rel=2**-23)

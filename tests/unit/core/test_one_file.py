@@ -172,7 +172,7 @@ OWN = """
 from dataclasses import replace
 from oprime.core.one_file import OwnSetting
 from oprime.core.prm_losses.ce import LOSS as ce
-def losses(scores, outcome_rewards, group, *, label_noise, beta): ...
+def losses(tokens, *, label_noise, beta): ...
 def contradictions(*, label_noise, update):
     if update == "offline": yield f"label_noise {label_noise} offline"
 LOSS = replace(ce, losses=losses, contradictions=contradictions, settings=(OwnSetting(name="label_noise", default=0, high=9, meaning="x"),))

@@ -1,6 +1,7 @@
 """The PRM's cross-entropy on outcomes and its accuracy."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from golden import slow_reference as slow
 from oprime.core import prm_losses
 from oprime.core.implicit_reward import sequence_scores, token_process_rewards
 from oprime.core.prm_accuracy import pairwise_accuracies, sign_matches
-from oprime.core.prm_loss import GroupStatistics, PrmLoss
+from oprime.core.prm_loss import GroupStatistics, PrmLoss, PrmTokens
 from oprime.core.token_rows import response_matrix
 from random_batches import Case, cases
 
@@ -28,8 +29,14 @@ def double(*numbers: float) -> torch.Tensor:
     return torch.tensor(numbers, dtype=torch.float64)
 
 
+def tokens_of(scores: torch.Tensor, outcomes: torch.Tensor, group: GroupStatistics) -> PrmTokens:
+    """Responses of one token each, whose reward is their score."""
+    is_trained = torch.ones(len(scores), 1, dtype=torch.bool)
+    return PrmTokens(process_rewards=scores[:, None], is_trained=is_trained, outcome_rewards=outcomes, group=group)
+
+
 def cross_entropy(scores: torch.Tensor, outcomes: torch.Tensor) -> torch.Tensor:
-    return prm_losses.named("ce").losses(scores, outcomes, {})
+    return with_defaults("ce").losses(tokens_of(scores, outcomes, {}))
 
 
 def test_cross_entropy_of_the_worked_example() -> None:
@@ -75,7 +82,7 @@ PAIR_LOSSES = ("dpo", "bon_acc", "bon_rm")
 
 
 def with_defaults(loss: str) -> PrmLoss:
-    return prm_losses.named(loss).with_settings({})
+    return prm_losses.named(loss).with_settings({"beta": 10.0})
 
 
 def statistics_of(loss: str, scores: torch.Tensor, outcomes: torch.Tensor, group_ids: torch.Tensor) -> GroupStatistics:
@@ -90,7 +97,7 @@ def statistics_of(loss: str, scores: torch.Tensor, outcomes: torch.Tensor, group
 def test_pair_losses_of_the_worked_example(loss: str, weights: list[float], total: float) -> None:
     statistics = statistics_of(loss, SCORES, OUTCOMES, GROUP)
     close(statistics.get("weights", double(1, 1, 1, 1)), double(*weights))
-    losses = with_defaults(loss).losses(SCORES, OUTCOMES, statistics)
+    losses = with_defaults(loss).losses(tokens_of(SCORES, OUTCOMES, statistics))
     close(losses / double(*weights), double(0.602653, 0.620957, 0.649159, 0.630258), atol=1e-6, rtol=0)
     # The released port adds them up; the step's loss here is their mean.
     assert losses.sum().item() == pytest.approx(total, abs=4e-6)
@@ -102,7 +109,7 @@ def test_fractional_outcomes_are_compared_with_lower_ones_above_a_half_and_with_
     outcomes = double(0.6, 0.3, 0.1, 0.5)
     statistics = statistics_of("dpo", scores, outcomes, GROUP)
     assert statistics["others"][:3].tolist() == [pytest.approx((2 + 4 + 8) / 3), pytest.approx((1 + 8) / 2), pytest.approx((1 + 2 + 8) / 3)]
-    prm_losses.named("dpo").losses(scores, outcomes, statistics).sum().backward()
+    prm_losses.named("dpo").losses(tokens_of(scores, outcomes, statistics)).sum().backward()
     assert scores.grad is not None
     assert scores.grad[0] < 0 < scores.grad[1]
     assert scores.grad[3] == 0
@@ -126,7 +133,7 @@ def test_the_other_side_of_a_pair_gets_no_gradient_from_it() -> None:
 def test_pair_losses_equal_their_slow_implementation(loss: str, case: Case) -> None:
     scores = [sum(row) for row in case.numbers[0]]
     statistics = statistics_of(loss, double(*scores), case.outcome_rewards, case.ids)
-    ours = with_defaults(loss).losses(double(*scores), case.outcome_rewards, statistics).tolist()
+    ours = with_defaults(loss).losses(tokens_of(double(*scores), case.outcome_rewards, statistics)).tolist()
     for i, score in enumerate(scores):
         expected = slow.pair_loss(score, case.outcomes[i], slow.pair_other(scores, case.outcomes, case.group_ids, i))
         if loss != "dpo":
@@ -143,26 +150,105 @@ def test_cross_entropy_equals_its_slow_implementation(case: Case) -> None:
 
 
 @pytest.mark.parametrize("loss", prm_losses.names())
-def test_prm_losses_have_the_gradient_of_finite_differences(loss: str) -> None:
+@pytest.mark.parametrize("balanced", [False, True])
+def test_prm_losses_have_the_gradient_of_finite_differences(loss: str, balanced: bool) -> None:
     outcomes = double(1, 0, 0.3, 0.6)
     # The statistics are gathered before the update: they do not move with the log-probs.
-    statistics = statistics_of(loss, SCORES, outcomes, GROUP)
+    group = {**statistics_of(loss, SCORES, outcomes, GROUP), **balance_of(loss, outcomes, GROUP, on=balanced)}
 
     def mean_loss(prm_logprobs: torch.Tensor) -> torch.Tensor:
-        scores = sequence_scores(token_process_rewards(prm_logprobs, torch.zeros_like(Q), IS_RESPONSE, BETA), IS_RESPONSE)
-        return with_defaults(loss).losses(scores, outcomes, statistics).mean()
+        rewards = token_process_rewards(prm_logprobs, torch.zeros_like(Q), IS_RESPONSE, BETA)
+        tokens = PrmTokens(process_rewards=rewards, is_trained=IS_RESPONSE, outcome_rewards=outcomes, group=group)
+        return with_defaults(loss).losses(tokens).mean()
 
     assert torch.autograd.gradcheck(mean_loss, Q.clone().requires_grad_())
 
 
 @pytest.mark.parametrize("loss", prm_losses.names())
 def test_an_empty_micro_batch_has_no_losses_and_still_a_gradient(loss: str) -> None:
-    scores = double().requires_grad_()
-    statistics = statistics_of(loss, scores, double(), torch.zeros(0, dtype=torch.int64))
-    losses = with_defaults(loss).losses(scores, double(), statistics)
+    rewards = torch.zeros(0, 0, dtype=torch.float64, requires_grad=True)
+    nothing = torch.zeros(0, dtype=torch.float64)
+    group = {**statistics_of(loss, nothing, nothing, nothing.long()), **balance_of(loss, nothing, nothing.long(), on=True)}
+    tokens = PrmTokens(process_rewards=rewards, is_trained=torch.zeros(0, 0, dtype=torch.bool), outcome_rewards=nothing, group=group)
+    losses = with_defaults(loss).losses(tokens)
     assert losses.shape == (0,)
     losses.sum().backward()
-    assert scores.grad is not None
+    assert rewards.grad is not None
+
+
+@pytest.mark.parametrize("loss", prm_losses.names())
+def test_what_stands_outside_the_responses_changes_no_loss(loss: str) -> None:
+    group = {**statistics_of(loss, SCORES, OUTCOMES, GROUP), **balance_of(loss, OUTCOMES, GROUP, on=True)}
+    tokens = PrmTokens(process_rewards=BETA * Q, is_trained=IS_RESPONSE, outcome_rewards=OUTCOMES, group=group)
+    clean = with_defaults(loss).losses(tokens)
+    dirty = with_defaults(loss).losses(replace(tokens, process_rewards=(BETA * Q).masked_fill(~IS_RESPONSE, math.nan)))
+    assert torch.equal(clean, dirty)
+
+
+# Prefix values and balancing
+
+
+def balance_of(loss: str, outcomes: torch.Tensor, group_ids: torch.Tensor, *, on: bool) -> GroupStatistics:
+    balance = prm_losses.named(loss).with_settings({"beta": 10.0, "difficulty_offset": on, "rarity_weight": on}).balance
+    return {} if balance is None else balance(outcomes, group_ids)
+
+
+PREFIX_LOG_RATIOS = [[0.30, 0.70, 0.20], [0.10, -0.20], [-0.40, 0.10, -0.60, 0.05], [0.05]]
+PREFIX_OUTCOMES = double(1, 1, 0, 1)
+
+
+def prefix_losses(loss: str, beta: float, *, balanced: bool, margin: float = 5.0) -> torch.Tensor:
+    is_trained = torch.tensor([[False] + [token < len(row) for token in range(4)] for row in PREFIX_LOG_RATIOS])
+    tokens = PrmTokens(
+        process_rewards=beta * response_matrix(PREFIX_LOG_RATIOS, is_trained, dtype=torch.float64),
+        is_trained=is_trained,
+        outcome_rewards=PREFIX_OUTCOMES,
+        group=balance_of(loss, PREFIX_OUTCOMES, GROUP, on=balanced),
+    )
+    return prm_losses.named(loss).with_settings({"beta": beta, "margin": margin}).losses(tokens)
+
+
+@pytest.mark.parametrize(
+    ("loss", "beta", "balanced", "expected", "mean"),
+    [
+        ("prefix_value", 10, False, [1.377779, 4.761114, 2.474956, 4.511048], 3.281224),
+        ("prefix_value", 10, True, [0.483306, 2.456151, 6.978945, 2.289448], 3.051962),
+        ("ce", 0.05, False, [0.663597, 0.69565, 0.672123, 0.691898], 0.680817),
+        ("ce", 0.05, True, [0.182011, 0.192623, 2.70918, 0.191372], 0.818796),
+    ],
+)
+def test_prefix_values_and_balancing_of_the_worked_example(
+    loss: str, beta: float, balanced: bool, expected: list[float], mean: float
+) -> None:
+    losses = prefix_losses(loss, beta, balanced=balanced)
+    close(losses, double(*expected), atol=1e-6, rtol=0)
+    assert losses.mean().item() == pytest.approx(mean, abs=1e-6)
+
+
+def test_balancing_of_the_worked_example() -> None:
+    # Three of four are right: u = 3/4, log 3 = 1.0986; rarities 1/4, 1/4, 3/4, 1/4 have a mean of 3/8.
+    group = balance_of("ce", PREFIX_OUTCOMES, GROUP, on=True)
+    close(group["offsets"], double(*[math.log(3)] * 4))
+    close(group["weights"], double(2 / 3, 2 / 3, 2, 2 / 3))
+
+
+@pytest.mark.parametrize("outcome", [0.0, 1.0])
+def test_a_group_of_one_outcome_weighs_1_and_is_foretold_almost_surely(outcome: float) -> None:
+    group = balance_of("ce", double(outcome, outcome), torch.tensor([5, 5]), on=True)
+    close(group["weights"], double(1, 1))
+    assert group["offsets"].abs().tolist() == pytest.approx([13.8155] * 2, abs=1e-4)
+
+
+@settings(max_examples=40)
+@given(case=cases(smallest_group=1))
+def test_prefix_values_and_balancing_equal_their_slow_implementation(case: Case) -> None:
+    group = balance_of("prefix_value", case.outcome_rewards, case.ids, on=True)
+    rewards = case.matrix(case.numbers[0])
+    tokens = PrmTokens(process_rewards=rewards, is_trained=case.is_trained, outcome_rewards=case.outcome_rewards, group=group)
+    ours = with_defaults("prefix_value").losses(tokens).tolist()
+    for i, row in enumerate(case.numbers[0]):
+        offset, weight = slow.balance(case.outcomes, case.group_ids, i)
+        assert ours[i] == pytest.approx(slow.prefix_value_loss(row, case.outcomes[i], 5.0, offset, weight), abs=1e-9)
 
 
 @pytest.mark.parametrize("outcome", [-0.1, 1.5, math.nan])

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oprime_gateway.rewards import (
+    How,
     Reduction,
     SpansError,
     TokenRewards,
@@ -29,6 +30,7 @@ def scored(texts: list[str], rewards: list[float]) -> TokenRewards:
         reference_logprobs=(-2.0,) * count,
         texts=tuple(texts),
         char_ranges=ranges_of_texts(texts),
+        has_end_token=not texts[-1],
     )
 
 
@@ -65,7 +67,7 @@ def test_a_token_belongs_to_the_step_in_which_it_begins() -> None:
     tokens = scored(["a", "b.c", "d", ""], [1.0, 2.0, 4.0, 8.0])
     steps = split_at_delimiter("ab.cd", ".")
     assert tokens_of_steps(tokens.char_ranges, steps) == ((0, 2), (2, 4))
-    assert step_rewards(tokens, steps, ((0, 2), (2, 4)), Reduction.SUM).rewards == (3.0, 12.0)
+    assert step_rewards(tokens, steps, ((0, 2), (2, 4)), How()).rewards == (3.0, 12.0)
 
 
 def test_a_step_inside_one_token_has_no_tokens() -> None:
@@ -73,9 +75,9 @@ def test_a_step_inside_one_token_has_no_tokens() -> None:
     steps = split_at_delimiter("a.b.c", ".")
     ranges = tokens_of_steps(tokens.char_ranges, steps)
     assert ranges == ((0, 1), (1, 1), (1, 1))
-    assert step_rewards(tokens, steps, ranges, Reduction.SUM).rewards == (3.0, 0.0, 0.0)
-    assert step_rewards(tokens, steps, ranges, Reduction.MIN).rewards == (3.0, None, None)
-    assert sequence_reward((3.0, None, None), Reduction.MEAN) == 3.0
+    assert step_rewards(tokens, steps, ranges, How()).rewards == (3.0, 0.0, 0.0)
+    assert step_rewards(tokens, steps, ranges, How(reduction=Reduction.MIN)).rewards == (3.0, None, None)
+    assert sequence_reward((3.0, None, None), How(reduction=Reduction.MEAN), tokens=1) == 3.0
 
 
 def test_the_end_token_belongs_to_the_last_step_and_is_named() -> None:
@@ -93,15 +95,59 @@ def test_an_empty_response_has_one_step_with_the_end_token() -> None:
 
 @pytest.mark.parametrize(
     ("reduction", "value"),
-    [(Reduction.SUM, 4.0), (Reduction.MEAN, 1.0), (Reduction.MIN, -2.0), (Reduction.LAST, 2.0), (Reduction.PROD, -12.0)],
+    [
+        (Reduction.SUM, 4.0),
+        (Reduction.MEAN, 1.0),
+        (Reduction.MIN, -2.0),
+        (Reduction.MAX, 3.0),
+        (Reduction.LAST, 2.0),
+        (Reduction.PROD, -12.0),
+        # 3 - 2/2 + 1/4 + 2/8 = 2.5, and 1 + 1/2 + 1/4 + 1/8 = 1.875.
+        (Reduction.DISCOUNTED_SUM, 2.5),
+        (Reduction.DISCOUNTED_MEAN, 2.5 / 1.875),
+        (Reduction.SUM_PER_TOKEN, 4.0 / 16),
+        (Reduction.SUM_PER_ROOT_TOKEN, 4.0 / 4),
+    ],
 )
-def test_reductions(reduction: Reduction, value: float) -> None:
-    assert reduce_rewards([3.0, -2.0, 1.0, 2.0], reduction) == value
+def test_reductions_of_four_rewards_that_come_from_sixteen_tokens(reduction: Reduction, value: float) -> None:
+    assert reduce_rewards([3.0, -2.0, 1.0, 2.0], How(reduction=reduction, discount=0.5), tokens=16) == pytest.approx(value)
 
 
-@pytest.mark.parametrize(("reduction", "value"), [("sum", 0.0), ("prod", 1.0), ("mean", None), ("min", None), ("last", None)])
-def test_reducing_nothing(reduction: str, value: float | None) -> None:
-    assert reduce_rewards([], Reduction(reduction)) == value
+@pytest.mark.parametrize("reduction", list(Reduction))
+def test_reducing_nothing(reduction: Reduction) -> None:
+    of_nothing = {Reduction.SUM: 0.0, Reduction.DISCOUNTED_SUM: 0.0, Reduction.PROD: 1.0}
+    assert reduce_rewards([], How(reduction=reduction), tokens=0) == of_nothing.get(reduction)
+
+
+@pytest.mark.parametrize("reduction", list(Reduction))
+def test_reducing_one_reward_of_one_token_gives_that_reward(reduction: Reduction) -> None:
+    assert reduce_rewards([-0.75], How(reduction=reduction, discount=0.9), tokens=1) == -0.75
+
+
+@pytest.mark.parametrize("spans", [[], [(0, 0)]])
+def test_what_is_empty_is_one_empty_step(spans: list[tuple[int, int]]) -> None:
+    assert check_partition(spans, 0, "code points") == ((0, 0),)
+
+
+def test_the_end_token_of_an_empty_response_is_in_its_step() -> None:
+    tokens = scored([""], [0.5])
+    steps = check_partition([], 0, "code points")
+    found = step_rewards(tokens, steps, tokens_of_steps(tokens.char_ranges, steps))
+    assert (found.rewards, found.token_ranges, found.end_token_step) == ((0.5,), ((0, 1),), 0)
+
+
+def test_without_its_end_token_an_empty_response_has_one_step_without_tokens() -> None:
+    tokens = scored([""], [0.5]).without_end_token()
+    whole = check_partition([], len(tokens.ids), "tokens")
+    assert (chars_of_steps(tokens.char_ranges, whole), tokens_of_steps(tokens.char_ranges, whole)) == (((0, 0),), ((0, 0),))
+    found = step_rewards(tokens, whole, whole)
+    assert (found.rewards, found.end_token_step) == ((0.0,), None)
+
+
+def test_a_response_without_its_end_token_has_the_rewards_of_the_others() -> None:
+    tokens = scored(["a", "b", ""], [1.0, 2.0, 4.0]).without_end_token()
+    assert (tokens.rewards, tokens.end_token, len(tokens.texts)) == ((1.0, 2.0), None, 2)
+    assert tokens.without_end_token() is tokens
 
 
 @pytest.mark.parametrize(
@@ -145,8 +191,8 @@ def test_token_rewards_step_rewards_and_the_sequence_reward_have_one_sum(parts: 
     tokens = scored(parts, rewards)
     steps = split_at_delimiter("".join(parts), delimiter)
     ranges = tokens_of_steps(tokens.char_ranges, steps)
-    result = step_rewards(tokens, steps, ranges, Reduction.SUM)
+    result = step_rewards(tokens, steps, ranges)
     total = math.fsum(rewards)
     assert [index for start, end in ranges for index in range(start, end)] == list(range(len(parts)))
-    assert sequence_reward(result.rewards, Reduction.SUM) == pytest.approx(total, abs=1e-9)
-    assert sequence_reward(rewards, Reduction.SUM) == pytest.approx(total, abs=1e-9)
+    assert sequence_reward(result.rewards, tokens=len(parts)) == pytest.approx(total, abs=1e-9)
+    assert sequence_reward(rewards, tokens=len(parts)) == pytest.approx(total, abs=1e-9)

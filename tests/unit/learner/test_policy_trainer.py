@@ -1,5 +1,8 @@
 """The learner's share of a train step."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,7 @@ from oprime_learner.batch_advantages import batch_advantages, verifier_rewards
 from oprime_learner.config import LearnerSection
 from oprime_learner.parts import parts_of
 from oprime_learner.policy_trainer import PolicyTrainer
+from oprime_learner.samples import write_learned
 from plain_engine import PlainEngine, on_ranks, ranked_engines
 from rollouts import CONTENTS, content, moments_of, rows_of
 from tiny_models import batch_in_turns, batch_of, plain_logprobs, tiny_model, verified_rollout
@@ -305,3 +309,33 @@ def test_a_run_without_process_weight_needs_no_prm_whatever_its_estimator(estima
         weighted = weighted.whitened(is_trained, moments_of(weighted.advantages, is_trained))
     for mine, theirs in zip(result.per_rollout, ragged(weighted.advantages, is_trained), strict=True):
         assert torch.equal(mine, theirs.float())
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_the_first_groups_taught_is_kept_token_by_token(ranks: int, tmp_path: Path) -> None:
+    batch = batch_of(1)
+    engine = PlainEngine(TokenLogprobModel(tiny_model(), chunk_tokens=7))
+    before = ragged(engine.logprobs(rows_of(batch)), rows_of(batch).is_trained)
+    expected = batch_advantages(*scored(batch), AlgorithmSection()).per_rollout
+    kept = len(batch.groups[0].rollouts) + len(batch.groups[1].rollouts)
+
+    engines = ranked_engines([TokenLogprobModel(tiny_model(), chunk_tokens=7) for _ in range(ranks)], adam_eps=ADAM_EPS)
+    policies = [trainer(engine=own, sampled_groups=2, micro_batch_rollouts=2)[0] for own in engines]
+    on_ranks([lambda one=one: one.process(*scored(batch)) for one in policies])
+    learned, *others = [policy.learned for policy in policies]
+    assert all(other == [] for other in others)
+    assert len(learned) == kept
+    for one, advantages, logprobs in zip(learned, expected, before, strict=False):
+        assert one.advantages == pytest.approx(advantages.tolist(), abs=1e-6)
+        assert one.policy_logprobs == pytest.approx(logprobs.tolist(), abs=1e-4)
+
+    write_learned(tmp_path, batch, learned)
+    lines = [json.loads(line) for line in (tmp_path / "learned-000001.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["step"], line["group_id"]) for line in lines] == [(1, group.group_id) for group in batch.groups[:2]]
+    assert lines[1]["rollouts"][0] == {
+        "index": 0,
+        "advantages": learned[len(batch.groups[0].rollouts)].advantages,
+        "policy_logprobs": learned[len(batch.groups[0].rollouts)].policy_logprobs,
+    }
+    write_learned(tmp_path / "none", batch, [])
+    assert not (tmp_path / "none").exists()

@@ -134,6 +134,30 @@ def test_updates_lower_the_loss_and_teach_the_sign_of_the_outcome() -> None:
     assert metrics[-1]["prm_score_mean_right"] > metrics[-1]["prm_score_mean_wrong"]
 
 
+BALANCED = {"difficulty_offset": True, "rarity_weight": True}
+
+
+@pytest.mark.parametrize("settings", [BALANCED, {"loss": "prefix_value", "beta": 10.0}, {"loss": "prefix_value", "beta": 10.0, **BALANCED}])
+def test_balanced_losses_and_prefix_values_teach_the_sign_of_the_outcome(settings: dict[str, Any]) -> None:
+    prm = implicit_prm(**settings)
+    batch = batch_of(1)
+    metrics = [process(prm, batch).metrics for _ in range(25)]
+    # The first two of each group of four are right: no offset, and equal weights.
+    assert metrics[0]["prm_loss"] == pytest.approx(np.logaddexp(0, 5.0 if "loss" in settings else 0.0), abs=1e-4)
+    assert metrics[-1]["prm_loss"] < 0.8 * metrics[0]["prm_loss"]
+    assert metrics[-1]["prm_scored_accuracy"] == 1.0
+
+
+def test_micro_batches_change_no_balanced_prefix_values() -> None:
+    settings = {"loss": "prefix_value", "beta": 10.0, **BALANCED}
+    whole = process(implicit_prm(micro_batch_rollouts=12, **settings), batch_of(1))
+    for split in ({"micro_batch_rollouts": 1}, {"micro_batch_tokens": 20}):
+        found = process(implicit_prm(**{**settings, **split}), batch_of(1))
+        assert found.metrics["prm_loss"] == pytest.approx(whole.metrics["prm_loss"], abs=1e-5)
+        for one, other in zip(whole.process_rewards, found.process_rewards, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-3)
+
+
 @pytest.mark.parametrize("micro_batch_rollouts", [1, 4, 12, 100])
 def test_micro_batches_change_nothing(micro_batch_rollouts: int) -> None:
     whole = process(implicit_prm(micro_batch_rollouts=12), batch_of(1))

@@ -8,7 +8,10 @@ from google.protobuf.struct_pb2 import Struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oprime.wire.structs import MAX_WHOLE, struct_of, values_of
+from oprime.core.verification import VerificationRequest
+from oprime.wire.structs import MAX_DEPTH, MAX_WHOLE, struct_of, values_of
+from oprime.wire.verification import request_from_proto, request_to_proto
+from oprime_proto.v1 import verifier_pb2
 
 WHOLE = st.integers(-MAX_WHOLE, MAX_WHOLE)
 SCALARS = st.none() | st.booleans() | WHOLE | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
@@ -63,16 +66,28 @@ def test_what_would_arrive_changed_is_refused_where_it_is_sent(value: Any, place
         struct_of({place: value})
 
 
-def test_what_is_nested_too_deeply_is_refused() -> None:
-    deep: Any = 1
-    for _ in range(300):
-        deep = [deep]
-    with pytest.raises(ValueError, match="nested"):
-        struct_of({"n": deep})
-
-
 def test_a_number_that_json_does_not_have_is_refused_on_arrival() -> None:
     foreign = Struct()
     foreign.fields["a"].struct_value.fields["b"].number_value = math.nan
     with pytest.raises(ValueError, match=r"a\.b is nan"):
         values_of(foreign)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: Any = 1
+    for level in range(depth - 1):
+        value = [value] if level % 2 else {"a": value}
+    return {"a": value}
+
+
+def test_what_is_nested_as_deep_as_allowed_arrives_within_a_batch_of_requests() -> None:
+    request = VerificationRequest(kind="my-plugin", response="", options=nested(MAX_DEPTH))
+    message = verifier_pb2.VerifyBatchRequest(requests=[request_to_proto(request)])
+    read = verifier_pb2.VerifyBatchRequest.FromString(message.SerializeToString())
+    assert request_from_proto(read.requests[0]).options == nested(MAX_DEPTH)
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 50, 90, 5000])
+def test_what_is_nested_deeper_is_refused_with_the_rule(depth: int) -> None:
+    with pytest.raises(ValueError, match="nested too deeply: at most 30 objects and lists"):
+        struct_of(nested(depth))

@@ -3,7 +3,7 @@
 from jaxtyping import Float, Int
 
 from oprime.core.one_file import Formula
-from oprime.core.prm_loss import GroupStatistics, PrmLoss, best_of_group_weights
+from oprime.core.prm_loss import GroupStatistics, PrmLoss, PrmTokens, best_of_group_weights
 from oprime.core.prm_losses import dpo
 from oprime.core.tensors import Tensor
 
@@ -14,10 +14,8 @@ def statistics(
     return {**dpo.statistics(scores, outcome_rewards, group_ids), "weights": best_of_group_weights(outcome_rewards, group_ids)}
 
 
-def bon_acc(
-    scores: Float[Tensor, " rollout"], outcome_rewards: Float[Tensor, " rollout"], group: GroupStatistics
-) -> Float[Tensor, " rollout"]:
-    return group["weights"] * dpo.dpo(scores, outcome_rewards, group)
+def bon_acc(tokens: PrmTokens) -> Float[Tensor, " rollout"]:
+    return tokens.group["weights"] * dpo.dpo(tokens)
 
 
 LOSS = PrmLoss(

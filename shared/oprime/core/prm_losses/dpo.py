@@ -3,7 +3,7 @@
 from jaxtyping import Float, Int
 
 from oprime.core.one_file import Formula
-from oprime.core.prm_loss import GroupStatistics, PrmLoss, opponent_means, outcome_signs
+from oprime.core.prm_loss import GroupStatistics, PrmLoss, PrmTokens, opponent_means, outcome_signs
 from oprime.core.tensors import Tensor
 
 
@@ -13,11 +13,11 @@ def statistics(
     return {"others": opponent_means(scores, outcome_rewards, group_ids)}
 
 
-def dpo(scores: Float[Tensor, " rollout"], outcome_rewards: Float[Tensor, " rollout"], group: GroupStatistics) -> Float[Tensor, " rollout"]:
+def dpo(tokens: PrmTokens) -> Float[Tensor, " rollout"]:
     """An outcome of exactly 1/2 says neither and sends no gradient."""
     from torch.nn.functional import logsigmoid
 
-    return -logsigmoid(outcome_signs(outcome_rewards) * (scores - group["others"]))
+    return -logsigmoid(outcome_signs(tokens.outcome_rewards) * (tokens.scores - tokens.group["others"]))
 
 
 LOSS = PrmLoss(

@@ -1,4 +1,4 @@
-"""Where a supervised warm-up stands: its lock, its resumable states, and whether it is finished."""
+"""Where the training of one model stands: its lock, its resumable states, and whether it is finished."""
 
 import contextlib
 import fcntl
@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +17,50 @@ from oprime.runtime.errors import CheckpointError, SettingsError
 from oprime_cli.files import read_json, write_json
 from oprime_cli.running.failures import RunBusyError
 
-RECORD = "sft.json"
-"""In a finished model's directory, and in every state before: the settings that made it."""
 PART = "model"
 
 
-class SftFolder:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maker:
+    """The command that trains a model, as its files and messages name it."""
+
+    command: str
+    section: str
+    """The section of settings, whose `output` names the directory."""
+    what: str
+    """What the training is called in messages, with its article."""
+
+    @property
+    def record(self) -> str:
+        """In a finished model's directory, and in every state before: the settings that made it."""
+        return f"{self.section}.json"
+
+
+SFT = Maker(command="oprime sft", section="sft", what="a warm-up")
+
+
+class ModelFolder:
     """The output directory, and a hidden one beside it for what is not finished."""
 
-    def __init__(self, output: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, output: Path, identity: Mapping[str, Any], maker: Maker) -> None:
         """`identity` is everything that decides the result."""
         self.output = output.absolute()
         self._identity = json.loads(json.dumps(identity))
-        self._work = self.output.parent / f".{self.output.name}.sft"
+        self._maker = maker
+        self._setting = f"{maker.section}.output"
+        self._work = self.output.parent / f".{self.output.name}.{maker.section}"
 
     def finished(self) -> bool:
         """Whether the output is there. Raises SettingsError when it was made otherwise or is not ours."""
         if not self.output.exists() or (self.output.is_dir() and not any(self.output.iterdir())):
             return False
-        record = read_json(self.output / RECORD)
+        record = read_json(self.output / self._maker.record)
         if record is None:
             raise SettingsError(
-                f"sft.output = {self.output} exists and was not made by `oprime sft`: choose another directory, or remove this one"
+                f"{self._setting} = {self.output} exists and was not made by `{self._maker.command}`: choose another directory, or "
+                "remove this one"
             )
-        self._require_same(record, f"sft.output = {self.output} is finished, but", "choose another sft.output or remove it")
+        self._require_same(record, f"{self._setting} = {self.output} is finished, but", f"choose another {self._setting} or remove it")
         shutil.rmtree(self._work, ignore_errors=True)
         return True
 
@@ -55,7 +76,9 @@ class SftFolder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise RunBusyError(f"another `oprime sft` is making {self.output}: wait for it, or choose another sft.output") from error
+                raise RunBusyError(
+                    f"another `{self._maker.command}` is making {self.output}: wait for it, or choose another {self._setting}"
+                ) from error
             yield
 
     def begin_state(self, step: int) -> Path:
@@ -64,7 +87,7 @@ class SftFolder:
 
     def complete_state(self, directory: Path, step: int) -> None:
         """Make what was written into `directory` the state to resume from; the one before goes once this one is whole."""
-        write_json(directory / RECORD, {"identity": self._identity})
+        write_json(directory / self._maker.record, {"identity": self._identity})
         complete_part(directory, step)
         prune_checkpoints(self._work, (PART,), keep=1)
 
@@ -76,8 +99,8 @@ class SftFolder:
             return None
         step, directory = newest[0], newest[1] / PART
         verify_part(directory)
-        record = read_json(directory / RECORD) or {}
-        self._require_same(record, f"{self._work} holds a warm-up that was begun, but", f"remove {self._work} to begin anew")
+        record = read_json(directory / self._maker.record) or {}
+        self._require_same(record, f"{self._work} holds {self._maker.what} that was begun, but", f"remove {self._work} to begin anew")
         return step, directory
 
     def finish(self, write: Callable[[Path], None], facts: Mapping[str, Any]) -> None:
@@ -87,7 +110,7 @@ class SftFolder:
         try:
             whole.mkdir()
             write(whole)
-            write_json(whole / RECORD, {"identity": self._identity, **facts})
+            write_json(whole / self._maker.record, {"identity": self._identity, **facts})
             for path in whole.iterdir():
                 # Weights are written for their owner alone; services may run as another user.
                 path.chmod(0o644)

@@ -1,0 +1,324 @@
+"""`oprime serve prm` beside the obvious way, in one run: python -m bench.rewards.
+
+Both serve the same PRM and reference (random weights) to the same clients on this machine: requests/s and latency with one input per
+request and with 128, then the memory that a request of 128 inputs takes at a vocabulary of 152,000. The obvious way is
+`bench.obvious_rewards`. At last, what scoring costs a PRM that trains in the same process, with and without its bound. Clients send the
+next request when the last one is answered. Machines differ: compare the rows of one run.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import psutil
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+from bench.beside_training import Beside, measured_apart
+from oprime.lm.models import random_causal_lm
+from oprime.runtime.free_ports import reserve_port
+
+LARGE_VOCABULARY = 152_000
+FEWEST_WORDS = 1000
+"""Words that every model here knows."""
+PROMPT_WORDS, RESPONSE_WORDS = 24, 48
+"""Of the longest; they are of uneven length."""
+BETA = 0.05
+SPECIAL = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
+MEBIBYTE = 2**20
+Measured = TypeVar("Measured")
+START_WITHIN_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """A model's shape."""
+
+    name: str
+    vocabulary: int
+    hidden: int
+    layers: int
+    cells: tuple[tuple[int, int], ...] = ((1, 1), (8, 1), (64, 1), (1, 128), (8, 128), (64, 128))
+    """Clients, and inputs of each request."""
+
+
+SIZES = {
+    # What a request costs beside the model counts most.
+    "small": Size(name="small", vocabulary=1000, hidden=64, layers=2),
+    # What the model computes counts most.
+    "medium": Size(name="medium", vocabulary=32_000, hidden=256, layers=4, cells=((1, 1), (8, 1), (64, 1), (1, 128))),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What clients of one kind saw of one server."""
+
+    clients: int
+    inputs: int
+    requests_per_second: float
+    p50_s: float
+    p99_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server that answers at a port, with the processes behind it."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+
+    def held_bytes(self) -> int:
+        """Memory of its processes; from here on peaks are counted anew."""
+        held = self._memory("VmRSS")
+        for one in self._processes():
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{one}/clear_refs").write_text("5", encoding="utf-8")
+        return held
+
+    def peak_bytes(self) -> int:
+        """The most memory that its processes had since, each by itself."""
+        return self._memory("VmHWM")
+
+    def _processes(self) -> list[int]:
+        own = psutil.Process(self.process.pid)
+        return [own.pid, *(child.pid for child in own.children(recursive=True))]
+
+    def _memory(self, kind: str) -> int:
+        found = 0
+        for one in self._processes():
+            with contextlib.suppress(OSError):
+                line = re.search(rf"{kind}:\s+(\d+) kB", Path(f"/proc/{one}/status").read_text(encoding="utf-8"))
+                found += 1024 * int(line[1]) if line else 0
+        return found
+
+
+def write_models(place: Path, size: Size) -> tuple[Path, Path]:
+    """A PRM and its reference, whose tokens are words."""
+    words = {"<pad>": 0, "<bos>": 1, "<eos>": 2} | {f"w{token}": token for token in range(3, size.vocabulary)}
+    inner = Tokenizer(WordLevel(words, "<pad>"))
+    inner.pre_tokenizer = WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **SPECIAL)
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] + ' ' }}{% endfor %}"
+    # Not a Qwen2: transformers reads the tokenizer of every Qwen2 as Qwen's own.
+    config = LlamaConfig(
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden,
+        intermediate_size=4 * size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.hidden // 32,
+        num_key_value_heads=size.hidden // 32,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    for seed, name in enumerate(("prm", "reference")):
+        random_causal_lm(config, seed).save_pretrained(place / name)
+        tokenizer.save_pretrained(place / name)
+    return place / "prm", place / "reference"
+
+
+@contextlib.contextmanager
+def started(name: str, prm: Path, reference: Path) -> Iterator[Server]:
+    """One of the two servers, ready, for the length of the block."""
+    with reserve_port("127.0.0.1") as keeper:
+        port = int(keeper.getsockname()[1])
+        models = ["--model", str(prm), "--reference", str(reference), "--beta", str(BETA), "--port", str(port), "--device", "cpu"]
+        command = {
+            "oprime": [sys.executable, "-m", "oprime_cli.main", "serve", "prm", *models],
+            "obvious": [sys.executable, "-m", "bench.obvious_rewards", str(prm), str(reference), str(port), str(BETA)],
+        }[name]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment())
+        try:
+            asyncio.run(until_it_answers(port, process))
+            yield Server(name=name, port=port, process=process)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:  # It still answers those that have gone.
+                process.kill()
+                process.wait()
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))), "TOKENIZERS_PARALLELISM": "false"}
+
+
+async def until_it_answers(port: int, process: subprocess.Popen[bytes]) -> None:
+    ends = time.monotonic() + START_WITHIN_S
+    body = json.dumps(request(1, np.random.default_rng(0))).encode()
+    while time.monotonic() < ends and process.poll() is None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
+            connection = await Connection.to(port)
+            if await connection.post(body) == 200:
+                return
+        await asyncio.sleep(0.2)
+    raise SystemExit(f"{process.args} does not answer")
+
+
+class Connection:
+    """Just enough of HTTP/1.1 that the client's own work hardly counts."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def to(cls, port: int) -> "Connection":
+        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**24))
+
+    async def post(self, body: bytes) -> int:
+        """Send a request for rewards and read its answer; returns the status."""
+        head = f"POST /v1/rewards HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._writer.write(head.encode() + body)
+        answer = await self._reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", answer, re.IGNORECASE)
+        if length is None:
+            raise ValueError("an answer without a length")
+        await self._reader.readexactly(int(length[1]))
+        return int(answer.split(b" ", 2)[1])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def request(inputs: int, dice: np.random.Generator) -> dict[str, Any]:
+    """One prompt with so many responses, a value per token asked for."""
+
+    def text(most: int) -> str:
+        return " ".join(f"w{token}" for token in dice.integers(3, FEWEST_WORDS, size=int(dice.integers(most // 2, most + 1))))
+
+    prompt = text(PROMPT_WORDS)
+    return {"inputs": [{"prompt": prompt, "response": text(RESPONSE_WORDS)} for _ in range(inputs)], "granularity": ["token"]}
+
+
+async def measured(server: Server, clients: int, inputs: int, seconds: float) -> Cell:
+    """Let clients ask for some seconds; what is under way then is answered, too, and counts."""
+    dice = np.random.default_rng(clients * inputs)
+    bodies = [json.dumps(asked(server, inputs, dice)).encode() for _ in range(min(64, 4 * clients))]
+    latencies: list[float] = []
+    began = time.perf_counter()
+
+    async def client(number: int) -> None:
+        connection = await Connection.to(server.port)
+        turn = 0
+        while (sent := time.perf_counter()) < began + seconds:
+            status = await connection.post(bodies[(number + turn * clients) % len(bodies)])
+            assert status == 200, f"{server.name} answers {status}"
+            latencies.append(time.perf_counter() - sent)
+            turn += 1
+        connection.close()
+
+    await asyncio.gather(*(client(number) for number in range(clients)))
+    return Cell(
+        clients=clients,
+        inputs=inputs,
+        requests_per_second=len(latencies) / (time.perf_counter() - began),
+        p50_s=statistics.median(latencies),
+        p99_s=float(np.quantile(latencies, 0.99)),
+    )
+
+
+def asked(server: Server, inputs: int, dice: np.random.Generator) -> dict[str, Any]:
+    """A request in the words of a server."""
+    body = request(inputs, dice)
+    return body if server.name == "oprime" else {"inputs": body["inputs"]}
+
+
+def cells_of(server: Server, cells: Sequence[tuple[int, int]], seconds: float) -> list[Cell]:
+    found: list[Cell] = []
+    for clients, inputs in cells:
+        found.append(asyncio.run(measured(server, clients, inputs, seconds)))
+        print(f"{server.name}: {found[-1]}", file=sys.stderr, flush=True)
+    return found
+
+
+def memory_of(server: Server) -> tuple[float, float]:
+    """MiB of the service ready, and how many more its peak is after a request of 128 inputs."""
+    before = server.held_bytes()
+    asyncio.run(measured(server, 1, 128, 0.1))
+    return before / MEBIBYTE, (server.peak_bytes() - before) / MEBIBYTE
+
+
+def show_cells(ours: Sequence[Cell], obvious: Sequence[Cell]) -> None:
+    columns = f"{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}"
+    print(f"{'':16}{'oprime':>27}    {'obvious':>27}")
+    print(f"{'clients':>8}{'inputs':>8}{columns}    {columns}{'ratio':>9}")
+    for one, other in zip(ours, obvious, strict=True):
+        ratio = one.requests_per_second / other.requests_per_second
+        print(
+            f"{one.clients:>8}{one.inputs:>8}{one.requests_per_second:>9.2f}{_ms(one.p50_s):>9}{_ms(one.p99_s):>9}    "
+            f"{other.requests_per_second:>9.2f}{_ms(other.p50_s):>9}{_ms(other.p99_s):>9}{ratio:>8.1f}x"
+        )
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.0f}"
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    parser = argparse.ArgumentParser(description="Token rewards beside the obvious way.")
+    parser.add_argument("--seconds", type=float, default=6.0, help="how long clients of each kind ask")
+    parser.add_argument("--part", action="append", choices=(*SIZES, "memory", "training"), help="measure these only")
+    options = parser.parse_args(arguments)
+    parts = options.part or [*SIZES, "memory", "training"]
+    print(f"token rewards on {len(os.sched_getaffinity(0))} cores, which the clients share")
+    for size in (SIZES[name] for name in parts if name in SIZES):
+        print(f"\n{size.name}: vocabulary {size.vocabulary}, {size.layers} layers of {size.hidden}")
+        found = of_both(size, partial(cells_of, cells=size.cells, seconds=options.seconds))
+        show_cells(found["oprime"], found["obvious"])
+    if "memory" in parts:
+        show_memory(of_both(replace(SIZES["medium"], vocabulary=LARGE_VOCABULARY), memory_of))
+    if "training" in parts:
+        show_beside([measured_apart(share, options.seconds) for share in (0.0, 0.25, 1.0)])
+
+
+def of_both(size: Size, measure: Callable[[Server], Measured]) -> dict[str, Measured]:
+    """The measurement of both servers, one after the other, on the same models."""
+    found: dict[str, Measured] = {}
+    with tempfile.TemporaryDirectory(prefix="oprime-bench-") as folder:
+        prm, reference = write_models(Path(folder), size)
+        for name in ("oprime", "obvious"):
+            with started(name, prm, reference) as server:
+                found[name] = measure(server)
+    return found
+
+
+def show_memory(memory: dict[str, tuple[float, float]]) -> None:
+    print(f"\nmemory at a vocabulary of {LARGE_VOCABULARY}, requests of 128 inputs (MiB)")
+    for name, (ready, more) in memory.items():
+        print(f"{name:>8}: {ready:7.0f} ready, {more:7.0f} more at most")
+    ratio = memory["oprime"][1] / memory["obvious"][1]
+    print(f"   ratio: {ratio:.2f} of what requests take, {sum(memory['oprime']) / sum(memory['obvious']):.2f} in all")
+
+
+def show_beside(found: Sequence[Beside]) -> None:
+    print("\na PRM that trains and answers in one process")
+    for one in found:
+        kind = "no requests" if not one.share else f"share {one.share:g}"
+        times = found[0].steps_per_second / one.steps_per_second
+        print(f"{kind:>12}: {one.steps_per_second:6.2f} steps/s, {one.requests_per_second:7.1f} requests/s, {times:5.2f}x the time a step")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

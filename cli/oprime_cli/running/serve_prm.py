@@ -1,0 +1,182 @@
+"""`oprime serve prm`: a gateway and processes that only score, for as long as the command runs."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oprime.runtime.errors import SettingsError
+from oprime.runtime.settings import EndpointsSection
+from oprime_cli.console import say
+from oprime_cli.files import write_toml
+from oprime_cli.overrides import apply_override
+from oprime_cli.running.devices import Gpu, cpu_cores, find_gpus
+from oprime_cli.running.failures import UsageError
+from oprime_cli.running.health import health_of, reachable
+from oprime_cli.running.launch import free_ports
+from oprime_cli.running.run_folder import find_run, to_document
+from oprime_cli.running.services import SCORER, process_environment
+from oprime_cli.running.supervisor import Guard, ProcessSpec, Supervisor, stop_on_signals
+from oprime_gateway.config import GatewaySettings
+from oprime_prm.config import ScorerSettings
+
+CHECK_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the command line says."""
+
+    run: str | None = None
+    model: str | None = None
+    reference: str | None = None
+    beta: float | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    api_keys_file: Path | None = None
+    replicas: int = 1
+    device: str = "auto"
+    dtype: str | None = None
+    overrides: Sequence[str] = ()
+
+
+def serve_prm(wishes: Wishes, *, start_timeout_s: float) -> int:
+    """Start everything, say where it answers, and stop it when this process is asked to. Raises OprimeError."""
+    gpus = [] if wishes.device == "cpu" else find_gpus()
+    with tempfile.TemporaryDirectory(prefix="oprime-serve-") as place, stop_on_signals():
+        document = settings_of(wishes, Path(place), has_gpu=bool(gpus))
+        endpoints = EndpointsSection.model_validate(document["endpoints"])
+        with Guard() as guard, free_ports(endpoints, document["scoring"]["replicas"]) as chosen:
+            document["endpoints"] = chosen.model_dump(mode="json", exclude_none=True)
+            scorer, gateway = checked(document)
+            write_toml(Path(place) / "config.toml", document, head="", mode=0o600)
+            with Supervisor(
+                specs(scorer, gateway, Path(place) / "config.toml", gpus), guard=guard, logs=Path(place) / "logs"
+            ) as supervisor:
+                return _watch(supervisor, scorer, gateway, start_timeout_s)
+
+
+def _watch(supervisor: Supervisor, scorer: ScorerSettings, gateway: GatewaySettings, start_timeout_s: float) -> int:
+    try:
+        supervisor.start()
+        supervisor.wait_healthy(timeout_s=start_timeout_s)
+        for line in ready_lines(scorer, gateway):
+            say(line)
+        while True:
+            supervisor.check()
+            time.sleep(CHECK_EVERY_S)
+    except KeyboardInterrupt:
+        say("stopped on request")
+        return 0
+
+
+def settings_of(wishes: Wishes, place: Path, *, has_gpu: bool) -> dict[str, Any]:
+    """The settings of gateway and scorers. Raises UsageError, SettingsError."""
+    if (wishes.run is None) == (wishes.model is None):
+        raise UsageError("serve what? Name a run (oprime serve prm RUN) or a model (oprime serve prm --model MODEL --reference MODEL)")
+    document = of_run(wishes.run) if wishes.run is not None else of_model(str(wishes.model), place, has_gpu=has_gpu)
+    prm, model, scoring = document["prm"], document["model"], document["scoring"]
+    if wishes.reference is not None:
+        prm["reference_model"] = _absolute(wishes.reference)
+    if wishes.beta is not None:
+        prm["beta"] = wishes.beta
+    if wishes.dtype is not None:
+        model["dtype"] = wishes.dtype
+    scoring |= {"replicas": wishes.replicas, "device": wishes.device}
+    host = f"[{wishes.host}]" if ":" in wishes.host else wishes.host
+    document["endpoints"] = {"gateway": f"{host}:{wishes.port}"}
+    keys = {} if wishes.api_keys_file is None else {"api_keys_file": str(wishes.api_keys_file.absolute())}
+    document["gateway"] = {"rewards_only": True, **keys}
+    for text in wishes.overrides:
+        apply_override(document, text)
+    return document
+
+
+def of_run(name: str) -> dict[str, Any]:
+    """What a run's settings say of its PRM; `name` may end with @VERSION."""
+    path, at, version = name.rpartition("@")
+    pinned = bool(at) and version.isdecimal()
+    config = find_run(path if pinned else name).load_settings()
+    if not config.algorithm.needs_prm:
+        raise SettingsError(f"run {config.run.name} has no PRM: algorithm.process_weight = 0, so there are no token rewards to serve")
+    settings = to_document(config)
+    document = {section: settings[section] for section in ("run", "model", "algorithm", "prm", "scoring")}
+    if pinned:
+        document["scoring"]["version"] = int(version)
+    return document
+
+
+def of_model(model: str, place: Path, *, has_gpu: bool) -> dict[str, Any]:
+    """A model by itself, as version 0."""
+    return {
+        "run": {"name": "standalone", "steps": 1, "directory": str(place)},
+        "model": {"path": _absolute(model), "dtype": "bfloat16" if has_gpu else "float32"},
+        "algorithm": {},
+        "prm": {},
+        "scoring": {},
+    }
+
+
+def checked(document: dict[str, Any]) -> tuple[ScorerSettings, GatewaySettings]:
+    """Both sides' settings. Raises SettingsError with every contradiction."""
+    scorer = ScorerSettings.from_document(document, origin="oprime serve prm")
+    if not scorer.scoring.replicas:
+        raise SettingsError("--replicas 0: there is nobody to score; give at least 1")
+    return scorer, GatewaySettings.from_document(document, origin="oprime serve prm")
+
+
+def specs(scorer: ScorerSettings, gateway: GatewaySettings, config_file: Path, gpus: Sequence[Gpu]) -> list[ProcessSpec]:
+    """One process for each replica, and the gateway, which stops first."""
+    count = scorer.scoring.replicas
+    threads = scorer.scoring.threads or max(1, cpu_cores() // count)
+    offline = {"HF_HUB_OFFLINE": "1"} if all(Path(model).is_dir() for model in _models(scorer)) else {}
+    replicas = [
+        ProcessSpec(
+            name=f"scorer-{number}",
+            argv=(sys.executable, "-m", "oprime_prm.scoring", str(config_file)),
+            env={**process_environment(threads, [gpus[number % len(gpus)]] if gpus else []), **offline, SCORER: str(number)},
+            health=health_of("scorer", address),
+            stop_stage=1,
+        )
+        for number, address in enumerate(scorer.endpoints.scorers)
+    ]
+    return [
+        *replicas,
+        ProcessSpec(
+            name="gateway",
+            argv=(sys.executable, "-m", "oprime_gateway", str(config_file)),
+            env=process_environment(1, []),
+            health=health_of("gateway", gateway.endpoints.gateway),
+        ),
+    ]
+
+
+def _models(scorer: ScorerSettings) -> list[str]:
+    return [name for name in (scorer.model.path, scorer.prm.initial_model, scorer.prm.reference_model) if name]
+
+
+def ready_lines(scorer: ScorerSettings, gateway: GatewaySettings) -> list[str]:
+    """What a person has to know once it answers."""
+    url = f"http://{reachable(gateway.endpoints.gateway)}"
+    start = scorer.prm.initial_model or scorer.model.path
+    reference = scorer.prm.reference_model or start
+    lines = []
+    if reference == start and not _has_versions(scorer):
+        lines.append("warning: the PRM is its own reference, so every reward is 0; name the model it was trained from with --reference")
+    return [
+        *lines,
+        f"token rewards of {scorer.run.folder if _has_versions(scorer) else start} at {url}; reference: {reference}; stop with Ctrl-C",
+        f"""try: curl -s {url}/v1/rewards -H 'content-type: application/json' -d '{{"inputs": [{{"prompt": "1+1?", "response": "2"}}]}}'""",
+    ]
+
+
+def _has_versions(scorer: ScorerSettings) -> bool:
+    return (scorer.run.folder / "prm_weights").is_dir()
+
+
+def _absolute(model: str) -> str:
+    """A directory as an absolute path; a hub id as it is."""
+    return str(Path(model).absolute()) if Path(model).is_dir() else model

@@ -1,0 +1,124 @@
+"""Builds a process that only scores: no optimizer, no queue, no training."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from oprime.adapters.observed import observed
+from oprime.adapters.store_weights import StoreWeights, model_directory
+from oprime.adapters.system_clock import SystemClock
+from oprime.lm.frozen import FrozenModel
+from oprime.lm.models import load_causal_lm
+from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id
+from oprime.runtime.errors import SettingsError
+from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.heartbeat import BusyMeter
+from oprime.runtime.process import Lifecycle
+from oprime_prm.config import ScorerSettings
+from oprime_prm.scoring.inputs import InputReader
+from oprime_prm.scoring.models import require_the_same_tokenizer
+from oprime_prm.scoring.queue import ScoreQueue
+from oprime_prm.scoring.scorer import Scorer
+from oprime_prm.scoring.share import TimeShare
+from oprime_prm.scoring.versions import FollowedVersions
+from oprime_prm.servicer import PrmServicer
+from oprime_proto.v1.prm_pb2_grpc import add_PrmServiceServicer_to_server
+
+REPLICA = "OPRIME_SCORER"
+"""Environment variable: which of endpoints.scorers is this process's own, where there are several."""
+
+
+async def serve(settings: ScorerSettings, lifecycle: Lifecycle) -> None:
+    with observed("scorer", settings.run.name, settings.endpoints, lifecycle.is_ready) as metrics:
+        server = GrpcServer(
+            listen_address(settings),
+            reflection=settings.endpoints.reflection,
+            tls=settings.endpoints.tls,
+            on_serving=lifecycle.note_ready,
+        )
+        clock, meter = SystemClock(), BusyMeter(metrics)
+        scoring = settings.scoring
+        reader, versions = await lifecycle.before_serving(build, settings, clock)
+        queue = ScoreQueue(
+            micro_batch_tokens=scoring.micro_batch_tokens, waiting_tokens=scoring.waiting_tokens, share=TimeShare(1.0, clock), meter=meter
+        )
+        scorer = Scorer(reader, queue, versions, max_items=settings.prm.max_score_items)
+        start = settings.prm.initial_model or settings.model.path
+        servicer = PrmServicer(scorer, meter, model=start, reference_model=settings.prm.reference_model or start, beta=settings.prm.beta)
+        server.add(add_PrmServiceServicer_to_server, servicer, "oprime_proto.v1.PrmService")
+        try:
+            await server.start()
+            await versions.start()
+            await server.set_serving(True)
+            await lifecycle.run(queue.run(), versions.follow())
+        finally:
+            await server.stop()
+
+
+def listen_address(settings: ScorerSettings) -> str:
+    """Where this replica listens. Raises SettingsError."""
+    addresses, number = settings.endpoints.scorers, int(os.environ.get(REPLICA, "0"))
+    if not addresses:
+        raise SettingsError("endpoints.scorers is empty: name the address at which this replica is to listen, for example 127.0.0.1:50056")
+    return settings.endpoints.listen_at(addresses[number if number < len(addresses) else 0])
+
+
+def build(settings: ScorerSettings, clock: SystemClock) -> tuple[InputReader, FollowedVersions]:
+    """What reads requests, and the models behind them; the reference is loaded already."""
+    start = settings.prm.initial_model or settings.model.path
+    tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
+    require_the_same_tokenizer(settings.model, settings.prm, tokenizer)
+    if settings.scoring.threads:
+        torch.set_num_threads(settings.scoring.threads)
+    device = chosen_device(settings.scoring.device)
+    load = partial(_load, settings, device)
+    frozen, longest = load(settings.prm.reference_model or start)
+    same = (settings.prm.reference_model or start) == start
+    reader = InputReader(tokenizer, end_id=end_token_ids(tokenizer, settings.model.path)[0], longest=longest)
+    versions = FollowedVersions(
+        StoreWeights(str(settings.run.folder / "prm_weights"), template=model_directory(start), dtype=settings.model.dtype),
+        _by_directory(load, start, frozen if same else None),
+        frozen,
+        beta=settings.prm.beta,
+        pad_id=pad_token_id(tokenizer),
+        most=settings.scoring.versions,
+        fixed=settings.scoring.version,
+        clock=clock,
+        poll_s=settings.scoring.poll_s,
+    )
+    return reader, versions
+
+
+def chosen_device(device: str) -> str:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError('scoring.device = "cuda", but torch finds no GPU here: set scoring.device=cpu, or auto')
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def _by_directory(
+    load: Callable[[str | Path], tuple[FrozenModel, int]], start: str, frozen: FrozenModel | None
+) -> Callable[[Path | None], FrozenModel]:
+    """Loads a version's directory, or the starting model: the reference itself, where that is the same."""
+
+    def model(directory: Path | None) -> FrozenModel:
+        if directory is None and frozen is not None:
+            return frozen
+        return load(directory or start)[0]
+
+    return model
+
+
+def _load(settings: ScorerSettings, device: str, path: str | Path) -> tuple[FrozenModel, int]:
+    """A model that only scores, and its longest context in tokens."""
+    model = load_causal_lm(
+        path,
+        dtype=settings.model.dtype,
+        attention=settings.model.attention,
+        device=device,
+        trust_remote_code=settings.model.trust_remote_code,
+    )
+    frozen = FrozenModel(model, chunk_tokens=settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
+    return frozen, int(model.config.max_position_embeddings)

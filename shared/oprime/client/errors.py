@@ -1,0 +1,20 @@
+"""What may go wrong when a gateway is asked."""
+
+from oprime.runtime.errors import OprimeError
+
+
+class RewardsError(OprimeError):
+    """A gateway gave no rewards."""
+
+
+class RefusedError(RewardsError):
+    """The request is at fault, or the answer is none of a gateway; asking again is useless."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+        """The HTTP status; 0 where there was none."""
+
+
+class UnavailableError(RewardsError):
+    """The gateway did not answer, or could not, as often as it was asked."""

@@ -1,0 +1,192 @@
+"""`oprime score` and `oprime best-of-n` against a gateway that listens. The reward of n characters is n (n + 1) / 4."""
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway_world import FORBIDDEN, KEY, CharacterPrm, live
+from oprime_cli.main import main
+
+ROWS: list[dict[str, Any]] = [
+    {"id": "a", "prompt": "p", "response": "ab", "ground_truth": "ignored"},
+    {"id": 7, "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": [{"type": "text", "text": "a\n\nb"}]}]},
+    {"prompt_token_ids": [1], "response_token_ids": [5, 6]},
+]
+
+
+@pytest.fixture
+def prm() -> CharacterPrm:
+    return CharacterPrm()
+
+
+@pytest.fixture
+async def url(tmp_path: Path, prm: CharacterPrm, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    async with live(tmp_path, prm=prm) as address:
+        monkeypatch.setenv("OPRIME_REWARDS", address)
+        yield address
+
+
+async def oprime(*words: str | Path) -> int:
+    return await asyncio.to_thread(main, list(map(str, words)))
+
+
+def file_of(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def test_every_row_gets_its_reward_in_order(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = file_of(tmp_path / "rows.jsonl", ROWS)
+    assert await oprime("score", source, "--steps", "--tokens") == 0
+    shown = capsys.readouterr()
+    first, second, third = lines(shown.out)
+    assert (first["id"], first["reward"], first["revision"]) == ("a", 1.5, "prm@7")
+    assert first["tokens"] == {
+        "rewards": [0.0, 0.5, 1.0],
+        "texts": ["a", "b", "<eos>"],
+        "char_spans": [[0, 1], [1, 2], [2, 2]],
+        "end_token": 2,
+    }
+    assert (second["id"], second["steps"]) == (7, {"rewards": [1.5, 3.5], "char_spans": [[0, 3], [3, 4]]})
+    assert (third["id"], third["reward"]) == (None, 0.5)
+    assert shown.err == "3 rows; mean reward 2.333 of 3; by prm@7\n"
+
+
+async def test_rows_that_cannot_be_scored_say_why_and_the_others_are_scored(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = [
+        "{",
+        "[1]",
+        {"id": 1, "prompt": "p"},
+        {"id": 2, "prompt": 5, "response": "a"},
+        '{"id": 3, "prompt": "\\ud800", "response": "a"}',
+        {"id": 4, "prompt": "p", "response": FORBIDDEN},
+    ]
+    source = file_of(tmp_path / "rows.jsonl", [ROWS[0], *wrong, "", ROWS[0]])
+    assert await oprime("score", source, "--out", tmp_path / "out.jsonl") == 1
+    answers = lines((tmp_path / "out.jsonl").read_text(encoding="utf-8"))
+    assert [answer.get("reward") for answer in answers] == [1.5, None, None, None, None, None, None, 1.5]
+    says = [
+        "line 2 is no JSON",
+        "line 3 is a list",
+        "line 4: it has id, prompt; give prompt and response, or messages",
+        "422",
+        "line 6",
+        "9 t",
+    ]
+    for answer, part in zip(answers[1:7], says, strict=True):
+        assert part in answer["error"]
+    assert "6 could not be answered" in capsys.readouterr().err
+
+
+async def test_an_interrupted_file_goes_on_behind_its_last_whole_row(url: str, tmp_path: Path, prm: CharacterPrm) -> None:
+    source = file_of(tmp_path / "rows.jsonl", [{"id": place, "prompt": "p", "response": "a" * place} for place in range(5)])
+    out = file_of(tmp_path / "out.jsonl", [{"id": 0, "reward": 99.0}, {"id": 1, "error": "too long"}])
+    with out.open("a", encoding="utf-8") as stream:
+        stream.write('{"id": 2, "rewa')
+    assert await oprime("score", source, "--out", out) == 1
+    assert [answer.get("reward") for answer in lines(out.read_text(encoding="utf-8"))] == [99.0, None, 1.5, 3.0, 5.0]
+    assert prm.requests == [3]
+    assert await oprime("score", source, "--out", out, "--fresh") == 0
+    assert [answer["reward"] for answer in lines(out.read_text(encoding="utf-8"))] == [0.0, 0.5, 1.5, 3.0, 5.0]
+
+
+async def test_the_output_of_another_input_is_left_alone(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = file_of(tmp_path / "rows.jsonl", ROWS)
+    for content, says in (([{"id": "b"}], "has the id 'b' where"), (["no json"], "no output of this command")):
+        out = file_of(tmp_path / "out.jsonl", content)
+        before = out.read_text(encoding="utf-8")
+        assert await oprime("score", source, "--out", out) == 1
+        assert says in capsys.readouterr().err
+        assert out.read_text(encoding="utf-8") == before
+
+
+async def test_rows_come_from_standard_input_too(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(ROWS[0]).encode() + b"\n")))
+    assert await oprime("score", "-", "--url", url) == 0
+    assert lines(capsys.readouterr().out)[0]["reward"] == 1.5
+
+
+async def test_responses_are_shown_in_colour_and_never_steer_the_terminal(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    hostile = {"id": "\x1b[2J", "prompt": "p", "response": "a\x1b]0;owned\x07b"}
+    source = file_of(tmp_path / "rows.jsonl", [hostile, {"id": "[red]long", "prompt": "p", "response": FORBIDDEN}])
+    assert await oprime("score", source, "--show") == 1
+    shown = capsys.readouterr().out
+    assert "\x1b[2J" not in shown
+    assert "\x1b]0" not in shown
+    assert "\x07" not in shown
+    # The last token has the largest reward, and so the whole colour.
+    assert "48;2;46;160;67" in shown
+    assert "[red]long: 9 tokens exceed" in shown
+
+
+async def test_a_page_shows_every_response_and_runs_nothing(url: str, tmp_path: Path) -> None:
+    nasty = {"id": "<x>", "prompt": "<script>alert(1)</script>", "response": "<b>&"}
+    source = file_of(tmp_path / "rows.jsonl", [nasty, *ROWS, {"id": 9, "prompt": "p", "response": FORBIDDEN}])
+    assert await oprime("score", source, "--out", tmp_path / "out.jsonl", "--html", tmp_path / "page.html") == 1
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("<article>") == 5
+    assert "<script" not in page
+    assert "default-src 'none'" in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert '<span title="0.5" style="background:rgb(46 160 67 / 0.25)">b</span>' in page
+    assert "9 tokens exceed" in page
+    assert page.endswith("</body></html>\n")
+
+
+async def test_what_cannot_be_asked_for_is_refused_before_anything_is_done(
+    tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = file_of(tmp_path / "rows.jsonl", ROWS)
+    assert await oprime("score", source, "--html", tmp_path / "page.html") == 2
+    assert await oprime("best-of-n", source, "--weight", "none") == 2
+    assert await oprime("score", source, "--url", "ftp://x") == 2
+    assert await oprime("score", tmp_path / "absent.jsonl") == 1
+    assert await oprime("score", source, "--model", "prm@6") == 1
+    said = capsys.readouterr().err
+    for part in ("--html needs a FILE and an --out", "add --vote", "'ftp://x' is no URL", "cannot be read", "prm@6 is not served any more"):
+        assert part in said
+
+
+async def test_the_best_of_each_row_is_chosen(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"id": 1, "prompt": "p", "responses": ["ab", FORBIDDEN, "abcd"]},
+        {"id": 2, "messages": [{"role": "user", "content": "q"}], "responses": ["x", "yy", "x"]},
+        {"id": 3, "prompt": "p", "responses": []},
+        {"id": 4, "prompt": "p", "responses": [FORBIDDEN]},
+        {"id": 5, "messages": "q", "responses": ["a"]},
+    ]
+    source, out = file_of(tmp_path / "rows.jsonl", rows), tmp_path / "best.jsonl"
+    assert await oprime("best-of-n", source, "--out", out) == 1
+    first, second, *failed = lines(out.read_text(encoding="utf-8"))
+    assert first == {"id": 1, "best": 2, "rewards": [1.5, None, 5.0], "revision": "prm@7", "response": "abcd", "reward": 5.0}
+    assert (second["best"], second["response"]) == (1, "yy")
+    assert ["not empty" in failed[0]["error"], "9 tokens" in failed[1]["error"], "422" in failed[2]["error"]] == [True] * 3
+    assert await oprime("best-of-n", file_of(tmp_path / "one.jsonl", rows[1:2]), "--vote", "--verifier", "equal", "--weight", "none") == 0
+    (voted,) = lines(capsys.readouterr().out)
+    assert (voted["best"], voted["answer"], voted["votes"][0]["responses"]) == (0, "x", [0, 2])
+
+
+async def test_a_key_is_read_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = file_of(tmp_path / "rows.jsonl", ROWS)
+    (tmp_path / "key").write_text(KEY, encoding="utf-8")
+    async with live(tmp_path, keys=(KEY,)) as address:
+        assert await oprime("score", source, "--url", address) == 1
+        assert "401: no valid key" in capsys.readouterr().err
+        assert await oprime("score", source, "--url", address, "--key-file", tmp_path / "key") == 0

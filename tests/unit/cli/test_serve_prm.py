@@ -1,0 +1,68 @@
+"""What `oprime serve prm` makes of its command line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oprime.runtime.errors import OprimeError
+from oprime_cli.running.devices import Gpu
+from oprime_cli.running.serve_prm import Wishes, checked, ready_lines, settings_of, specs
+from oprime_gateway.config import GatewaySettings
+from oprime_prm.config import ScorerSettings
+
+
+def settings(tmp_path: Path, *, has_gpu: bool = False, **wishes: object) -> tuple[ScorerSettings, GatewaySettings]:
+    document = settings_of(Wishes(**wishes), tmp_path, has_gpu=has_gpu)  # pyright: ignore[reportArgumentType]
+    document["endpoints"]["scorers"] = [f"127.0.0.1:{7000 + number}" for number in range(document["scoring"]["replicas"])]
+    return checked(document)
+
+
+def test_a_model_and_its_reference_are_version_0_of_no_run(tmp_path: Path) -> None:
+    scorer, gateway = settings(tmp_path, model="Owner/prm", reference="Owner/start", beta=0.1, port=9)
+    assert (scorer.model.path, scorer.prm.reference_model, scorer.prm.beta) == ("Owner/prm", "Owner/start", 0.1)
+    assert (scorer.model.dtype, scorer.scoring.device, scorer.scoring.version) == ("float32", "auto", None)
+    assert (gateway.endpoints.gateway, gateway.gateway.rewards_only) == ("127.0.0.1:9", True)
+    lines = ready_lines(scorer, gateway)
+    assert lines[0] == "token rewards of Owner/prm at http://127.0.0.1:9; reference: Owner/start; stop with Ctrl-C"
+
+
+def test_a_model_that_is_its_own_reference_is_warned_of(tmp_path: Path) -> None:
+    assert "every reward is 0" in ready_lines(*settings(tmp_path, model="Owner/prm"))[0]
+
+
+def test_gpus_compute_in_bfloat16_unless_told_otherwise(tmp_path: Path) -> None:
+    assert settings(tmp_path, model="m", has_gpu=True)[0].model.dtype == "bfloat16"
+    assert settings(tmp_path, model="m", has_gpu=True, dtype="float32")[0].model.dtype == "float32"
+
+
+def test_replicas_have_a_port_each_and_take_gpus_in_turn(tmp_path: Path) -> None:
+    scorer, gateway = settings(tmp_path, model="Owner/m", replicas=3, overrides=["scoring.threads=5"])
+    found = specs(scorer, gateway, tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)])
+    assert [spec.name for spec in found] == ["scorer-0", "scorer-1", "scorer-2", "gateway"]
+    assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in found] == ["0", "1", "0", ""]
+    assert [spec.env["OMP_NUM_THREADS"] for spec in found] == ["5", "5", "5", "1"]
+    assert [spec.env.get("OPRIME_SCORER") for spec in found] == ["0", "1", "2", None]
+    assert all("HF_HUB_OFFLINE" not in spec.env for spec in found)
+
+
+def test_an_ipv6_host_is_written_in_brackets(tmp_path: Path) -> None:
+    assert settings(tmp_path, model="m", host="::1")[1].endpoints.gateway == "[::1]:8080"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "says"),
+    [
+        ({}, "serve what"),
+        ({"run": "a", "model": "b"}, "serve what"),
+        ({"run": "nowhere@5"}, "no run nowhere"),
+        ({"model": "m", "replicas": 0}, "--replicas 0"),
+        ({"model": "m", "host": "192.0.2.1"}, "without keys"),
+        ({"model": "m", "beta": -1.0}, "prm.beta"),
+        ({"model": "m", "overrides": ["scoring.share=2"]}, "scoring.share"),
+        ({"model": "m", "overrides": ["scoring.shares=1"]}, "unknown setting scoring.shares"),
+    ],
+)
+def test_what_cannot_be_served_is_said(tmp_path: Path, wishes: dict[str, Any], says: str) -> None:
+    with pytest.raises(OprimeError, match=says):
+        settings(tmp_path, **wishes)
