@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 import pytest_asyncio
 
@@ -16,6 +15,7 @@ from oprime_generator.config import GeneratorSection
 from oprime_generator.sampler import SampleAbortedError, SampledResponse, Sampler, SamplerDiedError, SampleRequest, TokenDelta
 from oprime_generator.transformers_sampler import TransformersSampler
 from oprime_generator.vllm_sampler import VllmSampler
+from processes import children
 from tiny_policies import END, POSITIONS, full_logprobs, greedy_tokens, with_other_head, write_policy
 
 PROMPT = (5, 6, 7, 8)
@@ -276,9 +276,8 @@ async def test_an_engine_that_dies_is_noticed(bench: Bench) -> None:
         pytest.skip("has no process of its own")
     under_way = asyncio.create_task(bench.sampler.sample(a_request("under-way", seed=await _seed_of_a_long_response(bench.sampler))))
     await asyncio.sleep(0)
-    for child in psutil.Process().children(recursive=True):
-        if "VLLM::" in " ".join(child.cmdline()):
-            child.kill()
+    for child in children("VLLM::"):
+        child.kill()
     with pytest.raises(SamplerDiedError, match=r"engine process has ended: .*(SIGKILL|exit code: -9)"):
         await asyncio.wait_for(bench.sampler.watch(), 60)
     with pytest.raises(SamplerDiedError, match=r"SIGKILL|exit code: -9"):

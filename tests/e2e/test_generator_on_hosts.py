@@ -27,6 +27,7 @@ from oprime_cli.files import write_toml
 from oprime_generator.config import GeneratorSection
 from oprime_generator.sampler import SampledResponse, SampleRequest
 from oprime_generator.vllm_sampler import VllmSampler
+from processes import lives
 from tiny_policies import with_other_head, write_policy
 
 pytestmark = [
@@ -216,4 +217,4 @@ def test_when_one_host_is_killed_the_other_ends_and_says_why(tmp_path: Path, kil
         assert reason in made.log(left)
         assert "start all of its hosts again" in made.log(left)
         _, alive = psutil.wait_procs(children, timeout=30)
-        assert [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+        assert [child for child in alive if lives(child)] == []

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from oprime_generator.config import GeneratorSection
 from oprime_generator.sampler import SamplerDiedError
 from oprime_generator.vllm_sampler import VllmSampler
+from processes import lives
 from tiny_policies import write_policy
 
 SAMPLER = """
@@ -54,7 +55,7 @@ def test_no_process_outlives_the_generator(tmp_path: Path, ending: str) -> None:
         generator.wait(30)
         assert ending == "kill -9" or generator.returncode == 0
     _, alive = psutil.wait_procs(children, timeout=30)
-    left = [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    left = [child for child in alive if lives(child)]
     for child in left:
         child.kill()
     assert left == []

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import grpc
 import numpy as np
-import psutil
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -39,6 +38,7 @@ from oprime_verifier.offer import Offer
 from oprime_verifier.sandbox_health import SandboxHealth
 from oprime_verifier.status import status_of, watch_health
 from oprime_verifier.verify import VerifyRollouts
+from processes import children, lives
 from rollouts import content
 from service.verifier_service import SERVICE, WAIT_S, NoMetrics, events, handler_of, send, servicer_of, serving, task
 
@@ -413,11 +413,12 @@ async def test_a_signal_to_all_processes_neither_drops_a_rollout_nor_scores_it(t
                 return bool(os.listdir(tmp_path))  # noqa: PTH208 - quick
 
             await first(at_work)
-            workers = [process for process in psutil.Process().children() if "oprime_verifier.working.judge" in process.cmdline()]
+            workers = children("oprime_verifier.working.judge")
+            assert workers
             for worker in workers:
                 worker.send_signal(signal.SIGTERM)
             await asyncio.sleep(0.5)
-            assert all(worker.is_running() for worker in workers)
+            assert all(lives(worker) for worker in workers)
     assert (handler.verified, handler.dropped) == (0, 0)
     assert (await queue.depth(VERDICTS)).waiting == 0
     assert (await queue.depth(ROLLOUTS)).pending == 1

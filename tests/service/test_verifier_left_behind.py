@@ -11,6 +11,7 @@ import psutil
 from oprime.core.verification import Verdict, VerificationRequest
 from oprime_verifier.working.worker import WorkerSetup
 from oprime_verifier.working.worker_pool import WorkerPool
+from processes import lives
 
 LOOP = VerificationRequest(
     kind="code", response="while True: pass", tests=json.dumps({"inputs": ["1"], "outputs": ["1"]}), options={"bare": True, "cpu_s": 30}
@@ -24,7 +25,7 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 async def gone(processes: list[psutil.Process]) -> bool:
     for _ in range(200):
-        if not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
+        if not any(lives(process) for process in processes):
             return True
         await asyncio.sleep(0.05)
     return False

@@ -16,6 +16,7 @@ from oprime.core.verification import Verdict, VerificationRequest
 from oprime.runtime.errors import NotReadyError, SettingsError
 from oprime_verifier.working.worker import WorkerSetup
 from oprime_verifier.working.worker_pool import WorkerPool
+from processes import children, lives
 
 PLUGINS = "service.verifier_plugins"
 GENEROUS_S = 60.0
@@ -53,7 +54,7 @@ def started(folder: Path) -> int:
 
 
 def running_process(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return psutil.pid_exists(pid) and lives(psutil.Process(pid))
 
 
 async def judged(pool: WorkerPool, kind: str, response: str, gold: str) -> tuple[Verdict, float | None, str]:
@@ -203,12 +204,12 @@ async def test_nothing_is_judged_before_the_start() -> None:
 
 
 async def test_a_plug_in_that_cannot_be_imported_stops_the_start() -> None:
-    before = psutil.Process().children()
+    before = children()
     setup = WorkerSetup(plugin={"name": "mine", "target": "nowhere_to_be_found:judge"}, memory_bytes=2**31, deadline_s=1.0)
     pool = WorkerPool(setup, workers=1, attempts=1)
     with pytest.raises(SettingsError, match=r"verifier\.plugins\.mine = 'nowhere_to_be_found:judge' cannot be imported"):
         await pool.start()
-    assert psutil.Process().children() == before
+    assert not children() - before
 
 
 async def test_a_request_s_own_deadline_comes_before_the_service_s() -> None:
@@ -218,13 +219,13 @@ async def test_a_request_s_own_deadline_comes_before_the_service_s() -> None:
 
 
 async def test_no_process_is_left_after_close(tmp_path: Path) -> None:
-    before = psutil.Process().children()
+    before = children()
     async with running("wait_for_file", workers=2) as pool:
         answer = asyncio.create_task(pool.judge(asked("wait_for_file", "", str(tmp_path))))
         await until(lambda: pool.ready_workers == 2 and started(tmp_path) == 1)
         pids = pool.pids
     assert not any(running_process(pid) for pid in pids)
-    assert psutil.Process().children() == before
+    assert not children() - before
     answer.cancel()
     await asyncio.gather(answer, return_exceptions=True)
 
