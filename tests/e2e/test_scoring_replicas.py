@@ -23,12 +23,21 @@ def answer_from(run: Path, **fields: Any) -> dict[str, Any]:
     return answer.json()
 
 
+def wait_until_ready(run: Path, *, within_s: float) -> None:
+    ends = time.monotonic() + within_s
+    while httpx.get(f"http://{resolved(run)['endpoints']['gateway']}/readyz", timeout=60).status_code != 200:
+        assert time.monotonic() < ends, [log.read_text(encoding="utf-8")[-1000:] for log in (run / "logs").glob("scorer-*.log")]
+        time.sleep(0.5)
+
+
 def test_replicas_answer_with_the_version_that_trains_and_leave_the_prm_alone(starting_model: Path, tmp_path: Path) -> None:
     arguments = small_run(starting_model, tmp_path, "scored", **{"run.steps": 500, "scoring.replicas": 2, "scoring.poll_s": 0.1})
     process = start_oprime(*arguments, log=tmp_path / "train.log")
     run = tmp_path / "scored"
     try:
         wait_for_step(run, 2, timeout_s=300)
+        # Training waits for no replica.
+        wait_until_ready(run, within_s=120)
         seen: set[int] = set()
         ends = time.monotonic() + 120
         while len(seen) < 3 and time.monotonic() < ends:
