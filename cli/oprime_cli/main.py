@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from oprime.runtime.errors import OprimeError, exit_code
+from oprime.runtime.errors import OprimeError, did_you_mean, exit_code
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("oprime_cli.commands.train", "train a model: start all services, watch them, report, stop them"),
@@ -46,7 +46,7 @@ INTERRUPTED = 130
 def command() -> int:
     """`oprime`, as a process of its own."""
     if not MAKE_MODELS & set(sys.argv[1:2]):
-        from oprime.lm.tokenizers import make_no_models
+        from oprime.lm.without_torch import make_no_models
 
         make_no_models()
     return main()
@@ -55,6 +55,11 @@ def command() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 well, 1 failed, 2 wrong settings or usage, 3 run ended for good, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["--version"]:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"oprime {version('oprime')}\n")
+        return 0
     parser = build_parser(words)
     arguments = parser.parse_args(words)
     module = importlib.import_module(_module_of(arguments.command))
@@ -82,8 +87,11 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         epilog="example:\n  oprime train deploy/config/demo.toml\n\n`oprime COMMAND --help` explains a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="store_true", help="print the version and end")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     named = words[0] if words else ""
+    if named and not named.startswith("-") and named not in COMMANDS and named not in HIDDEN_COMMANDS:
+        parser.error(f"there is no command {named!r}{did_you_mean(named, COMMANDS)}: choose one of {', '.join(COMMANDS)}")
     if named in COMMANDS or named in HIDDEN_COMMANDS:
         importlib.import_module(_module_of(named)).add_parser(subparsers)
     else:

@@ -1,9 +1,16 @@
 """`oprime train CONFIG`: a whole training run."""
 
 import argparse
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oprime_cli.arguments import Subparsers, add_config, add_start_timeout, command_parser
+
+if TYPE_CHECKING:
+    from oprime_cli.running.devices import Gpu
+
+GIB = 2**30
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -18,8 +25,25 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything and print the plan, start nothing; exit code 2 on problems"
     )
+    parser.add_argument(
+        "--gpus",
+        metavar="N:GIB",
+        type=gpus_of,
+        default=None,
+        help="with --dry-run: plan for a machine with N GPUs of so much memory each, for example 8:80, instead of this one",
+    )
     parser.add_argument("--fresh", action="store_true", help="delete an existing run of this name and begin anew")
     add_start_timeout(parser)
+
+
+def gpus_of(text: str) -> "list[Gpu]":
+    """N:GIB, such as 8:80."""
+    from oprime_cli.running.devices import Gpu
+
+    found = re.fullmatch(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no N:GIB: write the number of GPUs and the GiB of one, for example 8:80")
+    return [Gpu(str(number), int(found[2]) * GIB) for number in range(int(found[1]))]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -27,11 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
     from oprime_cli.paths import absolute_paths
     from oprime_cli.planning.plan import make_plan
     from oprime_cli.planning.plan_view import show_plan
+    from oprime_cli.running.failures import UsageError
     from oprime_cli.running.run_folder import RunFolder, prepare_folder, refuse_existing
     from oprime_cli.running.supervisor import stop_on_signals
 
+    if arguments.gpus and not arguments.dry_run:
+        raise UsageError("--gpus plans for another machine, and this one is to train: add --dry-run, or leave it out")
     config = absolute_paths(load_config(Path(arguments.config), arguments.overrides))
-    plan = make_plan(config, new_run=not arguments.fresh)
+    plan = make_plan(config, new_run=not arguments.fresh, gpus=arguments.gpus)
     show_plan(plan)
     plan.check()
     command = f"train {arguments.config}"

@@ -4,6 +4,7 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from oprime_cli.running.run_folder import RunFolder
 
 POLL_S = 0.1
+SERVED = ("endpoints.", "gateway.")
+"""Settings that an existing run takes from the command line."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -21,7 +24,7 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "up",
         description="Start all services in the background without training, and return when they are healthy. A run that exists is served "
-        "as it is, with its own settings and its newest weights; CONFIG may then be its folder.",
+        "as it is, with its own settings but for endpoints.* and gateway.*, and its newest weights; CONFIG may then be its folder.",
         example="oprime up deploy/config/demo.toml && oprime status && oprime down",
     )
     add_config(parser)
@@ -31,22 +34,32 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from oprime_cli.planning.plan import make_plan
-    from oprime_cli.running.failures import UsageError
     from oprime_cli.running.run_folder import refuse_if_running
 
     folder, exists = _folder(arguments)
     if exists:
         refuse_if_running(folder)
-        if arguments.overrides:
-            raise UsageError(
-                f"{folder.path} exists and keeps its settings: leave out --set, choose another run.name, or begin anew with --fresh"
-            )
+        _change_addresses(folder, arguments.overrides)
         config = folder.load_settings()
         make_plan(config, new_run=False).check()
         for change in folder.changes(config):
             say(f"serving with {change}")
     _start(folder, arguments.start_timeout)
     return 0
+
+
+def _change_addresses(folder: "RunFolder", overrides: Sequence[str]) -> None:
+    """Write into an existing run's settings where it is served, and how. Raises UsageError for other settings."""
+    from oprime_cli.running.failures import UsageError
+
+    others = [text for text in overrides if not text.strip().startswith(SERVED)]
+    if others:
+        raise UsageError(
+            f"{folder.path} exists and keeps its settings but for {' and '.join(f'{name}*' for name in SERVED)}: leave out "
+            f"--set {others[0]}, choose another run.name, or begin anew with --fresh"
+        )
+    if overrides:
+        folder.change(overrides)
 
 
 def _folder(arguments: argparse.Namespace) -> tuple["RunFolder", bool]:

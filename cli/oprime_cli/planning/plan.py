@@ -9,6 +9,7 @@ from oprime_cli.console import size
 from oprime_cli.paths import is_local_model
 from oprime_cli.planning import check_machine, estimate
 from oprime_cli.planning.check_sources import queue_problems, tasks_problems
+from oprime_cli.planning.hub import ask_only_the_cache_when_away
 from oprime_cli.planning.model_files import (
     ModelFacts,
     facts,
@@ -55,6 +56,7 @@ class Plan:
 
 def make_plan(config: RunConfig, *, new_run: bool, gpus: Sequence[Gpu] | None = None) -> Plan:
     """Check all that can be checked; collects problems and raises nothing for them. `gpus` are looked for unless given."""
+    ask_only_the_cache_when_away()
     found = find_gpus() if gpus is None else gpus
     plan = Plan(config=config, gpus=found, devices=assign(config, found) or Devices(), needs_sft=needs_sft(config))
     plan.problems += config.contradictions()

@@ -6,14 +6,16 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.setting_rules import SERVICES
+from oprime.runtime.settings import read_toml
 from oprime_cli.files import read_json, write_json, write_toml
+from oprime_cli.overrides import apply_override
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.changes import Change, changes
 from oprime_cli.running.failures import RunBusyError, UsageError
@@ -122,6 +124,14 @@ class RunFolder:
             if name in chosen and address in earlier.get(name, ()):
                 chosen[name].append(address)
         self._write(config, real, chosen=chosen)
+
+    def change(self, overrides: Iterable[str]) -> None:
+        """Change settings, as a person does who edits config.toml. Raises SettingsError."""
+        document = read_toml(self.config)
+        for text in overrides:
+            apply_override(document, text)
+        RunConfig.from_document(document, origin=f"{self.config} with --set")
+        write_toml(self.config, document, head=HEAD, mode=0o600)
 
     def load_settings(self, *, real_addresses: bool = False) -> RunConfig:
         """The run's settings with this folder as its place, also after a move to another directory.

@@ -11,7 +11,8 @@ from oprime.adapters.redis_queue import RedisQueue
 from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import SamplingSettings, Task
-from oprime.lm.tokenizers import load_tokenizer, make_no_models, render_prompt
+from oprime.lm.tokenizers import load_tokenizer, render_prompt
+from oprime.lm.without_torch import make_no_models
 from oprime.ports import Metrics, Payloads
 from oprime.runtime.consume import check_server
 from oprime.runtime.errors import SettingsError

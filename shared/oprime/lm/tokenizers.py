@@ -1,55 +1,23 @@
 """Tokenizers of Hugging Face form: prompts through the chat template, end tokens, and whether two tokenizers agree."""
 
 import json
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from oprime.core.types import ChatMessage
+from oprime.lm.without_torch import import_transformers
 from oprime.runtime.errors import SettingsError, UnusableInputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_SILENT = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
-
-
-class _Process:
-    """What holds for the whole process."""
-
-    makes_models = True
-
-
-def make_no_models() -> None:
-    """Say that this process makes no model: its tokenizers then cost 1 CPU second to load instead of 5, and a third of the memory.
-
-    transformers looks for torch when it is imported, and where it finds it a tokenizer brings all of torch in. Torch itself can still be
-    imported afterwards.
-    """
-    _Process.makes_models = False
-
-
-def _import_transformers() -> None:
-    if _Process.makes_models or "transformers" in sys.modules or "torch" in sys.modules:
-        return
-    said = os.environ.get(_SILENT)
-    sys.modules["torch"] = None  # type: ignore[assignment] - how Python marks what is not to be found
-    os.environ[_SILENT] = "1"
-    try:
-        import transformers  # noqa: F401
-    finally:
-        del sys.modules["torch"]
-        del os.environ[_SILENT]
-        if said is not None:
-            os.environ[_SILENT] = said
 
 
 def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
     """Load the tokenizer in directory (or of hub id) `path`. Raises SettingsError if there is none."""
-    _import_transformers()
+    import_transformers()
     from transformers import AutoTokenizer
 
     try:

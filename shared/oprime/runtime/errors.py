@@ -1,8 +1,16 @@
 """Errors by name, and the exit code of each. `grpc_server.py` maps them to gRPC codes."""
 
 import shutil
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)`, or nothing where no known word is like it."""
+    near = get_close_matches(word, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 class OprimeError(Exception):

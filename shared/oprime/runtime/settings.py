@@ -7,9 +7,10 @@ together.
 
 import re
 import tomllib
+from collections.abc import Iterable, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,7 +20,7 @@ from oprime.core.aggregation import AGGREGATION_FORMULAS
 from oprime.core.importance import Correction
 from oprime.core.kl import KL_FORMULAS
 from oprime.core.policy_loss import PolicyLoss
-from oprime.runtime.errors import SettingsError
+from oprime.runtime.errors import SettingsError, did_you_mean
 from oprime.runtime.one_file_settings import Folders, a_file_of, chosen_from, idle_settings, with_own_settings
 from oprime.runtime.queue_url import without_password
 from oprime.runtime.secret_files import read_secret
@@ -412,12 +413,13 @@ class ServiceSettings(BaseModel):
         """Read a document section by section, contradictions between them unchecked."""
         unknown = sorted(set(document) - set(SECTIONS))
         if unknown:
-            raise SettingsError(f"{origin}: unknown section [{unknown[0]}]; sections are {', '.join(SECTIONS)}")
+            meant = did_you_mean(unknown[0], SECTIONS)
+            raise SettingsError(f"{origin}: unknown section [{unknown[0]}]{meant}; sections are {', '.join(SECTIONS)}")
         wanted = {name: section for name, section in document.items() if name in cls.model_fields}
         try:
             return cls.model_validate(wanted)
         except ValidationError as error:
-            raise SettingsError(f"{origin}: {describe(error)}") from error
+            raise SettingsError(f"{origin}: {describe(error, cls)}") from error
 
     def contradictions(self) -> list[str]:
         """What contradicts each other, a sentence each: settings, values, rule and remedy."""
@@ -441,15 +443,16 @@ def read_toml(path: Path) -> dict[str, Any]:
 SECRET_NAME = re.compile(r"(^|\.)(\w*(password|secret|api_?keys?)|((access|auth|bearer)_)?token)$", re.IGNORECASE)
 
 
-def describe(error: ValidationError) -> str:
-    """One line per problem: setting, rule and the value that was given, unless that may be a secret."""
+def describe(error: ValidationError, settings: type[BaseModel] | None = None) -> str:
+    """One line per problem: setting, rule and the value that was given, unless that may be a secret. `settings` knows the right names."""
     lines: list[str] = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden" and SECRET_NAME.search(name):
             lines.append(f"unknown setting {name}: secrets come from files, so name one in queue.password_file or gateway.api_keys_file")
         elif problem["type"] == "extra_forbidden":
-            lines.append(f"unknown setting {name} = {problem['input']!r}: see docs/settings.md for the names")
+            meant = did_you_mean(str(problem["loc"][-1]), _names_beside(settings, problem["loc"]))
+            lines.append(f"unknown setting {name} = {problem['input']!r}{meant}: see docs/settings.md for the names")
         elif problem["type"] == "missing":
             lines.append(f"setting {name} is missing: add it (docs/settings.md)")
         else:
@@ -458,3 +461,12 @@ def describe(error: ValidationError) -> str:
             given = f" (given: {shown!r})" if not isinstance(value, dict) else ""
             lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(line.lstrip(": ") for line in lines)
+
+
+def _names_beside(settings: type[BaseModel] | None, place: Sequence[str | int]) -> Iterable[str]:
+    """Names of the section that `place` is in."""
+    for part in place[:-1]:
+        field = settings.model_fields.get(str(part)) if settings else None
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        settings = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return settings.model_fields if settings else ()

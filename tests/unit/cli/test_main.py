@@ -3,20 +3,24 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from oprime.runtime.errors import OprimeError
+from oprime_cli.files import write_toml
 from oprime_cli.main import COMMANDS, build_parser, main
+from oprime_cli.run_config import RunConfig
+from oprime_cli.running.run_folder import to_document
 
 HEAVY = ("torch", "transformers", "vllm", "deepspeed", "grpc", "pydantic", "rich", "numpy")
 
 
 def imported_by(*words: str) -> str:
     code = (
-        "import sys\nfrom oprime_cli.main import main\n"
-        f"try:\n    main({list(words)!r})\nexcept SystemExit:\n    pass\n"
+        "import sys\nfrom oprime_cli.main import command\n"
+        f"sys.argv[1:] = {list(words)!r}\ntry:\n    command()\nexcept SystemExit:\n    pass\n"
         f"print('imported', [name for name in {HEAVY!r} if name in sys.modules])"
     )
     return (
@@ -56,6 +60,7 @@ def test_an_unknown_command_is_a_usage_error_that_lists_the_commands(capsys: pyt
     assert ended.value.code == 2
     printed = capsys.readouterr().err
     assert "trian" in printed
+    assert "did you mean train?" in printed
     assert "dead-letters" in printed
 
 
@@ -86,3 +91,29 @@ def test_version_names_the_packages_that_results_depend_on(capsys: pytest.Captur
     printed = capsys.readouterr().out
     assert re.search(r"^oprime \d", printed, re.MULTILINE)
     assert re.search(r"^grpcio \d", printed, re.MULTILINE)
+
+
+def test_the_version_is_told_by_an_option_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"oprime \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("gpus", ["8", "8:", "0:80", "eight:80", "8:80GiB"])
+def test_gpus_of_another_machine_are_a_number_and_a_size(gpus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "x.toml", "--dry-run", "--gpus", gpus])
+    assert f"{gpus!r} is no N:GIB" in capsys.readouterr().err
+
+
+def test_a_run_is_not_planned_for_another_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "x.toml", "--gpus", "8:80"]) == 2
+    assert "add --dry-run" in capsys.readouterr().err
+
+
+def test_a_plan_for_eight_gpus_has_their_places_where_there_are_none(
+    make_config: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "one.toml"
+    write_toml(path, to_document(make_config("generator.tensor_parallel=4", "prm.ranks=2", "learner.ranks=2")))
+    assert main(["train", str(path), "--dry-run", "--gpus", "8:80"]) == 0
+    assert "GPU 4, 5" in capsys.readouterr().out

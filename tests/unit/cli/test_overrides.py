@@ -59,7 +59,7 @@ def test_overrides_change_settings_and_keep_the_others(config: Path) -> None:
 
 
 def test_an_unknown_setting_is_refused_with_its_name(config: Path) -> None:
-    with pytest.raises(SettingsError, match=r"with --set: unknown setting learner\.learnig_rate = 0\.1"):
+    with pytest.raises(SettingsError, match=r"with --set: unknown setting learner\.learnig_rate = 0\.1 \(did you mean learning_rate\?\)"):
         load_config(config, ["learner.learnig_rate=0.1"])
 
 

@@ -11,6 +11,7 @@ import pytest
 import tomli_w
 
 from oprime.runtime.errors import SettingsError
+from oprime_cli.commands import up
 from oprime_cli.main import main
 from oprime_cli.overrides import apply_override
 from oprime_cli.run_config import RunConfig
@@ -216,3 +217,26 @@ def test_a_run_that_moved_to_another_directory_has_not_changed(folder: RunFolder
 
 def test_the_file_says_who_may_change_what(folder: RunFolder) -> None:
     assert folder.config.read_text(encoding="utf-8").startswith("# The settings of this run")
+
+
+def test_up_takes_addresses_for_an_existing_run_and_nothing_else(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[tuple[str, int]] = []
+
+    def start(run: RunFolder, _timeout_s: float) -> None:
+        settings = run.load_settings()
+        served.append((settings.endpoints.gateway, settings.gateway.max_request_items))
+
+    monkeypatch.setattr(up, "_start", start)
+    changed = ["--set", "endpoints.gateway=127.0.0.1:8081", "--set", "gateway.max_request_items=7"]
+    assert main(["up", str(folder.path), *changed]) == 0
+    assert served == [("127.0.0.1:8081", 7)]
+
+
+@pytest.mark.parametrize("override", ["learner.learning_rate=1e-3", "endpoints.gatway=127.0.0.1:8081", "gateway.max_request_items=0"])
+def test_up_refuses_other_changes_of_an_existing_run_and_writes_none_down(
+    folder: RunFolder, override: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = folder.config.read_bytes()
+    assert main(["up", str(folder.path), "--set", override]) == 2
+    assert override.partition("=")[0] in capsys.readouterr().err
+    assert folder.config.read_bytes() == before

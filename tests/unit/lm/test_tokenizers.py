@@ -160,7 +160,8 @@ def test_padding_falls_back_to_the_end_token() -> None:
 ALONE = """
 import json, os, sys
 from oprime.core.types import ChatMessage
-from oprime.lm.tokenizers import load_tokenizer, make_no_models, render_prompt
+from oprime.lm.tokenizers import load_tokenizer, render_prompt
+from oprime.lm.without_torch import make_no_models
 make_no_models()
 ids = render_prompt(load_tokenizer(sys.argv[1]), [ChatMessage(role="user", content="one two")])
 print(json.dumps([ids, "torch" in sys.modules, os.environ.get("TRANSFORMERS_NO_ADVISORY_WARNINGS")]))

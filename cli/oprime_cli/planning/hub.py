@@ -1,0 +1,17 @@
+"""The model hub, as a plan asks it: once."""
+
+import socket
+from urllib.parse import urlsplit
+
+
+def ask_only_the_cache_when_away() -> None:
+    """Where the hub's name leads nowhere, take what was fetched before, and fail at once for the rest.
+
+    Its client would try each file six times over half a minute, and say so each time. For this process alone.
+    """
+    from huggingface_hub import constants
+
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
