@@ -238,8 +238,9 @@ def test_a_request_to_the_gateway_goes_on_with_its_callers_trace(watched: Watche
     assert (http.parent, client.parent, server.parent) == ("b7ad6b7169203331", http.span, client.span)
     assert (http.attributes["route"], http.attributes["status"]) == ("/v1/rewards", 200)
     evaluated = [one for one in watched.spans if one.name == "evaluate"]
-    under = {(one.service, one.name.rpartition("/")[2]) for one in watched.spans if one.trace == evaluated[0].trace}
-    assert under >= {("generator", "Generate"), ("verifier", "VerifyBatch")}
+    # A first one may have found the generator not ready yet.
+    under = [{(one.service, one.name.rpartition("/")[2]) for one in watched.spans if one.trace == each.trace} for each in evaluated]
+    assert any(calls >= {("generator", "Generate"), ("verifier", "VerifyBatch")} for calls in under)
 
 
 def test_logs_carry_run_group_and_version(watched: Watched) -> None:

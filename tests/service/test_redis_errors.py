@@ -58,6 +58,8 @@ CALLS: dict[str, Callable[[RedisQueue], Awaitable[object]]] = {
     "set_value": lambda queue: queue.set_value("name", b"value"),
     "value": lambda queue: queue.value("name"),
     "values": lambda queue: queue.values("name"),
+    "put_notice": lambda queue: queue.put_notice("name", b"value"),
+    "notice": lambda queue: queue.notice("name"),
     "take_turn": lambda queue: queue.take_turn("name", "me", seconds=1),
     "end_turn": lambda queue: queue.end_turn("name", "me"),
     "ping": lambda queue: queue.ping(),

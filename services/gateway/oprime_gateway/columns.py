@@ -40,8 +40,7 @@ class Columns:
         return in_base64(values, "<f4") if self._as_base64 else floats(values)
 
     def some_floats(self, values: Sequence[float | None]) -> list[float | None] | str:
-        narrow = [None if value is None else short(value) for value in values]
-        return in_base64([math.nan if value is None else value for value in narrow], "<f4") if self._as_base64 else narrow
+        return in_base64([math.nan if value is None else value for value in values], "<f4") if self._as_base64 else list(values)
 
     def ints(self, values: Sequence[int]) -> list[int] | str:
         return in_base64(values, "<i4") if self._as_base64 else list(values)

@@ -1,7 +1,8 @@
 """From token rewards to step and sequence rewards. Pure: no network, no clock.
 
 Text positions are Unicode code points of the response, ranges are half-open. Every token belongs to exactly one step, so
-with the reduction `sum` token rewards, step rewards and the sequence reward have one and the same total.
+with the reduction `sum` token rewards, step rewards and the sequence reward have one and the same total, to the last printed
+digit: rewards are float32 in their shortest decimals, and are added as such.
 """
 
 import math
@@ -9,6 +10,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from itertools import accumulate, pairwise
 
@@ -162,13 +164,18 @@ def reduce_rewards(rewards: Sequence[float], how: How, *, tokens: int) -> float 
     """Reduce to one number. Sums of nothing are 0 and its product 1; a mean of it, its least, greatest and last do not exist."""
     match how.reduction:
         case Reduction.SUM:
-            return math.fsum(rewards)
+            return decimal_sum(rewards)
         case Reduction.PROD:
             return math.prod(rewards)
         case Reduction.DISCOUNTED_SUM:
             return _discounted(rewards, how.discount)
         case _:
             return _reduce_some(rewards, how, tokens) if rewards else None
+
+
+def decimal_sum(rewards: Sequence[float]) -> float:
+    """The sum of the decimals that stand for the rewards: in any order, and of any parts, what is printed adds up."""
+    return float(sum(map(Decimal, map(repr, rewards)), Decimal()))
 
 
 def _reduce_some(rewards: Sequence[float], how: How, tokens: int) -> float:

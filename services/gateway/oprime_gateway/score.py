@@ -8,7 +8,7 @@ from typing import Any
 
 from oprime.core.types import ChatMessage
 from oprime.wire.codec import floats_from_bytes, ids_from_bytes, ids_to_bytes, messages_to_proto
-from oprime_gateway.columns import Columns, short
+from oprime_gateway.columns import Columns, floats, short
 from oprime_gateway.models import (
     ItemError,
     Message,
@@ -25,6 +25,7 @@ from oprime_gateway.models import (
 from oprime_gateway.rewards import (
     How,
     Range,
+    Reduction,
     SpansError,
     StepRewards,
     TokenRewards,
@@ -116,7 +117,7 @@ def reward_item(request: RewardsRequest, index: int, answer: pb.ScoredResponse) 
         index=index,
         id=item.id,
         tokens=_token_columns(request, tokens, columns),
-        steps=_step_columns(steps, columns) if "step" in request.granularity else None,
+        steps=_step_columns(steps, columns, _how(request, request.step_reduction)) if "step" in request.granularity else None,
         sequence=SequenceReward(reward=reward_of(request, tokens, steps)) if "sequence" in request.granularity else None,
         truncated=_truncated(answer),
     )
@@ -138,8 +139,14 @@ def token_and_step_rewards(
 def reward_of(options: ScoringOptions, tokens: TokenRewards, steps: StepRewards) -> float | None:
     """The reward of a whole response; None where there is none."""
     parts = steps.rewards if options.steps.mode != "none" else tokens.rewards
-    reward = sequence_reward(parts, _how(options, options.sequence_reduction), tokens=len(tokens.ids))
-    return None if reward is None else short(reward)
+    how = _how(options, options.sequence_reduction)
+    return printed(sequence_reward(parts, how, tokens=len(tokens.ids)), how)
+
+
+def printed(reward: float | None, how: How) -> float | None:
+    """A sum with all its decimals, which are few; anything else as the nearest float32. None beyond float32."""
+    narrow = None if reward is None else short(reward)
+    return reward if narrow is not None and how.reduction is Reduction.SUM else narrow
 
 
 def token_rewards(answer: pb.ScoredResponse, text: str | None) -> TokenRewards:
@@ -148,7 +155,7 @@ def token_rewards(answer: pb.ScoredResponse, text: str | None) -> TokenRewards:
     ranges = ranges_of_texts(texts) if text is None else tuple(zip(answer.char_starts, answer.char_ends, strict=False))
     scored = TokenRewards(
         ids=tuple(ids_from_bytes(answer.response_ids).tolist()),
-        rewards=tuple(floats_from_bytes(answer.process_rewards).tolist()),
+        rewards=tuple(floats(floats_from_bytes(answer.process_rewards))),
         logprobs=tuple(floats_from_bytes(answer.prm_logprobs).tolist()),
         reference_logprobs=tuple(floats_from_bytes(answer.reference_logprobs).tolist()),
         texts=texts,
@@ -203,9 +210,9 @@ def _token_columns(request: RewardsRequest, scored: TokenRewards, columns: Colum
     )
 
 
-def _step_columns(steps: StepRewards, columns: Columns) -> StepColumns:
+def _step_columns(steps: StepRewards, columns: Columns, how: How) -> StepColumns:
     return StepColumns(
-        rewards=columns.some_floats(steps.rewards),
+        rewards=columns.some_floats([printed(reward, how) for reward in steps.rewards]),
         char_start=columns.ints([start for start, _ in steps.char_ranges]),
         char_end=columns.ints([end for _, end in steps.char_ranges]),
         token_start=columns.ints([start for start, _ in steps.token_ranges]),
