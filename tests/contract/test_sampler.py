@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from living_processes import children
 from oprime.core.types import FinishReason
 from oprime.runtime.errors import NotReadyError, SettingsError, WeightsRefusedError
 from oprime_generator.config import GeneratorSection
 from oprime_generator.sampler import SampleAbortedError, SampledResponse, Sampler, SamplerDiedError, SampleRequest, TokenDelta
 from oprime_generator.transformers_sampler import TransformersSampler
 from oprime_generator.vllm_sampler import VllmSampler
-from processes import children
 from tiny_policies import END, POSITIONS, full_logprobs, greedy_tokens, with_other_head, write_policy
 
 PROMPT = (5, 6, 7, 8)

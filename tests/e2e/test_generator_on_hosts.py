@@ -17,6 +17,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from living_processes import lives
 from network_namespaces import Host, hosts, needs_hosts
 from oprime.adapters.local_redis import LocalRedis
 from oprime.adapters.redis_queue import RedisQueue
@@ -27,7 +28,6 @@ from oprime_cli.files import write_toml
 from oprime_generator.config import GeneratorSection
 from oprime_generator.sampler import SampledResponse, SampleRequest
 from oprime_generator.vllm_sampler import VllmSampler
-from processes import lives
 from tiny_policies import with_other_head, write_policy
 
 pytestmark = [

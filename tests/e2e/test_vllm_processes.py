@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from living_processes import lives
 from oprime_generator.config import GeneratorSection
 from oprime_generator.sampler import SamplerDiedError
 from oprime_generator.vllm_sampler import VllmSampler
-from processes import lives
 from tiny_policies import write_policy
 
 SAMPLER = """

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from structlog.testing import capture_logs
 
+from living_processes import children, lives
 from oprime.adapters.memory_queue import MemoryQueue
 from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.adapters.system_clock import SystemClock
@@ -38,7 +39,6 @@ from oprime_verifier.offer import Offer
 from oprime_verifier.sandbox_health import SandboxHealth
 from oprime_verifier.status import status_of, watch_health
 from oprime_verifier.verify import VerifyRollouts
-from processes import children, lives
 from rollouts import content
 from service.verifier_service import SERVICE, WAIT_S, NoMetrics, events, handler_of, send, servicer_of, serving, task
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import psutil
 
+from living_processes import lives
 from oprime.core.verification import Verdict, VerificationRequest
 from oprime_verifier.working.worker import WorkerSetup
 from oprime_verifier.working.worker_pool import WorkerPool
-from processes import lives
 
 LOOP = VerificationRequest(
     kind="code", response="while True: pass", tests=json.dumps({"inputs": ["1"], "outputs": ["1"]}), options={"bare": True, "cpu_s": 30}

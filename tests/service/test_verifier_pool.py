@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from living_processes import children, lives
 from oprime.core.verification import Verdict, VerificationRequest
 from oprime.runtime.errors import NotReadyError, SettingsError
 from oprime_verifier.working.worker import WorkerSetup
 from oprime_verifier.working.worker_pool import WorkerPool
-from processes import children, lives
 
 PLUGINS = "service.verifier_plugins"
 GENEROUS_S = 60.0

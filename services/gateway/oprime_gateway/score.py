@@ -155,7 +155,7 @@ def token_rewards(answer: pb.ScoredResponse, text: str | None) -> TokenRewards:
     ranges = ranges_of_texts(texts) if text is None else tuple(zip(answer.char_starts, answer.char_ends, strict=False))
     scored = TokenRewards(
         ids=tuple(ids_from_bytes(answer.response_ids).tolist()),
-        rewards=tuple(floats(floats_from_bytes(answer.process_rewards))),
+        rewards=tuple(floats(floats_from_bytes(answer.process_rewards).tolist())),
         logprobs=tuple(floats_from_bytes(answer.prm_logprobs).tolist()),
         reference_logprobs=tuple(floats_from_bytes(answer.reference_logprobs).tolist()),
         texts=texts,
