@@ -226,7 +226,7 @@ async def compare() -> tuple[Travelled, Travelled]:
 class NoModel:
     """A train engine whose model costs nothing: log-probs of 0, no weights."""
 
-    rank, world_size = 0, 1
+    rank, world_size, shares_prompts = 0, 1, False
 
     def logprobs(self, rows: TokenRows) -> Tensor:
         return torch.zeros(rows.is_trained.shape)

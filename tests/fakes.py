@@ -58,7 +58,7 @@ async def _let_others_run() -> None:
 class OneRank:
     """The RankChannel of a service that runs in this process alone."""
 
-    rank, world_size = 0, 1
+    rank, world_size, shares_prompts = 0, 1, False
 
     def broadcast(self, payload: bytes | None) -> bytes:
         return payload or b""

@@ -33,6 +33,10 @@ class PlainEngine:
     def world_size(self) -> int:
         return 1
 
+    @property
+    def shares_prompts(self) -> bool:
+        return False
+
     @torch.no_grad()
     def logprobs(self, rows: TokenRows) -> Tensor:
         if len(rows.input_ids) == 0:

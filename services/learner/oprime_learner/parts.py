@@ -56,6 +56,7 @@ def _part(groups: list[VerifiedGroup], first: int, fetcher: RowFetcher, engine: 
         ranks=engine.world_size,
         micro_batch_rollouts=settings.micro_batch_rollouts,
         micro_batch_tokens=settings.micro_batch_tokens,
+        shares_prompts=engine.shares_prompts,
     )
     return Part(
         records=records,

@@ -121,6 +121,7 @@ class ImplicitPrm:
             ranks=self._engine.world_size,
             micro_batch_rollouts=self._settings.micro_batch_rollouts,
             micro_batch_tokens=self._settings.micro_batch_tokens,
+            shares_prompts=self._engine.shares_prompts,
         )
         return Part(rollouts=rollouts, first=first, batches=batches)
 

@@ -37,6 +37,11 @@ class TokenModel(Protocol):
         """The part that is trained, saved and published, under the names that it gives its weights."""
         ...
 
+    @property
+    def shares_prompts(self) -> bool:
+        """See `TrainEngine.shares_prompts`."""
+        ...
+
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, is_trained: Tensor) -> Any: ...
 
 
@@ -62,6 +67,7 @@ class DeepSpeedEngine:
                 f"ranks is {settings.ranks}, but {self.world_size} processes were started: start one per rank, with RANK and WORLD_SIZE set"
             )
         self._network = model.trained
+        self.shares_prompts = model.shares_prompts
         self._stage = _zero_stage(settings, bfloat16=self._bfloat16)
         self._engine: Any = self._initialize(model)
         self._base_optimizer: torch.optim.Optimizer = self._engine.basic_optimizer

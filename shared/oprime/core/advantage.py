@@ -10,12 +10,14 @@ from typing import Literal
 
 from jaxtyping import Bool, Float, Int
 
+from oprime.core.checked import checked
 from oprime.core.masked import at_last_token, masked_whiten, returns
 from oprime.core.moments import Moments
 from oprime.core.one_file import Choice, Formula, Settings
 from oprime.core.tensors import Tensor
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GreedyRewards:
     """What the greedy response to each rollout's prompt earned."""
@@ -25,6 +27,7 @@ class GreedyRewards:
     """Mean process reward (its sum, where the reward is of the sequence), on the scale of the rollout's own."""
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rewards:
     """What the rollouts of some groups earned, and what they may be compared with."""
@@ -64,6 +67,7 @@ class Choices:
     outcome_discount: float = 1.0
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SourceReturns:
     """Each source's share of the advantage, before its weight; 0 outside the response."""
@@ -72,6 +76,7 @@ class SourceReturns:
     outcome: Float[Tensor, "rollout token"]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Estimate:
     """What an estimator makes of a batch."""
@@ -82,6 +87,7 @@ class Estimate:
     value_targets: Float[Tensor, "rollout token"] | None = None
     """What the critic shall learn, 0 outside the response; None without one."""
 
+    @checked
     def whitened(self, is_trained: Bool[Tensor, "rollout token"], moments: Moments) -> "Estimate":
         """With mean 0 and variance 1 over all tokens of the batch that are trained on, whose `moments` are given."""
         return replace(self, advantages=masked_whiten(self.advantages, is_trained, moments))
@@ -92,6 +98,7 @@ def weighted(sources: SourceReturns, choices: Choices) -> Estimate:
     return Estimate(advantages=choices.process_weight * sources.process + choices.outcome_weight * sources.outcome, sources=sources)
 
 
+@checked
 def earned_ahead(
     rewards: Rewards, choices: Choices, process: Float[Tensor, "rollout token"], outcome: Float[Tensor, " rollout"]
 ) -> Estimate:
@@ -99,6 +106,7 @@ def earned_ahead(
     return weighted(returns_of_sources(rewards, process, outcome, choices.process_discount, choices.outcome_discount), choices)
 
 
+@checked
 def returns_of_sources(
     rewards: Rewards,
     process: Float[Tensor, "rollout token"],

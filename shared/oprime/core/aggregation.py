@@ -8,6 +8,7 @@ from typing import Literal
 
 from jaxtyping import Bool, Float, Int
 
+from oprime.core.checked import checked
 from oprime.core.tensors import Tensor
 
 Aggregation = Literal["tokens", "sequences", "groups"]
@@ -28,6 +29,7 @@ class StepCounts:
     groups: int
 
 
+@checked
 def token_shares(
     is_trained: Bool[Tensor, "rollout token"], group_tokens: Int[Tensor, " rollout"], counts: StepCounts, *, aggregation: Aggregation
 ) -> Float[Tensor, "rollout token"]:

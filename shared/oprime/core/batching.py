@@ -1,6 +1,7 @@
 """How a batch is cut into optimizer steps, ranks and micro-batches. None of it changes the result, only memory and speed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import pairwise
 from typing import TypeVar
@@ -47,6 +48,39 @@ def shard(lengths: Sequence[int], *, ranks: int, micro_batch_rollouts: int, micr
     return [micro_batches[rank::ranks] for rank in range(ranks)]
 
 
+def shard_families(
+    lengths: Sequence[int],
+    families: Sequence[int],
+    prompts: Sequence[int],
+    *,
+    ranks: int,
+    micro_batch_rollouts: int,
+    micro_batch_tokens: int = 0,
+) -> Shards:
+    """As `shard`, for a model that computes a prompt once for all siblings of a micro-batch: they stay together where that saves time.
+
+    `families[i]` and `prompts[i]` are the number of rollout i's prompt and its tokens. Siblings are apart where keeping them together
+    would take more micro-batches, or make the ranks that wait for each other wait longer than prompts are worth.
+    """
+    apart = shard(lengths, ranks=ranks, micro_batch_rollouts=micro_batch_rollouts, micro_batch_tokens=micro_batch_tokens)
+    most = _Most(rollouts=0 if micro_batch_tokens else micro_batch_rollouts, tokens=micro_batch_tokens)
+
+    def computed(places: Sequence[int]) -> int:
+        return sum(lengths[place] for place in places) - _saved(places, families, prompts)
+
+    siblings: dict[int, list[int]] = {}
+    for place, family in enumerate(families):
+        siblings.setdefault(family, []).append(place)
+    pieces = [piece for places in siblings.values() for piece in _pieces(places, lengths, most)]
+    pieces.sort(key=lambda piece: (-computed(piece), piece))
+    bins = _fill(pieces, lengths, computed, bins=ranks * len(apart[0]), most=most)
+    if bins is None:
+        return apart
+    together = [bins[rank::ranks] for rank in range(ranks)]
+    # A round takes as long as its busiest rank.
+    return min(together, apart, key=lambda shards: sum(max(map(computed, one)) for one in zip(*shards, strict=True)))
+
+
 def padded_passes(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
     """Positions of the rows of each padded pass of at most `most_tokens`, padding included; a longer row is alone. Longest rows first."""
     passes: list[list[int]] = []
@@ -78,6 +112,53 @@ def _balanced_bins(longest_first: Sequence[int], lengths: Sequence[int], *, rank
         if all(load <= most or len(members) == 1 for load, members in zip(loads, bins, strict=True)):
             return [bins[number] for number in sorted(range(len(bins)), key=lambda number: (-loads[number], number))]
         rounds += 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Most:
+    """What a micro-batch may hold; 0 is no bound."""
+
+    rollouts: int
+    tokens: int
+
+    def allows(self, rollouts: int, tokens: int) -> bool:
+        return not (self.rollouts and rollouts > self.rollouts) and not (self.tokens and tokens > self.tokens and rollouts > 1)
+
+
+def _saved(places: Sequence[int], families: Sequence[int], prompts: Sequence[int]) -> int:
+    """Tokens of prompts that are not computed again within a micro-batch."""
+    first = {families[place]: prompts[place] for place in places}
+    return sum(prompts[place] for place in places) - sum(first.values())
+
+
+def _pieces(places: Sequence[int], lengths: Sequence[int], most: _Most) -> list[list[int]]:
+    """Siblings in as few pieces as a micro-batch allows, in order."""
+    pieces: list[list[int]] = [[]]
+    for place in places:
+        if not most.allows(len(pieces[-1]) + 1, sum(lengths[one] for one in pieces[-1]) + lengths[place]):
+            pieces.append([])
+        pieces[-1].append(place)
+    return pieces
+
+
+def _fill(
+    pieces: Sequence[list[int]], lengths: Sequence[int], computed: Callable[[Sequence[int]], int], *, bins: int, most: _Most
+) -> list[list[int]] | None:
+    """Each piece in turn joins the lightest bin that has room for it; heaviest bins first. None where a piece finds no room."""
+    filled: list[list[int]] = [[] for _ in range(bins)]
+    loads = [0] * bins
+    for piece in pieces:
+        room = [
+            number
+            for number, members in enumerate(filled)
+            if most.allows(len(members) + len(piece), sum(lengths[place] for place in [*members, *piece]))
+        ]
+        if not room:
+            return None
+        number = min(room, key=loads.__getitem__)
+        filled[number] += piece
+        loads[number] += computed(piece)
+    return [filled[number] for number in sorted(range(bins), key=lambda number: (-loads[number], number))]
 
 
 def _even_parts(count: int, parts: int) -> list[range]:

@@ -6,7 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from oprime.core.checked import checked
 
+
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ValueLoss:
     """A micro-batch's share of the value loss."""
@@ -17,6 +20,7 @@ class ValueLoss:
     """Tokens at which the clip bound the loss."""
 
 
+@checked
 def value_loss(
     values: Float[Tensor, "rollout token"],
     values_before: Float[Tensor, "rollout token"],
@@ -38,6 +42,7 @@ def value_loss(
     return ValueLoss(loss=loss, clipped_tokens=int((bound > free).sum()))
 
 
+@checked
 def explained_variance(
     values: Float[Tensor, "rollout token"], targets: Float[Tensor, "rollout token"], is_trained: Bool[Tensor, "rollout token"]
 ) -> float:

@@ -4,15 +4,18 @@ from typing import cast
 
 from jaxtyping import Float, Int
 
+from oprime.core.checked import checked
 from oprime.core.tensors import Tensor
 
 
+@checked
 def group_mean(values: Float[Tensor, " rollout"], group_ids: Int[Tensor, " rollout"]) -> Float[Tensor, " rollout"]:
     """Mean value of each rollout's group, itself included."""
     group, sizes = _group_places(group_ids)
     return _sum_by_group(values, group, len(sizes))[group] / sizes[group]
 
 
+@checked
 def group_std(values: Float[Tensor, " rollout"], group_ids: Int[Tensor, " rollout"], *, ddof: int) -> Float[Tensor, " rollout"]:
     """Standard deviation of each rollout's group, itself included, over K - ddof. Raises ValueError for a group of one rollout."""
     group, sizes = _group_places(group_ids)
@@ -21,6 +24,7 @@ def group_std(values: Float[Tensor, " rollout"], group_ids: Int[Tensor, " rollou
     return (_sum_by_group(centred.square(), group, len(sizes)) / (sizes - ddof)).sqrt()[group]
 
 
+@checked
 def leave_one_out_mean(values: Float[Tensor, " rollout"], group_ids: Int[Tensor, " rollout"]) -> Float[Tensor, " rollout"]:
     """Mean value of each rollout's siblings, itself left out. Raises ValueError for a group of one rollout."""
     group, sizes = _group_places(group_ids)
@@ -28,6 +32,7 @@ def leave_one_out_mean(values: Float[Tensor, " rollout"], group_ids: Int[Tensor,
     return (_sum_by_group(values, group, len(sizes))[group] - values) / (sizes[group] - 1)
 
 
+@checked
 def group_sizes(group_ids: Int[Tensor, " rollout"]) -> Int[Tensor, " rollout"]:
     """K of each rollout's group."""
     group, sizes = _group_places(group_ids)

@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from oprime.core.checked import checked
 from oprime.core.masked import last_token, masked_sum, returns
 
 
+@checked
 def token_process_rewards(
     prm_logprobs: Float[Tensor, "rollout token"],
     reference_logprobs: Float[Tensor, "rollout token"],
@@ -26,6 +28,7 @@ GRID = 2.0**-30
 """Printed rewards are whole multiples of this."""
 
 
+@checked
 def printed_rewards(
     prm_logprobs: Float[Tensor, " token"], reference_logprobs: Float[Tensor, " token"], beta: float
 ) -> Float[Tensor, " token"]:
@@ -38,6 +41,7 @@ def printed_rewards(
     return ((rewards / GRID).round() * GRID).float()
 
 
+@checked
 def sequence_scores(
     process_rewards: Float[Tensor, "rollout token"], is_trained: Bool[Tensor, "rollout token"]
 ) -> Float[Tensor, " rollout"]:
@@ -45,6 +49,7 @@ def sequence_scores(
     return masked_sum(process_rewards, is_trained)
 
 
+@checked
 def sequence_process_rewards(
     process_rewards: Float[Tensor, "rollout token"], is_trained: Bool[Tensor, "rollout token"]
 ) -> Float[Tensor, "rollout token"]:
@@ -52,6 +57,7 @@ def sequence_process_rewards(
     return sequence_scores(process_rewards, is_trained)[:, None].where(last_token(is_trained), 0.0)
 
 
+@checked
 def largest_returns(rewards: Float[Tensor, "rollout token"], is_trained: Bool[Tensor, "rollout token"]) -> Float[Tensor, " rollout"]:
     """Largest absolute undiscounted return of any token of each rollout; 0 where there is none."""
     if rewards.numel() == 0:
@@ -59,6 +65,7 @@ def largest_returns(rewards: Float[Tensor, "rollout token"], is_trained: Bool[Te
     return returns(rewards, is_trained, 1.0).abs().amax(dim=1)
 
 
+@checked
 def normalisation_scale(largest: Float[Tensor, " rollout"], *, floor: float, eps: float = 1e-6) -> Float[Tensor, ""]:
     """What to divide rewards by so that no return exceeds 1: the largest return of all + eps, or 1 while that is below `floor`.
 
@@ -69,6 +76,7 @@ def normalisation_scale(largest: Float[Tensor, " rollout"], *, floor: float, eps
     return torch.where(most < floor, torch.ones_like(most), most + eps)
 
 
+@checked
 def chunk_scales(largest: Float[Tensor, " rollout"], chunk_ids: Int[Tensor, " rollout"], *, floor: float) -> Float[Tensor, " rollout"]:
     """`normalisation_scale` of each rollout's chunk (per_rank), as the released code has it on every rank for itself."""
     scales = torch.ones_like(largest)

@@ -5,9 +5,11 @@ Loads no torch, as `prm_losses` does not.
 
 from jaxtyping import Bool, Float
 
+from oprime.core.checked import checked
 from oprime.core.tensors import Tensor
 
 
+@checked
 def prefix_values(
     process_rewards: Float[Tensor, "rollout token"], is_trained: Bool[Tensor, "rollout token"]
 ) -> Float[Tensor, "rollout token"]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from jaxtyping import Bool, Float
 
+from oprime.core.checked import checked
 from oprime.core.one_file import Choice
 from oprime.core.tensors import Tensor
 
@@ -26,6 +27,7 @@ class Correction(Choice):
     """Pure: from log(proximal / behaviour probability), without gradient and 0 outside the response, and own settings by name."""
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImportanceWeights:
     weights: Float[Tensor, "rollout token"]
@@ -34,6 +36,7 @@ class ImportanceWeights:
     """Tokens whose weight was cut at the cap, or masked for lying outside the band."""
 
 
+@checked
 def importance_weights(
     proximal_logprobs: Float[Tensor, "rollout token"],
     behaviour_logprobs: Float[Tensor, "rollout token"],
@@ -47,6 +50,7 @@ def importance_weights(
     return ImportanceWeights(weights=tamed.where(is_trained, 0.0), capped=cut & is_trained)
 
 
+@checked
 def capped(weights: Float[Tensor, "rollout token"], cap: float) -> Tamed:
     """Weights of at most `cap`, and where they were above it."""
     return weights.clamp(max=cap), weights > cap

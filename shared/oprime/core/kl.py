@@ -4,6 +4,7 @@ from typing import Literal
 
 from jaxtyping import Bool, Float
 
+from oprime.core.checked import checked
 from oprime.core.importance import exp_of_log_ratio
 from oprime.core.masked import masked_sum
 from oprime.core.tensors import Tensor
@@ -13,6 +14,7 @@ KL_FORMULAS: dict[KlEstimator, str] = {"k1": "d", "k2": "d^2 / 2", "k3": "exp(-d
 """With d = log pi - log pi_ref."""
 
 
+@checked
 def token_kl(
     policy_logprobs: Float[Tensor, "rollout token"],
     reference_logprobs: Float[Tensor, "rollout token"],
@@ -32,6 +34,7 @@ def token_kl(
     return exp_of_log_ratio(-difference) - 1 + difference
 
 
+@checked
 def outcome_rewards_less_kl(
     outcome_rewards: Float[Tensor, " rollout"],
     kl: Float[Tensor, "rollout token"],

@@ -2,20 +2,24 @@
 
 from jaxtyping import Bool, Float
 
+from oprime.core.checked import checked
 from oprime.core.moments import Moments
 from oprime.core.tensors import Tensor
 
 
+@checked
 def masked_sum(values: Float[Tensor, "rollout token"], mask: Bool[Tensor, "rollout token"]) -> Float[Tensor, " rollout"]:
     """Sum each rollout's values inside the mask."""
     return values.where(mask, 0.0).sum(dim=1)
 
 
+@checked
 def masked_mean(values: Float[Tensor, "rollout token"], mask: Bool[Tensor, "rollout token"]) -> Float[Tensor, " rollout"]:
     """Average each rollout's values inside the mask; 0 for a rollout with nothing inside."""
     return masked_sum(values, mask) / mask.sum(dim=1).clamp(min=1)
 
 
+@checked
 def masked_whiten(
     values: Float[Tensor, "rollout token"], mask: Bool[Tensor, "rollout token"], moments: Moments, *, eps: float = 1e-8
 ) -> Float[Tensor, "rollout token"]:
@@ -28,6 +32,7 @@ def masked_whiten(
     return ((values.double() - moments.mean) / (variance + eps) ** 0.5).where(mask, 0.0).to(values.dtype)
 
 
+@checked
 def returns(
     rewards: Float[Tensor, "rollout token"], is_trained: Bool[Tensor, "rollout token"], discount: float
 ) -> Float[Tensor, "rollout token"]:
@@ -46,11 +51,13 @@ def returns(
     return result.where(is_trained, 0.0)
 
 
+@checked
 def at_last_token(values: Float[Tensor, " rollout"], is_trained: Bool[Tensor, "rollout token"]) -> Float[Tensor, "rollout token"]:
     """Put each rollout's value on its last response token and 0 elsewhere."""
     return values[:, None].where(last_token(is_trained), 0.0)
 
 
+@checked
 def last_token(is_trained: Bool[Tensor, "rollout token"]) -> Bool[Tensor, "rollout token"]:
     """True at the last token of each response."""
     tokens_ahead = is_trained.flip(1).cumsum(dim=1).flip(1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from oprime.core.checked import checked
 from oprime.core.importance import exp_of_log_ratio
 
 
@@ -27,6 +28,7 @@ class Mismatch:
     """Share of tokens with a ratio outside [0.9, 1.1]."""
 
 
+@checked
 def mismatch(
     sampler_logprobs: Float[Tensor, "rollout token"],
     learner_logprobs: Float[Tensor, "rollout token"],

@@ -4,6 +4,7 @@ import math
 
 from jaxtyping import Float
 
+from oprime.core.checked import checked
 from oprime.core.tensors import Tensor
 
 
@@ -18,6 +19,7 @@ class Moments:
         self._squares = 0.0
         """Sum of squared distances from the mean."""
 
+    @checked
     def add(self, values: Float[Tensor, " number"]) -> None:
         if len(values) == 0:
             return

@@ -5,6 +5,7 @@ Loads no torch: the files of `prm_losses` that can be balanced share these setti
 
 from jaxtyping import Float, Int
 
+from oprime.core.checked import checked
 from oprime.core.groups import group_mean
 from oprime.core.one_file import Formula, OwnSetting, Settings
 from oprime.core.prm_loss import GroupStatistics
@@ -42,6 +43,7 @@ def balanced_by(settings: Settings) -> tuple[str, ...]:
     return tuple(setting.name for setting in BALANCING if settings.get(setting.name, False))
 
 
+@checked
 def balance(
     outcome_rewards: Float[Tensor, " rollout"],
     group_ids: Int[Tensor, " rollout"],
@@ -60,11 +62,13 @@ def balance(
     return found
 
 
+@checked
 def offsets(group: GroupStatistics, like: Float[Tensor, " rollout"]) -> Float[Tensor, " rollout"]:
     """b of each rollout; 0 without the difficulty offset."""
     return group["offsets"] if "offsets" in group else like.new_zeros(like.shape)
 
 
+@checked
 def weighted(losses: Float[Tensor, " rollout"], group: GroupStatistics) -> Float[Tensor, " rollout"]:
     """Losses times w, where there are rarity weights."""
     return losses * group["weights"] if "weights" in group else losses

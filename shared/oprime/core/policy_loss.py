@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, fields
 
 from jaxtyping import Bool, Float
 
+from oprime.core.checked import checked
 from oprime.core.importance import Correction, exp_of_log_ratio, importance_weights
 from oprime.core.kl import KlEstimator, token_kl
 from oprime.core.one_file import Choice
 from oprime.core.tensors import Tensor
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PolicyTokens:
     """What a policy loss gets of a micro-batch. Everything is 0 outside the response."""
@@ -31,6 +33,7 @@ class PolicyTokens:
         return exp_of_log_ratio(self.log_ratio)
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Surrogate:
     """What a policy loss gives."""
@@ -92,6 +95,7 @@ class PolicyLossSums:
 _SUMS = tuple(one.name for one in fields(PolicyLossSums) if one.name != "marked")
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepLoss:
     """A micro-batch's share of the step's loss."""
@@ -101,6 +105,7 @@ class StepLoss:
     sums: PolicyLossSums
 
 
+@checked
 def policy_loss(
     policy_logprobs: Float[Tensor, "rollout token"],
     proximal_logprobs: Float[Tensor, "rollout token"],

@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from oprime.core.checked import checked
 from oprime.core.prm_loss import outcome_signs
 
 
+@checked
 def sign_matches(scores: Float[Tensor, " rollout"], outcome_rewards: Float[Tensor, " rollout"]) -> Float[Tensor, " rollout"]:
     """1 where the score is positive and the outcome above 1/2, or negative and below, or both exactly between; else 0.
 
@@ -19,6 +21,7 @@ def sign_matches(scores: Float[Tensor, " rollout"], outcome_rewards: Float[Tenso
     return (signs == outcomes).to(scores.dtype).where((signs != 0) | (outcomes == 0), 0.5)
 
 
+@checked
 def pairwise_accuracies(
     scores: Float[Tensor, " rollout"], outcome_rewards: Float[Tensor, " rollout"], group_ids: Int[Tensor, " rollout"]
 ) -> Float[Tensor, " group"]:

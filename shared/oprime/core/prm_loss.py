@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from jaxtyping import Bool, Float, Int
 
+from oprime.core.checked import checked
 from oprime.core.masked import masked_mean, masked_sum
 from oprime.core.one_file import Choice
 from oprime.core.tensors import Tensor
@@ -16,6 +17,7 @@ GroupStatistics = Mapping[str, Tensor]
 """What a loss knows of each rollout's whole group: one number per rollout under each name, without gradient."""
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PrmTokens:
     """What a loss of the PRM gets of a micro-batch."""
@@ -56,11 +58,13 @@ class PrmLoss(Choice):
         return (*pairs, "the prompt filter, or balancing") if self.collapses_unbalanced else pairs
 
 
+@checked
 def outcome_signs(outcome_rewards: Float[Tensor, " rollout"]) -> Float[Tensor, " rollout"]:
     """1 above an outcome of 1/2, -1 below, 0 exactly there."""
     return (2 * outcome_rewards - 1).sign()
 
 
+@checked
 def require_outcomes(outcome_rewards: Float[Tensor, " rollout"]) -> None:
     """Raises ValueError for outcome rewards outside [0, 1]."""
     bad = ~((outcome_rewards >= 0) & (outcome_rewards <= 1))
@@ -69,6 +73,7 @@ def require_outcomes(outcome_rewards: Float[Tensor, " rollout"]) -> None:
         raise ValueError(f"outcome reward {value} is outside [0, 1]: a verifier must return a score from 0 to 1")
 
 
+@checked
 def opponent_means(
     scores: Float[Tensor, " rollout"], outcome_rewards: Float[Tensor, " rollout"], group_ids: Int[Tensor, " rollout"]
 ) -> Float[Tensor, " rollout"]:
@@ -83,6 +88,7 @@ def opponent_means(
     return masked_mean(scores.detach().expand(len(scores), -1), opponents)
 
 
+@checked
 def best_of_group_weights(ranking: Float[Tensor, " rollout"], group_ids: Int[Tensor, " rollout"]) -> Float[Tensor, " rollout"]:
     """How likely each rollout is to be the best of K: K * (share of the group that is no better)^(K - 1)."""
     siblings = group_ids[:, None] == group_ids[None, :]

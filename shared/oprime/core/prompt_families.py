@@ -7,13 +7,10 @@ import numpy as np
 
 from oprime.core.types import TokenIds
 
-FamilyLengths = tuple[int, tuple[int, ...]]
-"""Tokens that a family's responses share, and the tokens of each response beside them."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PromptFamily:
-    """A prompt and the responses to it that are scored together. Neither is empty."""
+    """A prompt and the responses to it that are computed together. Neither is empty."""
 
     prompt_ids: TokenIds
     responses: tuple[TokenIds, ...]
@@ -23,77 +20,131 @@ class PromptFamily:
         return sum(map(len, self.responses))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Pieces of equal length that stand side by side in a row, so that attention computes them together."""
+
+    pieces: int
+    tokens: int
+    """Of each piece."""
+    after: int | None = None
+    """Number of the block whose pieces these go on from, and see; None for pieces that begin."""
+    prompts: tuple[int, ...] = ()
+    """Which piece of that block each of these goes on from."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FamilyLayout:
-    """One row of tokens: each family's prompt, then its responses, which see the prompt and themselves.
+    """One row of tokens: whole rows and prompts, then responses, which see their prompt and themselves.
 
     A response's last token predicts nothing that is asked for, so it is left out.
     """
 
     token_ids: TokenIds
     position_ids: TokenIds
-    lengths: tuple[FamilyLengths, ...]
+    blocks: tuple[Block, ...]
     before: TokenIds
     """Place of the token before each response token, in the order of families, their responses and their tokens."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Where a piece of a family stands: its block, and its place among the block's pieces."""
+
+    block: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    """A piece that is to be placed."""
+
+    ids: TokenIds
+    position: int = 0
+    """Of its first token."""
+    after: _Piece | None = None
+
+
 def lay_out(families: Sequence[PromptFamily]) -> FamilyLayout:
-    """The row of `families`, those with a single response first, by length. Raises ValueError without any, or for an empty part."""
+    """The row of `families`; pieces of equal length stand together. Raises ValueError without any, or for an empty part."""
     if not families:
         raise ValueError("no families are to be laid out: give at least one prompt with a response")
-    builder = _Builder()
-    places: dict[int, list[TokenIds]] = {}
-    # Neighbours of equal length are computed together.
-    order = sorted(range(len(families)), key=lambda index: (len(families[index].responses) > 1, _first_row(families[index])))
-    for index in order:
-        places[index] = builder.add(families[index])
+    if any(len(family.prompt_ids) == 0 or not family.responses or min(map(len, family.responses)) == 0 for family in families):
+        raise ValueError("a family has an empty prompt, no response, or an empty response: each needs at least one token")
+    row = _Row()
+    first = row.add([_New(_beginning(family)) for family in families])
+    rest = row.add(
+        [
+            _New(response[:-1], len(family.prompt_ids), beginning)
+            for family, beginning in zip(families, first, strict=True)
+            if len(family.responses) > 1
+            for response in family.responses
+        ]
+    )
     return FamilyLayout(
-        token_ids=np.concatenate(builder.tokens),
-        position_ids=np.concatenate(builder.positions),
-        lengths=tuple(builder.lengths),
-        before=np.concatenate([place for index in range(len(families)) for place in places[index]]),
+        token_ids=np.concatenate(row.tokens),
+        position_ids=np.concatenate(row.positions),
+        blocks=tuple(row.blocks),
+        before=np.concatenate(_before(families, [row.start(piece) for piece in first], [row.start(piece) for piece in rest])),
     )
 
 
-def _first_row(family: PromptFamily) -> int:
-    if len(family.prompt_ids) == 0 or not family.responses or min(map(len, family.responses)) == 0:
-        raise ValueError("a family has an empty prompt, no response, or an empty response: each needs at least one token")
-    return len(family.prompt_ids) + len(family.responses[0])
+def _beginning(family: PromptFamily) -> TokenIds:
+    """What stands first: the whole row of a single response, else the prompt."""
+    return np.concatenate([family.prompt_ids, family.responses[0][:-1]]) if len(family.responses) == 1 else family.prompt_ids
 
 
-class _Builder:
+def _before(families: Sequence[PromptFamily], first: Sequence[int], rest: Sequence[int]) -> list[TokenIds]:
+    """Places before each response's tokens, given where each family begins and where each response that goes on from a prompt stands."""
+    found: list[TokenIds] = []
+    starts = iter(rest)
+    for family, start in zip(families, first, strict=True):
+        last = start + len(family.prompt_ids) - 1
+        if len(family.responses) == 1:
+            found.append(_range(last, len(family.responses[0])))
+            continue
+        for response in family.responses:
+            found.append(np.concatenate([_range(last, 1), _range(next(starts), len(response) - 1)]))
+    return found
+
+
+class _Row:
+    """Pieces in the order in which they stand."""
+
     def __init__(self) -> None:
         self.tokens: list[TokenIds] = []
         self.positions: list[TokenIds] = []
-        self.lengths: list[FamilyLengths] = []
+        self.blocks: list[Block] = []
+        self._starts: list[int] = []
         self._end = 0
 
-    def add(self, family: PromptFamily) -> list[TokenIds]:
-        """Append a family; returns the places before each response's tokens."""
-        prompt = family.prompt_ids
-        if len(family.responses) == 1:
-            whole = np.concatenate([prompt, family.responses[0][:-1]])
-            start = self._append(whole, first=0)
-            self.lengths.append((len(whole), ()))
-            return [_range(start + len(prompt) - 1, start + len(whole))]
-        last = self._append(prompt, first=0) + len(prompt) - 1
-        by_length = sorted(range(len(family.responses)), key=lambda index: len(family.responses[index]))
-        places: dict[int, TokenIds] = {}
-        for index in by_length:
-            response = family.responses[index][:-1]
-            start = self._append(response, first=len(prompt))
-            places[index] = np.concatenate([_range(last, last + 1), _range(start, start + len(response))])
-        self.lengths.append((len(prompt), tuple(len(family.responses[index]) - 1 for index in by_length)))
-        return [places[index] for index in range(len(family.responses))]
+    def add(self, pieces: Sequence[_New]) -> list[_Piece]:
+        """Append pieces, a block for those of equal length that go on from the same block; returns where each stands."""
+        members: dict[tuple[int, int], list[int]] = {}
+        for index, piece in enumerate(pieces):
+            members.setdefault((piece.after.block if piece.after else 0, len(piece.ids)), []).append(index)
+        found: dict[int, _Piece] = {}
+        for key in sorted(members):
+            together = [pieces[index] for index in members[key]]
+            found |= {index: _Piece(len(self.blocks), place) for place, index in enumerate(members[key])}
+            self._append(together)
+        return [found[index] for index in range(len(pieces))]
 
-    def _append(self, ids: TokenIds, *, first: int) -> int:
-        """Add tokens whose positions begin at `first`; returns where they are."""
-        start = self._end
-        self.tokens.append(ids)
-        self.positions.append(_range(first, first + len(ids)))
-        self._end += len(ids)
-        return start
+    def start(self, piece: _Piece) -> int:
+        """Place of its first token."""
+        return self._starts[piece.block] + piece.place * self.blocks[piece.block].tokens
+
+    def _append(self, pieces: Sequence[_New]) -> None:
+        tokens = len(pieces[0].ids)
+        after = [piece.after for piece in pieces if piece.after]
+        self.blocks.append(
+            Block(pieces=len(pieces), tokens=tokens, after=after[0].block if after else None, prompts=tuple(one.place for one in after))
+        )
+        self.tokens += [piece.ids for piece in pieces]
+        self.positions += [_range(piece.position, tokens) for piece in pieces]
+        self._starts.append(self._end)
+        self._end += tokens * len(pieces)
 
 
-def _range(start: int, end: int) -> TokenIds:
-    return np.arange(start, end, dtype=np.int32)
+def _range(start: int, count: int) -> TokenIds:
+    return np.arange(start, start + count, dtype=np.int32)

@@ -10,11 +10,14 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from oprime.core.checked import checked
+
 Ints = Sequence[int] | npt.NDArray[np.integer[Any]]
 Bools = Sequence[bool] | npt.NDArray[np.bool_]
 Floats = Sequence[float | int] | npt.NDArray[np.floating[Any]] | Float[Tensor, "..."]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenRows:
     """Right-padded rows, one per rollout. All tensors are on the CPU; engines move them."""
@@ -64,11 +67,13 @@ def token_rows_of(token_ids: Sequence[Ints], trained: Sequence[Bools], *, pad_id
     )
 
 
+@checked
 def trained_tokens_alone(lengths: Sequence[int]) -> Bool[Tensor, "rollout token"]:
     """True for the tokens of each rollout that are trained on when nothing else is laid out: they move to the left."""
     return torch.arange(max(lengths, default=0)) < torch.tensor(list(lengths), dtype=torch.int64)[:, None]
 
 
+@checked
 def response_matrix(
     values: Sequence[Floats], is_trained: Bool[Tensor, "rollout token"], *, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "rollout token"]:
@@ -87,6 +92,7 @@ def response_matrix(
     return matrix
 
 
+@checked
 def ragged(values: Float[Tensor, "rollout token"], is_trained: Bool[Tensor, "rollout token"]) -> list[Float[Tensor, " _"]]:
     """Gather the numbers of the response tokens, one tensor per rollout: the inverse of `response_matrix`."""
     lengths = _response_lengths(is_trained)

@@ -3,12 +3,13 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import overload
 
 import torch
 from torch import Tensor
 
-from oprime.core.batching import shard
+from oprime.core.batching import Shards, shard, shard_families
 from oprime.core.token_rows import TokenRows, response_matrix, token_rows_of
 from oprime.core.types import Rollout, RolloutRecord
 
@@ -94,11 +95,18 @@ def micro_batches(
     ranks: int,
     micro_batch_rollouts: int,
     micro_batch_tokens: int = 0,
+    shares_prompts: bool = False,
 ) -> list[MicroBatch]:
-    """This rank's micro-batches; every rank gets equally many, some of them empty."""
+    """This rank's micro-batches; every rank gets equally many, some of them empty. With `shares_prompts` siblings stay together."""
     lengths = [record.tokens for record in records]
-    shards = shard(lengths, ranks=ranks, micro_batch_rollouts=micro_batch_rollouts, micro_batch_tokens=micro_batch_tokens)
+    deal = partial(_by_family, records) if shares_prompts else shard
+    shards = deal(lengths, ranks=ranks, micro_batch_rollouts=micro_batch_rollouts, micro_batch_tokens=micro_batch_tokens)
     return [MicroBatch(positions=positions, records=[records[place] for place in positions], fetcher=fetcher) for positions in shards[rank]]
+
+
+def _by_family(records: Sequence[RolloutRecord], lengths: Sequence[int], **most: int) -> Shards:
+    # What others wrote into the middle of responses counts as prompt here: records do not tell them apart.
+    return shard_families(lengths, [one.group_id for one in records], [one.tokens - one.trained_tokens for one in records], **most)
 
 
 def empty_matrix(batch: MicroBatch) -> Tensor:

@@ -1,32 +1,37 @@
 """Run a backbone on the tokens of a micro-batch alone: one row of all of them, each rollout attending to itself only.
 
-Nothing is spent on padding. Position ids start again with every rollout, and attention runs rollout by rollout (those of equal length
-together), so that no matrix of all tokens by all tokens exists. Where responses to one prompt are scored, the prompt may stand there once.
+Nothing is spent on padding. Position ids start again with every rollout, and attention runs by rollouts of equal length, so that no
+matrix of all tokens by all tokens exists. Where the model allows it, a prompt stands there once for all responses to it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from oprime.core.prompt_families import FamilyLayout, FamilyLengths
+from oprime.core.prompt_families import Block, FamilyLayout, PromptFamily, lay_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ATTENTION = "oprime_sdpa_per_rollout"
-"""Name under which transformers knows `attention_per_rollout`: sdpa, until it is told the rollouts' lengths."""
+"""Name under which transformers knows `attention_per_rollout`: sdpa, until it is told what stands in a row."""
 _FLASH = "flash_attention_2"
 _WINDOWS = ("sliding_window", "attention_chunk_size")
 _PROBE_LENGTHS = (5, 3, 3)
-_PROBE_FAMILY: FamilyLengths = (4, (1, 3, 3))
+_PROBE_FAMILY = (4, (2, 4, 4))
+"""Tokens of a prompt and of the responses to it."""
 _MOST_MASKED = 2**24
 """Entries of the mask with which responses see a prompt that they share."""
+_WORTH_SHARING = 1 / 16
+"""Share of a family's tokens that must be saved: a prompt shared costs its responses a mask and copies of its keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,11 @@ def hidden_before_response(
         hidden = model.base_model(input_ids=input_ids, attention_mask=attention_mask.long(), use_cache=False).last_hidden_state
         rollouts, tokens = is_trained.nonzero(as_tuple=True)
         return hidden[rollouts, tokens - 1]
+    rows = _Rows(input_ids.cpu().numpy(), is_trained.cpu().numpy()) if packing.shares_prompts else None
+    if rows is not None and rows.trained:
+        families = rows.families(packing)
+        hidden = hidden_before_shared(model, lay_out(list(families.values())), input_ids.device)
+        return hidden[torch.as_tensor(rows.places(families)).to(hidden.device)]
     hidden = _packed_hidden(model, input_ids[attention_mask], lengths)
     return hidden[is_trained[attention_mask].nonzero().squeeze(-1) - 1]
 
@@ -77,7 +87,50 @@ def hidden_before_shared(model: "PreTrainedModel", layout: FamilyLayout, device:
     token_ids, positions, before = (
         torch.as_tensor(ids, dtype=torch.int64).to(device) for ids in (layout.token_ids, layout.position_ids, layout.before)
     )
-    return _hidden(model, token_ids, positions, layout.lengths)[before]
+    return _hidden(model, token_ids, positions, layout.blocks)[before]
+
+
+class _Rows:
+    """A micro-batch's rows by their prompts. Rows without anything trained, and what stands after the last trained token, are left out."""
+
+    def __init__(self, input_ids: npt.NDArray[np.int64], is_trained: npt.NDArray[np.bool_]) -> None:
+        self.trained: list[int] = np.flatnonzero(is_trained.any(axis=1)).tolist()
+        self._ids = input_ids.astype(np.int32)
+        self._is_trained = is_trained
+        self._first = is_trained.argmax(axis=1)
+        self._end = is_trained.shape[1] - is_trained[:, ::-1].argmax(axis=1)
+
+    def families(self, packing: Packing) -> dict[tuple[int, ...], PromptFamily]:
+        """Families with the rows of their responses. A prompt that saves nothing worth having stays with each of its responses."""
+        siblings: dict[bytes, list[int]] = {}
+        for row in self.trained:
+            siblings.setdefault(self._prompt(row).tobytes(), []).append(row)
+        together = [tuple(rows) if self._shares(rows, packing) else None for rows in siblings.values()]
+        apart = [(row,) for rows, shared in zip(siblings.values(), together, strict=True) if not shared for row in rows]
+        return {rows: self._family(rows) for rows in [*filter(None, together), *apart]}
+
+    def places(self, families: Iterable[tuple[int, ...]]) -> npt.NDArray[np.int64]:
+        """Which of the families' response tokens are trained on, in the order of rows."""
+        found: dict[int, npt.NDArray[np.int64]] = {}
+        start = 0
+        for row in (row for rows in families for row in rows):
+            own = slice(self._first[row], self._end[row])
+            found[row] = start + self._is_trained[row, own].nonzero()[0]
+            start += own.stop - own.start
+        return np.concatenate([found[row] for row in self.trained])
+
+    def _prompt(self, row: int) -> npt.NDArray[np.int32]:
+        return self._ids[row, : self._first[row]]
+
+    def _family(self, rows: Sequence[int]) -> PromptFamily:
+        responses = tuple(self._ids[row, self._first[row] : self._end[row]] for row in rows)
+        return PromptFamily(prompt_ids=self._prompt(rows[0]), responses=responses)
+
+    def _shares(self, rows: Sequence[int], packing: Packing) -> bool:
+        prompt = int(self._first[rows[0]])
+        saved, tokens = prompt * (len(rows) - 1), sum(int(self._end[row]) for row in rows)
+        longest = max(int(self._end[row]) for row in rows) - prompt
+        return saved >= _WORTH_SHARING * tokens and packing.fits_family(prompt, longest)
 
 
 def choose_packing(causal_lm: "PreTrainedModel") -> Packing:
@@ -122,45 +175,44 @@ def trial_attention(causal_lm: "PreTrainedModel", name: str = "sdpa") -> Iterato
 def attention_per_rollout(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Causal attention within each family of a packed row, [1 head token size] each; plain sdpa without `family_lengths`."""
+    """Causal attention of each piece to its prompt and itself, [1 head token size] each; plain sdpa without `packed_blocks`."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    families: tuple[FamilyLengths, ...] | None = options.pop("family_lengths", None)
-    if families is None:
+    blocks: tuple[Block, ...] | None = options.pop("packed_blocks", None)
+    if blocks is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if options.get("position_bias") is not None:
         raise ValueError("attention with a bias by position cannot be computed rollout by rollout")
     options["is_causal"] = True
     outputs: list[Tensor] = []
+    seen: dict[int, list[Tensor]] = {}
     start = 0
-    for (shared, responses), run in groupby(families):
-        count = len(list(run))
-        # Families with responses of their own are computed one by one, those without together.
-        for together in [count] if not responses else [1] * count:
-            first = slice(start, start + together * shared)
-            rows = [_as_rows(tensor[:, :, first], together) for tensor in (query, key, value)]
-            outputs.append(sdpa_attention_forward(module, *rows, None, **options)[0].flatten(0, 1))
-            start = first.stop
-            for length, same in groupby(responses):
-                part = slice(start, start + length * len(list(same)))
-                outputs.append(_attend_to_prompt(module, [tensor[:, :, part] for tensor in (query, key, value)], rows, length, options))
-                start = part.stop
+    for number, block in enumerate(blocks):
+        part = slice(start, start + block.pieces * block.tokens)
+        start = part.stop
+        if not block.tokens:
+            continue
+        queries, *own = (_as_rows(tensor[:, :, part], block.pieces) for tensor in (query, key, value))
+        mask = None
+        if block.after is None:
+            seen[number] = own
+        else:
+            own = [torch.cat([_of_pieces(prompts, block), rows], dim=2) for prompts, rows in zip(seen[block.after], own, strict=True)]
+            mask = _causal_after_prompt(block.tokens, own[0].shape[2], query.device)
+        outputs.append(sdpa_attention_forward(module, queries, *own, mask, **options)[0].flatten(0, 1))
     return torch.cat(outputs)[None], None
 
 
-def _attend_to_prompt(
-    module: torch.nn.Module, packed: Sequence[Tensor], prompt: Sequence[Tensor], length: int, options: dict[str, Any]
-) -> Tensor:
-    """Attention of responses of equal length to their prompt and, causally, to themselves, [token head size]."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+def _of_pieces(prompts: Tensor, block: Block) -> Tensor:
+    """Keys or values of the prompt of each of a block's pieces, [piece head token size]."""
+    if len(prompts) == 1:
+        return prompts.expand(block.pieces, -1, -1, -1)
+    return prompts[torch.tensor(block.prompts, device=prompts.device)]
 
-    count = packed[0].shape[2] // length if length else 0
-    if not count:
-        return packed[0].new_empty(0, packed[0].shape[1], packed[0].shape[3])
-    query, key, value = (_as_rows(tensor, count) for tensor in packed)
-    keys, values = (torch.cat([seen.expand(count, -1, -1, -1), own], dim=2) for seen, own in zip(prompt[1:], (key, value), strict=True))
-    mask = torch.ones(length, keys.shape[2], dtype=torch.bool, device=query.device).tril(keys.shape[2] - length)
-    return sdpa_attention_forward(module, query, keys, values, mask[None, None], **options)[0].flatten(0, 1)
+
+def _causal_after_prompt(tokens: int, keys: int, device: torch.device) -> Bool[Tensor, "1 1 token key"]:
+    """What each token sees: all of its prompt, and its own piece up to itself."""
+    return torch.ones(tokens, keys, dtype=torch.bool, device=device).tril(keys - tokens)[None, None]
 
 
 def _as_rows(packed: Tensor, count: int) -> Tensor:
@@ -169,26 +221,24 @@ def _as_rows(packed: Tensor, count: int) -> Tensor:
 
 
 def _packed_hidden(causal_lm: "PreTrainedModel", token_ids: Int[Tensor, " token"], lengths: Sequence[int]) -> Float[Tensor, "token hidden"]:
-    families = tuple((length, ()) for length in lengths if length)
-    positions = torch.cat([torch.arange(length, device=token_ids.device) for length, _ in families])
-    return _hidden(causal_lm, token_ids, positions, families)
+    blocks = tuple(Block(pieces=len(list(same)), tokens=length) for length, same in groupby(lengths) if length)
+    positions = torch.cat([torch.arange(length, device=token_ids.device) for length in lengths])
+    return _hidden(causal_lm, token_ids, positions, blocks)
 
 
-def _hidden(
-    causal_lm: "PreTrainedModel", token_ids: Tensor, positions: Tensor, families: tuple[FamilyLengths, ...]
-) -> Float[Tensor, "token hidden"]:
+def _hidden(causal_lm: "PreTrainedModel", token_ids: Tensor, positions: Tensor, blocks: tuple[Block, ...]) -> Float[Tensor, "token hidden"]:
     output = causal_lm.base_model(
-        input_ids=token_ids[None], position_ids=positions[None], use_cache=False, **_boundaries(causal_lm, families, token_ids.device)
+        input_ids=token_ids[None], position_ids=positions[None], use_cache=False, **_boundaries(causal_lm, blocks, token_ids.device)
     )
     return output.last_hidden_state[0]
 
 
-def _boundaries(causal_lm: "PreTrainedModel", families: tuple[FamilyLengths, ...], device: torch.device) -> dict[str, Any]:
+def _boundaries(causal_lm: "PreTrainedModel", blocks: tuple[Block, ...], device: torch.device) -> dict[str, Any]:
     """How the attention in use is told where rollouts end. Flash attention knows no shared prompts."""
     if causal_lm.config._attn_implementation != _FLASH:
         # A mask of four dimensions is passed on as it is: transformers makes none of all tokens by all tokens.
-        return {"attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device), "family_lengths": families}
-    lengths = [length for length, _ in families]
+        return {"attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device), "packed_blocks": blocks}
+    lengths = [block.tokens for block in blocks for _ in range(block.pieces)]
     ends = torch.tensor((0, *lengths), device=device).cumsum(0, dtype=torch.int32)
     longest = max(lengths)
     return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
@@ -225,12 +275,14 @@ def _trial_of_a_family(causal_lm: "PreTrainedModel") -> str:
     """What goes wrong where responses share a prompt; empty if nothing does."""
     prompt, responses = _PROBE_FAMILY
     vocabulary, device = causal_lm.config.get_text_config().vocab_size, causal_lm.device
-    token_ids = (torch.arange(prompt + sum(responses), device=device) * 5 + 2) % vocabulary
-    positions = torch.cat([torch.arange(prompt), *(torch.arange(prompt, prompt + length) for length in responses)])
-    shared = _hidden(causal_lm, token_ids, positions.to(device), (_PROBE_FAMILY,))
-    first, *others = token_ids.split((prompt, *responses))
-    alone = [causal_lm.base_model(input_ids=torch.cat([first, ids])[None], use_cache=False).last_hidden_state[0] for ids in others]
-    return _difference(shared, torch.cat([alone[0][:prompt], *(states[prompt:] for states in alone)]))
+    first, *others = np.split(
+        (np.arange(prompt + sum(responses), dtype=np.int32) * 5 + 2) % vocabulary, np.cumsum((prompt, *responses))[:-1]
+    )
+    layout = lay_out([PromptFamily(prompt_ids=first, responses=tuple(others))])
+    shared = hidden_before_shared(causal_lm, layout, device)
+    rows = [torch.as_tensor(np.concatenate([first, response[:-1]]), dtype=torch.int64, device=device)[None] for response in others]
+    alone = [causal_lm.base_model(input_ids=row, use_cache=False).last_hidden_state[0, prompt - 1 :] for row in rows]
+    return _difference(shared, torch.cat(alone))
 
 
 def _difference(found: Tensor, expected: Tensor) -> str:

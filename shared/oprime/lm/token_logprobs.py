@@ -83,6 +83,11 @@ class TokenLogprobModel(nn.Module):
         """The causal language model, whose weights have their Hugging Face names."""
         return self.causal_lm
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether siblings of a micro-batch cost their prompt once."""
+        return self.packing.shares_prompts
+
     @overload
     def forward(self, input_ids: Tensor, attention_mask: Tensor, is_trained: Tensor, entropies: Literal[False] = False) -> Tensor: ...
     @overload

@@ -50,6 +50,11 @@ class TokenValueModel(nn.Module):
         """All of it."""
         return self
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether siblings of a micro-batch cost their prompt once."""
+        return self.packing.shares_prompts
+
     def forward(
         self,
         input_ids: Int[Tensor, "rollout token"],

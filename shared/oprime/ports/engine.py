@@ -19,6 +19,11 @@ class TrainEngine(Protocol):
     @property
     def world_size(self) -> int: ...
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether siblings of a micro-batch cost their prompt once."""
+        ...
+
     def logprobs(self, rows: "TokenRows") -> "torch.Tensor":
         """Log-prob of every token given those before it, [rollout, token] float32 on the CPU; 0 outside the response."""
         ...

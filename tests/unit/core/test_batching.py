@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oprime.core.batching import chunk_of_each, padded_passes, shard, split_groups
+from oprime.core.batching import chunk_of_each, padded_passes, shard, shard_families, split_groups
 
 
 def test_groups_are_split_evenly_and_in_order() -> None:
@@ -101,3 +101,47 @@ def test_padded_passes_keep_to_their_tokens_with_padding_and_give_a_long_row_one
     # 9 is beyond the bound of 8; 4 and 3 make 2 x 4; 2, 1 and 1 make 3 x 2, and a fourth would make 8 too.
     assert padded_passes([2, 9, 4, 1, 3, 1], 8) == [[1], [2, 4], [0, 3, 5]]
     assert padded_passes([], 8) == []
+
+
+def test_siblings_stay_together_so_that_their_prompt_is_computed_once() -> None:
+    # By length it would be 30 + 30 and 20 + 20, with two prompts of 9 tokens each.
+    found = shard_families([30, 20, 30, 20], [5, 5, 6, 6], [9, 9, 9, 9], ranks=1, micro_batch_rollouts=2)
+    assert found == [[[0, 1], [2, 3]]]
+
+
+def test_siblings_are_apart_where_ranks_would_wait_longer_than_their_prompt_is_worth() -> None:
+    # Together: 99 on one rank and 19 on the other. Apart: 50 + 10 on each.
+    lengths, families = [50, 50, 10, 10], [5, 5, 6, 6]
+    assert shard_families(lengths, families, [1, 1, 1, 1], ranks=2, micro_batch_rollouts=2) == shard(
+        lengths, ranks=2, micro_batch_rollouts=2
+    )
+    # A prompt of 45 tokens is worth it: 55 and 15, where apart both ranks have 50 + 5 and more.
+    assert shard_families(lengths, families, [45, 45, 5, 5], ranks=2, micro_batch_rollouts=2) == [[[0, 1]], [[2, 3]]]
+
+
+def test_a_prompt_with_more_siblings_than_a_micro_batch_holds_is_cut() -> None:
+    found = shard_families([10] * 6, [1] * 6, [8] * 6, ranks=1, micro_batch_rollouts=4)
+    assert sorted(map(len, found[0])) == [2, 4]
+
+
+def test_families_that_do_not_fit_into_as_few_micro_batches_are_dealt_by_length() -> None:
+    lengths = [9, 8, 7, 6, 5, 4, 3, 2]
+    assert shard_families(lengths, [1, 1, 1, 2, 2, 2, 3, 3], [2] * 8, ranks=1, micro_batch_rollouts=4) == [[[0, 1, 2, 3], [4, 5, 6, 7]]]
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(st.integers(2, 50), st.integers(0, 3)), max_size=30),
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.sampled_from([0, 40, 120]),
+)
+def test_families_are_dealt_once_within_the_bounds(rows: list[tuple[int, int]], ranks: int, size: int, tokens: int) -> None:
+    lengths, families = [length for length, _ in rows], [family for _, family in rows]
+    bounds = {"ranks": ranks, "micro_batch_rollouts": size, "micro_batch_tokens": tokens}
+    shards = shard_families(lengths, families, [length // 2 for length in lengths], **bounds)
+    every = [one for of_rank in shards for one in of_rank]
+    assert sorted(place for one in every for place in one) == list(range(len(rows)))
+    assert len({len(of_rank) for of_rank in shards}) == 1
+    assert len(shards[0]) == len(shard(lengths, **bounds)[0])
+    assert all(len(one) <= size if not tokens else len(one) <= 1 or sum(lengths[place] for place in one) <= tokens for one in every)

@@ -29,14 +29,14 @@ FAMILIES = {
 # Two rollouts of equal length side by side, the others alone: attention runs on both kinds of runs.
 ROWS = token_rows([[2, 3, 4], [5], [6, 7], [9]], [[8, 9], [10, 11, 12, 13, 14], [15, 16, 17], [18, 19, 20, 21]], pad_id=0)
 IN_TURNS = [in_turns(single_turn(1, index, [2, 3, 4], list(range(10, 10 + length)))) for index, length in enumerate((6, 1, 4, 5))]
-WEIGHTS = torch.linspace(-1, 1, ROWS.is_trained.numel()).reshape(ROWS.is_trained.shape)
+WEIGHTS = torch.linspace(-1, 1, 100).reshape(10, 10)
 
 
 def outputs_and_gradients(config: Any, rows: TokenRows, *, packing: bool, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
     model = TokenLogprobModel(random_causal_lm(config, 0, **options), 3, packing=packing).train()
     assert bool(model.packing.refusal) != packing
     logprobs = model(rows.input_ids, rows.attention_mask, rows.is_trained)
-    (logprobs * WEIGHTS[:, : logprobs.shape[1]]).sum().backward()
+    (logprobs * WEIGHTS[: logprobs.shape[0], : logprobs.shape[1]]).sum().backward()
     return logprobs.detach(), {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
@@ -78,8 +78,63 @@ def test_the_backbone_sees_only_the_tokens_that_there_are() -> None:
         model = TokenLogprobModel(causal_lm, 3, packing=packing)
         causal_lm.get_submodule("model.layers.0.mlp").register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape))
         model(ROWS.input_ids, ROWS.attention_mask, ROWS.is_trained)
-    assert seen == [(1, int(ROWS.attention_mask.sum()), 64), (*ROWS.input_ids.shape, 64)]
+    # The last token of each rollout predicts nothing.
+    assert seen == [(1, int(ROWS.attention_mask.sum()) - len(ROWS.input_ids), 64), (*ROWS.input_ids.shape, 64)]
     assert seen[0].numel() < seen[1].numel()
+
+
+SIBLINGS = token_rows(
+    [[2, 3, 4, 5], [6, 7, 8], [2, 3, 4, 5], [6, 7, 8], [2, 3, 4, 5], [9, 1], [2, 3, 4, 5], [6, 7, 8], [2, 3, 4, 5]],
+    [[8, 9], [10], [10, 11], [12, 13, 14, 15], [12], [16, 17], [8, 9], [18, 19, 20, 21], [16, 17, 18]],
+    pad_id=0,
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_siblings_train_as_each_of_them_alone_though_their_prompt_is_computed_once(family: str) -> None:
+    config = FAMILIES[family]
+    assert_same(outputs_and_gradients(config, SIBLINGS, packing=True), outputs_and_gradients(config, SIBLINGS, packing=False))
+
+
+def test_siblings_train_alike_under_checkpointed_activations() -> None:
+    config = FAMILIES["grouped queries"]
+    expected = outputs_and_gradients(config, SIBLINGS, packing=False)
+    assert_same(outputs_and_gradients(config, SIBLINGS, packing=True, gradient_checkpointing=True), expected)
+
+
+def test_the_backbone_sees_the_prompt_of_siblings_once_wherever_they_stand() -> None:
+    assert computed_tokens(SIBLINGS) == (4 + 1 + 1 + 0 + 1 + 2) + (3 + 0 + 3 + 3) + (2 + 1)
+
+
+def test_a_prompt_that_saves_next_to_nothing_is_not_shared() -> None:
+    rows = token_rows([[2], [2]], [list(range(5, 25)), list(range(6, 26))], pad_id=0)
+    assert computed_tokens(rows) == 2 * 20
+
+
+def test_siblings_whose_mask_would_be_too_large_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oprime.lm.packing._MOST_MASKED", 3 * 6 - 1)
+    rows = token_rows([[2, 3, 4]] * 2, [[5, 6, 7], [8, 9, 10]], pad_id=0)
+    assert computed_tokens(rows) == 2 * 5
+
+
+def test_rows_without_anything_trained_beside_siblings_get_no_log_probs() -> None:
+    rows = token_rows_of([[2, 3, 4], [2, 3, 5, 6], [2, 3, 7]], [[False] * 3, [False, False, True, False], [False, False, True]], pad_id=0)
+    found = logprobs(FAMILIES["qwen2"], rows, packing=True)
+    torch.testing.assert_close(found, logprobs(FAMILIES["qwen2"], rows, packing=False), rtol=0, atol=1e-5)
+    # What stands after the last trained token is not computed either.
+    assert computed_tokens(rows) == 2
+    nothing = token_rows_of([[2, 3, 4]], [[False] * 3], pad_id=0)
+    assert not logprobs(FAMILIES["qwen2"], nothing, packing=True).any()
+
+
+def computed_tokens(rows: TokenRows) -> int:
+    causal_lm = random_causal_lm(FAMILIES["qwen2"], 0)
+    model = TokenLogprobModel(causal_lm, 3)
+    seen: list[int] = []
+    causal_lm.get_input_embeddings().register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape[:-1].numel()))
+    model(rows.input_ids, rows.attention_mask, rows.is_trained)
+    (tokens,) = seen
+    return tokens
 
 
 def test_a_model_whose_tokens_meet_outside_of_attention_keeps_padded_rows() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GPT2Config, Lfm2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from oprime.core.prompt_families import PromptFamily, lay_out
+from oprime.core.prompt_families import Block, PromptFamily, lay_out
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.models import random_causal_lm
 
@@ -68,11 +68,27 @@ def test_eager_attention_shares_nothing() -> None:
 
 def test_a_layout_has_each_prompt_once_and_the_place_before_each_response_token() -> None:
     layout = lay_out([family([5, 6], [7, 8], [9]), family([1], [2, 3])])
-    # The single row comes first: 1 2. Then the prompt 5 6, nothing of the response 9, and 7 of the response 7 8.
-    assert layout.token_ids.tolist() == [1, 2, 5, 6, 7]
+    # The prompt 5 6 and the single row 1 2, which are equally long. Then nothing of the response 9, and 7 of the response 7 8.
+    assert layout.token_ids.tolist() == [5, 6, 1, 2, 7]
     assert layout.position_ids.tolist() == [0, 1, 0, 1, 2]
-    assert layout.lengths == ((2, ()), (2, (0, 1)))
-    assert layout.before.tolist() == [3, 4, 3, 0, 1]
+    assert layout.blocks == (
+        Block(pieces=2, tokens=2),
+        Block(pieces=1, tokens=0, after=0, prompts=(0,)),
+        Block(pieces=1, tokens=1, after=0, prompts=(0,)),
+    )
+    assert layout.before.tolist() == [1, 4, 1, 2, 3]
+
+
+def test_pieces_of_equal_length_stand_together_across_families() -> None:
+    layout = lay_out([family([5, 6], [7, 8], [9, 1]), family([2], [3, 3], [4, 4]), family([1, 2], [4, 4], [5, 5, 5])])
+    assert layout.blocks == (
+        Block(pieces=1, tokens=1),
+        Block(pieces=2, tokens=2),
+        Block(pieces=2, tokens=1, after=0, prompts=(0, 0)),
+        Block(pieces=3, tokens=1, after=1, prompts=(0, 0, 1)),
+        Block(pieces=1, tokens=2, after=1, prompts=(1,)),
+    )
+    assert layout.token_ids.tolist() == [2, 5, 6, 1, 2, 3, 4, 7, 9, 4, 5, 5]
 
 
 @pytest.mark.parametrize("bad", [family([], [1]), family([1]), family([1], [2], [])])

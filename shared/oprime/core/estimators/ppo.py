@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from jaxtyping import Bool, Float
 
 from oprime.core.advantage import AdvantageTerm, Choices, Estimate, Estimator, Need, Rewards, returns_of_sources
+from oprime.core.checked import checked
 from oprime.core.masked import at_last_token
 from oprime.core.one_file import OwnSetting
 from oprime.core.tensors import Tensor
@@ -25,6 +26,7 @@ def ppo(rewards: Rewards, choices: Choices, *, trace_decay: float) -> Estimate:
     )
 
 
+@checked
 def token_rewards(rewards: Rewards, choices: Choices) -> Float[Tensor, "rollout token"]:
     """One reward per token of both sources."""
     outcome = at_last_token(rewards.outcome, rewards.is_trained)
@@ -32,6 +34,7 @@ def token_rewards(rewards: Rewards, choices: Choices) -> Float[Tensor, "rollout 
     return choices.process_weight * process + choices.outcome_weight * outcome
 
 
+@checked
 def generalised_advantages(
     rewards: Float[Tensor, "rollout token"],
     values: Float[Tensor, "rollout token"],

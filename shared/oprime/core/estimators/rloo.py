@@ -5,6 +5,7 @@ from typing import Literal
 from jaxtyping import Float
 
 from oprime.core.advantage import Choices, Estimate, Estimator, Need, Rewards, earned_ahead, outcome_part, process_part
+from oprime.core.checked import checked
 from oprime.core.groups import group_sizes, leave_one_out_mean
 from oprime.core.masked import masked_mean
 from oprime.core.one_file import OwnSetting
@@ -19,6 +20,7 @@ def rloo(rewards: Rewards, choices: Choices, *, loo: LeaveOneOut) -> Estimate:
     return earned_ahead(rewards, choices, process_rewards_less_baseline(rewards, loo=loo), outcome)
 
 
+@checked
 def process_rewards_less_baseline(rewards: Rewards, *, loo: LeaveOneOut) -> Float[Tensor, "rollout token"]:
     """Subtract a leave-one-out baseline from every process reward; 0 where there is none.
 

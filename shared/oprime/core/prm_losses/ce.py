@@ -2,12 +2,14 @@
 
 from jaxtyping import Float
 
+from oprime.core.checked import checked
 from oprime.core.one_file import Formula
 from oprime.core.outcome_balance import BALANCING, OFFSET_FORMULA, WEIGHT_FORMULA, balance, offsets, weighted
 from oprime.core.prm_loss import PrmLoss, PrmTokens, require_outcomes
 from oprime.core.tensors import Tensor
 
 
+@checked
 def outcome_cross_entropy(tokens: PrmTokens) -> Float[Tensor, " rollout"]:
     """In nats, per rollout. Computed from logits, so it never saturates. Raises ValueError for outcome rewards outside [0, 1]."""
     from torch.nn.functional import binary_cross_entropy_with_logits

@@ -2,17 +2,20 @@
 
 from jaxtyping import Float, Int
 
+from oprime.core.checked import checked
 from oprime.core.one_file import Formula
 from oprime.core.prm_loss import GroupStatistics, PrmLoss, PrmTokens, opponent_means, outcome_signs
 from oprime.core.tensors import Tensor
 
 
+@checked
 def statistics(
     scores: Float[Tensor, " rollout"], outcome_rewards: Float[Tensor, " rollout"], group_ids: Int[Tensor, " rollout"]
 ) -> GroupStatistics:
     return {"others": opponent_means(scores, outcome_rewards, group_ids)}
 
 
+@checked
 def dpo(tokens: PrmTokens) -> Float[Tensor, " rollout"]:
     """An outcome of exactly 1/2 says neither and sends no gradient."""
     from torch.nn.functional import logsigmoid

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from jaxtyping import Float
 
+from oprime.core.checked import checked
 from oprime.core.implicit_values import prefix_values
 from oprime.core.masked import masked_mean
 from oprime.core.one_file import Formula, OwnSetting
@@ -15,6 +16,7 @@ FARTHEST = 2.0
 """Nats of mean log-ratio beyond which no margin may ask a prefix to be."""
 
 
+@checked
 def prefix_value(tokens: PrmTokens, *, margin: float) -> Float[Tensor, " rollout"]:
     """The mean over a response's tokens of what their prefix value costs. Raises ValueError for outcome rewards outside [0, 1]."""
     from torch.nn.functional import softplus
