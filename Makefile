@@ -12,8 +12,9 @@ RUN ?= runs/demo
 SUITES := tests/unit tests/test_architecture.py tests/golden tests/contract tests/service tests/simulation tests/e2e
 # Where `make lock` finds the CPU build of torch.
 TORCH_SOURCE ?= --torch-backend cpu
-# Test processes at a time: a run through all services takes about six processes and 6 GB, so more cores are not more of them.
-WORKERS ?= 2
+# Test processes at a time: tests wait for other processes about as often as they compute. A run through all services takes about six
+# processes and 6 GB, so it is memory that sets a bound.
+WORKERS ?= $(shell awk '/MemTotal/ { print ($$2 > 20e6) ? 3 : 2 }' /proc/meminfo 2>/dev/null || echo 2)
 # Each file by one process, files in the order of SUITES.
 TESTS := $(PY) -m pytest $(SUITES) -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 RESOLVE := uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-annotate --no-header --no-emit-index-url

@@ -69,15 +69,15 @@ class PeerResult:
     def cpu_per_rollout(self) -> float:
         return sum(self.cpu.values()) / self.trained_rollouts
 
-    def operations(self, shape: ModelShape, prompt_tokens: int) -> float:
+    def operations(self, shape: ModelShape, prompt_tokens: float) -> float:
         """That its sampled and trained tokens need."""
         return needed(shape, SAMPLING, self.sampled_rollouts, self.sampled_tokens, prompt_tokens) + needed(
             shape, self.passes, self.trained_rollouts, self.trained_tokens, prompt_tokens
         )
 
 
-def needed(shape: ModelShape, passes: int, rollouts: float, response_tokens: float, prompt_tokens: int) -> float:
-    """Operations of so many forward equivalents over rollouts whose prompts have `prompt_tokens` each."""
+def needed(shape: ModelShape, passes: int, rollouts: float, response_tokens: float, prompt_tokens: float) -> float:
+    """Operations of so many forward equivalents over rollouts that have `prompt_tokens` each: their share of a prompt with siblings."""
     return passes * shape.forward_operations(tokens=response_tokens + rollouts * prompt_tokens, predicted=response_tokens)
 
 
@@ -147,7 +147,7 @@ def run_trl(config: RunConfig, settings: Mapping[str, Any], *, steps: int, cores
     return of_trl(found["rows"], found["versions"]["trl"], config.coordinator.groups_per_batch * config.sampling.group_size)
 
 
-def report(results: Sequence[PeerResult], shape: ModelShape, prompt_tokens: int, rate: float) -> str:
+def report(results: Sequence[PeerResult], shape: ModelShape, prompt_tokens: float, rate: float) -> str:
     """A table with one column per peer. The first is what the others are compared with."""
     lines = [f"{'':36}" + "".join(f"{one.name:>23}" for one in results)]
 
@@ -199,7 +199,7 @@ def compare(options: argparse.Namespace) -> str:
     batch = f"{config.coordinator.groups_per_batch} prompts of {config.sampling.group_size} rollouts a step"
     window = f"{options.steps - WARM_UP_STEPS} steps after {WARM_UP_STEPS} of warm-up; oprime at S = {options.staleness}"
     heading = f"cores: {options.cores}, with {rate / 1e9:.0f} billion float32 operations per second; {batch}, {window}"
-    return f"{heading}\n{report(results, shape, prompt_tokens(config), rate)}"
+    return f"{heading}\n{report(results, shape, prompt_tokens(config) / config.sampling.group_size, rate)}"
 
 
 def chosen(settings: Mapping[str, Any]) -> RunConfig:

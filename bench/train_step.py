@@ -5,8 +5,8 @@ rollouts (the reference's are groups). `obvious` is transformers and autograd on
 gather. `oprime` is the real ImplicitPrm and PolicyTrainer on the real DeepSpeedEngine of one rank (ZeRO 0), entropy metric included;
 `oprime, padded` is that with packing off. Each runs in a process of its own. Memory is the most that the step takes beyond weights and
 optimizer state; "matrix rate" is the share of what one large matrix product reaches on this machine that the needed products (no padding,
-no head on prompts, nothing recomputed) make up. On a CPU one thread computes and its CPU time counts, so that neighbours on the machine do
-not matter much; on a GPU it is the time on the clock. Compare the rows of one run.
+prompts once, no head on them, nothing recomputed) make up. On a CPU one thread computes and its CPU time counts, so that neighbours on
+the machine do not matter much; on a GPU it is the time on the clock. Compare the rows of one run.
 """
 
 import argparse
@@ -224,7 +224,7 @@ def measure(variant: str, vocabulary: int, repeats: int) -> StepResult:
 
 def needed_operations(batch: Batch, vocabulary: int) -> float:
     responses = sum(one.rollout.trained_tokens for one in batch.rollouts)
-    tokens = sum(one.rollout.tokens for one in batch.rollouts)
+    tokens = responses + sum(group.rollouts[0].rollout.tokens - group.rollouts[0].rollout.trained_tokens for group in batch.groups)
     shape = ModelShape.of(model_config(vocabulary))
     return PASSES * shape.forward_operations(tokens=tokens, predicted=responses)
 

@@ -1,5 +1,7 @@
 """A small starting model for runs through the real services."""
 
+import fcntl
+import os
 import time
 from pathlib import Path
 
@@ -11,7 +13,10 @@ from e2e.command_line import DEMO, metric_rows, oprime, sets
 @pytest.fixture(scope="session")
 def starting_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The chain task's model after a short supervised warm-up on short chains: it is right about half of the time."""
-    output = tmp_path_factory.mktemp("model") / "start"
+    # All test processes share one.
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    output = folder / "starting-model"
     settings = {
         "model.path": str(output),
         "tasks.chain.operations": 2,
@@ -19,8 +24,11 @@ def starting_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sft.batch_rows": 64,
         "sft.output": str(output),
     }
-    result = oprime("sft", str(DEMO), *sets(settings), timeout_s=300)
-    assert result.returncode == 0, result.stderr
+    with (folder / "starting-model.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not output.exists():
+            result = oprime("sft", str(DEMO), *sets(settings), timeout_s=300)
+            assert result.returncode == 0, result.stderr
     return output
 
 

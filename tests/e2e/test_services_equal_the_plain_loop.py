@@ -36,7 +36,7 @@ from oprime_cli.running.supervisor import Guard, Supervisor
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 STEPS = 3
-GROUPS = 6
+GROUPS = 4
 PRM_LEARNING_RATE = 3e-4
 CRITIC_LEARNING_RATE = 3e-4
 ADAM_EPS = 1e-5
