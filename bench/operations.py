@@ -1,8 +1,8 @@
 """How many operations models need, and how many this machine can do.
 
 A forward equivalent is what one forward pass over a token costs; the backward pass costs two. What counts is what has to be computed:
-the matrix products with weights, no padding, the prompt of siblings once, no head on it, nothing recomputed; attention scores, a few percent
-here, are left out.
+the matrix products with weights, no padding, the prompt of siblings once, no head on it, nothing recomputed; attention
+scores, a few percent here, are left out.
 """
 
 from collections.abc import Callable
