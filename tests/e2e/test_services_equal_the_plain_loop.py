@@ -87,16 +87,16 @@ class Case:
         )
 
 
+# Each way to train is in `make test` once, PPO on one rank in test_kill_and_resume; all of them with each other are in `make test-all`.
 @pytest.mark.parametrize(
     "case",
     [
-        Case(),
-        Case(ranks=2, zero_stage=3),
-        Case(estimator="ppo"),
-        Case(estimator="ppo", ranks=2, zero_stage=3),
-        Case(estimator="remax", temperature=0.8),
+        pytest.param(Case(), id="1 rank"),
+        pytest.param(Case(ranks=2, zero_stage=3), id="2 ranks, ZeRO 3", marks=pytest.mark.slow),
+        pytest.param(Case(estimator="ppo"), id="PPO", marks=pytest.mark.slow),
+        pytest.param(Case(estimator="ppo", ranks=2, zero_stage=3), id="PPO, 2 ranks, ZeRO 3", marks=pytest.mark.slow),
+        pytest.param(Case(estimator="remax", temperature=0.8), id="ReMax, temperature 0.8"),
     ],
-    ids=["1 rank", "2 ranks, ZeRO 3", "PPO", "PPO, 2 ranks, ZeRO 3", "ReMax, temperature 0.8"],
 )
 def test_weights_after_three_steps_agree_to_a_millionth(case: Case, starting_model: Path, tmp_path: Path) -> None:
     result = oprime(*small_run(starting_model, tmp_path, "synchronous", **case.of_run))
@@ -137,7 +137,13 @@ def trained_weights(run: Path, name: str) -> dict[str, Tensor]:
 # Responses of several turns
 
 
-@pytest.mark.parametrize("case", [Case(), Case(estimator="ppo", ranks=2, zero_stage=3)], ids=["1 rank", "PPO, 2 ranks, ZeRO 3"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(Case(), id="1 rank", marks=pytest.mark.slow),
+        pytest.param(Case(estimator="ppo", ranks=2, zero_stage=3), id="PPO, 2 ranks, ZeRO 3"),
+    ],
+)
 def test_weights_agree_where_a_tool_writes_into_the_middle_of_responses(case: Case, starting_model: Path, tmp_path: Path) -> None:
     _, config, *overrides = small_run(starting_model, tmp_path, "tool", **case.of_run)
     train_with_tool(load_config(Path(config), [change for change in overrides if change != "--set"]))
