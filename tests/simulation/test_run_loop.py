@@ -232,7 +232,7 @@ async def test_a_run_that_lost_its_queue_goes_on_from_a_checkpoint(tmp_path: Pat
 FAULTY_WORLDS: list[tuple[int, int, Estimator]] = [
     (seed, max_staleness, estimator) for seed in range(500) for max_staleness in (0, 1, 2, 4) for estimator in ESTIMATORS[seed % 2 :][:1]
 ]
-QUICK_WORLDS: list[tuple[int, int, Estimator]] = [*FAULTY_WORLDS[:100], (334, 0, "rloo")]
+QUICK_WORLDS: list[tuple[int, int, Estimator]] = [*FAULTY_WORLDS[:100], (334, 0, "rloo"), (45, 1, "remax")]
 
 
 async def lives_through_faults(seed: int, max_staleness: int, estimator: Estimator) -> None:

@@ -342,7 +342,9 @@ class World:
 
     async def start_prm(self) -> None:
         await self.restart_releases("prm")
-        self.held_batches = await patiently(lambda: self.calls.receive_again(BATCHES, "prm"), self.clock)
+        again = await patiently(lambda: self.calls.receive_again(BATCHES, "prm"), self.clock)
+        done, self.held_batches = _split(again, self.checkpoints["prm"])
+        await self.let_go_of_batches(done)
         for delivery in self.held_batches:
             await self.score(delivery)
 
@@ -357,8 +359,12 @@ class World:
 
     async def checkpoint_prm(self) -> None:
         held, self.held_batches = self.held_batches, []
+        self.checkpoints["prm"] = int(held[-1].key) if held else self.checkpoints["prm"]
+        await self.let_go_of_batches(held)
+
+    async def let_go_of_batches(self, held: list[Delivery]) -> None:
+        """Of those that the checkpoint contains; their payloads may be gone already."""
         batches = [batch_from_proto(pb.Batch.FromString(one.payload)) for one in held]
-        self.checkpoints["prm"] = batches[-1].step if batches else self.checkpoints["prm"]
         await patiently(lambda: self.calls.acknowledge(held), self.clock)
         if batches:
             await self.releases["prm"].release(batches[-1].step, [], [name for one in batches for name in payload_names(one)])
@@ -373,7 +379,9 @@ class World:
 
     async def start_learner(self) -> None:
         await self.restart_releases("learner")
-        self.held_scored = await patiently(lambda: self.calls.receive_again(SCORED, "learner"), self.clock)
+        again = await patiently(lambda: self.calls.receive_again(SCORED, "learner"), self.clock)
+        done, self.held_scored = _split(again, self.checkpoints["learner"])
+        await self.let_go_of_scored(done)
         for delivery in self.held_scored:
             await self.train(delivery)
 
@@ -390,8 +398,12 @@ class World:
 
     async def checkpoint_learner(self) -> None:
         held, self.held_scored = self.held_scored, []
+        self.checkpoints["learner"] = int(held[-1].key) if held else self.checkpoints["learner"]
+        await self.let_go_of_scored(held)
+
+    async def let_go_of_scored(self, held: list[Delivery]) -> None:
+        """Of those that the checkpoint contains; their payloads may be gone already."""
         batches = [scored_batch_from_proto(pb.ScoredBatch.FromString(one.payload)) for one in held]
-        self.checkpoints["learner"] = batches[-1].batch.step if batches else self.checkpoints["learner"]
         await patiently(lambda: self.calls.acknowledge(held), self.clock)
         if batches:
             own = [name for one in batches for name in one.process_rewards]
@@ -469,3 +481,8 @@ class World:
         async for _, state in self.queue.ledger_entries():
             kinds[state.partition(":")[0]] += 1
         return dict(kinds)
+
+
+def _split(deliveries: list[Delivery], step: int) -> tuple[list[Delivery], list[Delivery]]:
+    """Those up to a checkpoint's step, and those after it."""
+    return [one for one in deliveries if int(one.key) <= step], [one for one in deliveries if int(one.key) > step]
