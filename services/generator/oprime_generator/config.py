@@ -37,6 +37,9 @@ class GeneratorSection(Section):
     """Size of vLLM's key-value cache on a CPU, in GiB."""
     threads: int = Field(default=0, ge=0)
     """vLLM's threads on a CPU; 0 takes OMP_NUM_THREADS, or else all cores but one."""
+    prefix_cache: bool = True
+    """Read a prompt once for all its siblings (vLLM's prefix cache, which keeps whole blocks of 16 tokens on GPUs and of 128 on CPUs).
+    Nothing that older weights computed is used again."""
     eager: bool = True
     """Skip graph capture and compilation (vLLM's enforce_eager)."""
 

@@ -60,8 +60,8 @@ def engine_arguments(settings: EngineSettings, *, on_cpu: bool) -> dict[str, Any
             "enforce_eager": generator.eager,
             # The log-probs of the distribution that was sampled from: after temperature.
             "logprobs_mode": "processed_logprobs",
-            # Keys and values of other weights would be used again after an update.
-            "enable_prefix_caching": False,
+            # Siblings share their prompt's keys and values; each weight version has its own. None: where the model allows it.
+            "enable_prefix_caching": None if generator.prefix_cache else False,
             # The model's own sampling defaults, such as top_p, would bias the log-probs.
             "generation_config": "vllm",
             "disable_log_stats": True,

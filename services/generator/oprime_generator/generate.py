@@ -142,6 +142,8 @@ class GenerateRollouts:
         self.progress.generated_tokens += len(response.response_ids)
         self.metrics.count("rollouts_total", finish_reason=response.finish_reason.value)
         self.metrics.count("generated_tokens_total", len(response.response_ids))
+        self.metrics.count("prompt_tokens_total", len(request.prompt_ids))
+        self.metrics.count("cached_prompt_tokens_total", response.cached_prompt_tokens)
         return Rollout(
             group_id=group_id,
             index=index,

@@ -44,6 +44,8 @@ class SampledResponse:
     finish_reason: FinishReason
     text: str
     """Without special tokens."""
+    cached_prompt_tokens: int = 0
+    """Tokens of the prompt that were not computed again, since a sibling had been there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,11 @@ _SETTLE_S = 2.0
 class _Growing:
     """A response under way."""
 
+    salt: str = ""
+    """What keeps its prompt's keys and values apart from those of other weight versions."""
+    anew: bool = False
+    """Whether it was given up by a switch of weights, to be read again with the new ones."""
+    cached_tokens: int = 0
     first_version: int | None = None
     response_ids: list[int] = field(default_factory=list[int])
     behaviour_logprobs: list[float] = field(default_factory=list[float])
@@ -76,6 +81,7 @@ class VllmSampler:
         self._directory = directory
         self._transfer: Literal["store", "nccl"] = transfer
         self._version = version
+        self._salt = str(version)
         self._limits = (max_prompt_tokens, max_response_tokens)
         self._settings = settings
         self._dtype: Literal["float32", "bfloat16"] = dtype
@@ -240,7 +246,7 @@ class VllmSampler:
         text = TextDeltas(self._tokenizer)
         try:
             async with self._places:
-                async for completion in self._generate(request, interval):
+                async for completion in self._generate(request, growing, interval):
                     ids = tuple(completion.token_ids)
                     logprobs = tuple(_logprob_of(row, token) for row, token in zip(completion.logprobs or (), ids, strict=True))
                     if ids and growing.first_version is None:
@@ -254,7 +260,8 @@ class VllmSampler:
         finally:
             del self._running[request.request_id]
 
-    async def _generate(self, request: SampleRequest, interval: int) -> AsyncIterator[Any]:
+    async def _generate(self, request: SampleRequest, growing: _Growing, interval: int) -> AsyncIterator[Any]:
+        """Completions as tokens come, of one weight version's reading of the prompt."""
         from vllm.exceptions import VLLMClientError
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -274,19 +281,27 @@ class VllmSampler:
             stream_interval=interval,
             detokenize=False,
         )
-        if self._engine is None:
-            raise NotReadyError("vLLM is not running yet, or not any more: ask again when the generator is healthy")
-        outputs = self._engine.generate(tokens_input(list(request.prompt_ids)), parameters, request.request_id)
-        try:
-            async with contextlib.aclosing(outputs):
-                async for output in outputs:
-                    yield output.outputs[0]
-        except EngineDeadError as error:
-            raise await self._died("vLLM's engine process has ended") from error
-        except EngineGenerateError as error:
-            raise SampleAbortedError(f"vLLM could not sample {request.request_id}: {error.__cause__!r}") from error
-        except VLLMClientError as error:
-            raise UnusableInputError(f"vLLM refuses {request.request_id}: {error}") from error
+        reading = True
+        while reading:
+            if self._engine is None:
+                raise NotReadyError("vLLM is not running yet, or not any more: ask again when the generator is healthy")
+            reading, growing.anew, growing.salt = False, False, self._salt
+            prompt = tokens_input(list(request.prompt_ids), cache_salt=growing.salt)
+            outputs = self._engine.generate(prompt, parameters, request.request_id)
+            try:
+                async with contextlib.aclosing(outputs):
+                    async for output in outputs:
+                        growing.cached_tokens = output.num_cached_tokens or growing.cached_tokens
+                        completion = output.outputs[0]
+                        reading = growing.anew and completion.finish_reason == "abort" and not completion.token_ids
+                        if not reading:
+                            yield completion
+            except EngineDeadError as error:
+                raise await self._died("vLLM's engine process has ended") from error
+            except EngineGenerateError as error:
+                raise SampleAbortedError(f"vLLM could not sample {request.request_id}: {error.__cause__!r}") from error
+            except VLLMClientError as error:
+                raise UnusableInputError(f"vLLM refuses {request.request_id}: {error}") from error
 
     def _finished(self, request: SampleRequest, growing: _Growing, completion: Any) -> SampledResponse:
         if completion.finish_reason not in ("stop", "length"):
@@ -301,6 +316,7 @@ class VllmSampler:
             ),
             finish_reason=FinishReason(completion.finish_reason),
             text=response_text(self._tokenizer, growing.response_ids),
+            cached_prompt_tokens=growing.cached_tokens,
         )
 
     def oldest_version(self, request_id: str) -> int | None:
@@ -308,8 +324,11 @@ class VllmSampler:
         return growing.first_version if growing else None
 
     async def abort(self, request_ids: Collection[str]) -> None:
+        running = {request_id: self._running[request_id] for request_id in request_ids if request_id in self._running}
+        for growing in running.values():
+            growing.anew = False
         if self._engine is not None:
-            await self._engine.abort([request_id for request_id in request_ids if request_id in self._running])
+            await self._engine.abort(list(running))
 
     async def load(self, directory: Path, version: int) -> None:
         if self._engine is None:
@@ -382,6 +401,8 @@ class VllmSampler:
         async with self._switching:
             try:
                 await engine.pause_generation(mode="keep", clear_cache=False)
+                self._salt = str(version)
+                await self._read_anew()
                 await load()
                 await engine.update_weight_version(str(version))
                 self._version = version
@@ -392,6 +413,13 @@ class VllmSampler:
                 if isinstance(error, Exception):
                     raise death from error
                 raise
+
+    async def _read_anew(self) -> None:
+        """Have prompts that are under way without a token yet read with the weights to come, and not with keys of those before."""
+        waiting = {name: growing for name, growing in self._running.items() if growing.salt and not growing.response_ids}
+        for growing in waiting.values():
+            growing.anew = True
+        await self._engine.abort(list(waiting))
 
 
 def _logprob_of(row: Any, token: int) -> float:

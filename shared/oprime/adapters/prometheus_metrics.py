@@ -79,6 +79,8 @@ SHOWN_BY: Mapping[tuple[str, ...], tuple[MetricDefinition, ...]] = {
     ("generator",): (
         MetricDefinition("rollouts", "counter", "Responses that were sampled to their end.", ("finish_reason",)),
         MetricDefinition("generated_tokens", "counter", "Response tokens that were sampled."),
+        MetricDefinition("prompt_tokens", "counter", "Tokens of the prompts of responses that were sampled to their end."),
+        MetricDefinition("cached_prompt_tokens", "counter", "Those of them that were not computed again, since a sibling had been there."),
         MetricDefinition("running_rollouts", "gauge", "Responses that are being sampled."),
         MetricDefinition("policy_version", "gauge", "Weight version of the policy that this process uses."),
         MetricDefinition("weight_follow_seconds", "histogram", "Time to follow a published weight version.", ("phase",)),
