@@ -67,6 +67,9 @@ class PlainEngine:
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         yield from ((name, parameter.detach().clone()) for name, parameter in self.model.trained.named_parameters())
 
+    def published_weights(self) -> Iterator[tuple[str, Tensor]]:
+        return self.weights()
+
     def save(self, directory: Path) -> None:
         torch.save({"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}, directory / "plain.pt")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
 from oprime.lm.frozen import FrozenModel
-from oprime.lm.models import load_causal_lm
+from oprime.lm.models import load_causal_lm, longest_context
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id, require_chat_template, same_tokenizer
 from oprime.runtime.errors import SettingsError
@@ -79,7 +79,7 @@ def _load_start(plan: OfflinePrm) -> Start:
 
 def _longest(plan: OfflinePrm, start: Start) -> int:
     """Raises SettingsError where the model's context is shorter than what the settings allow."""
-    context, asked = int(start.model.config.max_position_embeddings), plan.settings.max_tokens
+    context, asked = longest_context(start.model.config), plan.settings.max_tokens
     if asked > context:
         raise SettingsError(
             f"offline_prm.max_tokens = {asked} is more than the {context} positions of {plan.start}: set offline_prm.max_tokens={context}"

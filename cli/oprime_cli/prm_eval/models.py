@@ -11,7 +11,7 @@ import torch
 from oprime.core.batching import shard
 from oprime.core.token_rows import ragged, token_rows
 from oprime.lm.frozen import FrozenModel
-from oprime.lm.models import Dtype, load_causal_lm
+from oprime.lm.models import Dtype, load_causal_lm, longest_context
 from oprime.lm.responses import EncodedResponse
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id, same_tokenizer
 from oprime.runtime.errors import SettingsError
@@ -65,7 +65,7 @@ class LocalPrm:
         self.end_id = end_token_ids(self.tokenizer, source.prm)[0]
         chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         models = [load_causal_lm(path, dtype=dtype, device=chosen) for path in (source.prm, source.reference)]
-        self.longest = min(int(model.config.max_position_embeddings) for model in models)
+        self.longest = min(longest_context(model.config) for model in models)
         self._prm, self._reference = (FrozenModel(model, chunk_tokens=CHUNK_TOKENS) for model in models)
         self._beta = source.beta
         self._pad_id = pad_token_id(self.tokenizer)

@@ -213,6 +213,7 @@ def _make_sampler(settings: GeneratorSettings, directory: Path, other_hosts: Oth
             max_response_tokens=limits.max_response_tokens,
             dtype=settings.model.dtype,
             trust_remote_code=settings.model.trust_remote_code,
+            attention=settings.model.attention,
         )
     return VllmSampler(
         directory,

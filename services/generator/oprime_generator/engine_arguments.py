@@ -67,6 +67,7 @@ def engine_arguments(settings: EngineSettings, *, on_cpu: bool) -> dict[str, Any
             "disable_log_stats": True,
             "enable_log_requests": False,
             "use_tqdm_on_load": False,
+            "worker_extension_cls": f"{engine_process.__name__}.{engine_process.OwnWorker.__name__}",
             "seed": 0,
         }
     )
@@ -116,7 +117,6 @@ def _host_arguments(hosts: Hosts) -> dict[str, Any]:
         "nnodes": hosts.count,
         "node_rank": hosts.index,
         "master_addr": hosts.host,
-        "worker_extension_cls": f"{engine_process.__name__}.{engine_process.WorkerOfHost.__name__}",
     }
 
 

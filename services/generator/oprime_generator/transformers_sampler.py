@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from oprime.core.types import FinishReason
-from oprime.lm.models import load_causal_lm
+from oprime.lm.models import Attention, load_causal_lm, longest_context
 from oprime.lm.sampling import TokenSampler
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer
 from oprime.runtime.errors import NotReadyError, WeightsRefusedError
@@ -78,12 +78,14 @@ class TransformersSampler:
         max_response_tokens: int,
         dtype: Literal["float32", "bfloat16"] = "float32",
         trust_remote_code: bool = False,
+        attention: Attention = "sdpa",
     ) -> None:
         self._directory = directory
         self._version = version
         self._limits = (max_prompt_tokens, max_response_tokens)
         self._dtype: Literal["float32", "bfloat16"] = dtype
         self._trust_remote_code = trust_remote_code
+        self._attention: Attention = attention
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._switches: queue.SimpleQueue[_Switch] = queue.SimpleQueue()
         self._running: dict[str, _Job] = {}
@@ -110,11 +112,17 @@ class TransformersSampler:
         self._thread.start()
 
     def _load_model(self) -> None:
-        self._model = load_causal_lm(self._directory, dtype=self._dtype, trust_remote_code=self._trust_remote_code)
+        self._model = load_causal_lm(
+            self._directory,
+            dtype=self._dtype,
+            attention=self._attention,
+            trust_remote_code=self._trust_remote_code,
+            longest=sum(self._limits),
+        )
         self._tokenizer = load_tokenizer(self._directory, trust_remote_code=self._trust_remote_code)
         self._end_ids = end_token_ids(self._tokenizer, self._directory)
         self._shapes = tensor_shapes(self._directory)
-        positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        positions = longest_context(self._model.config)
         prompt, response = self._limits
         self._max_model_tokens = require_room(
             prompt_tokens=prompt, response_tokens=response, positions=positions, model=str(self._directory)

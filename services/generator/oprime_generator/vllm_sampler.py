@@ -41,6 +41,8 @@ log = structlog.get_logger()
 
 _WATCH_S = 0.5
 _SHUTDOWN_S = 1.0
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""Of a config: how many experts a layer has."""
 _AT_THE_END = 1 << 30
 """Stream interval with which vLLM tells of the first token and of the end only."""
 _SETTLE_S = 2.0
@@ -138,13 +140,23 @@ class VllmSampler:
 
     def _check(self) -> None:
         """Check what can be checked without vLLM."""
+        import torch
+        from transformers import AutoConfig
+
         self._tokenizer = load_tokenizer(self._directory, trust_remote_code=self._trust_remote_code)
         self._end_ids = end_token_ids(self._tokenizer, self._directory)
         self._shapes = tensor_shapes(self._directory)
         prompt, response = self._limits
+        config = AutoConfig.from_pretrained(str(self._directory), trust_remote_code=self._trust_remote_code).get_text_config()
+        positions = getattr(config, "max_position_embeddings", None)
         self._max_model_tokens = require_room(
-            prompt_tokens=prompt, response_tokens=response, positions=self._positions(), model=str(self._directory)
+            prompt_tokens=prompt, response_tokens=response, positions=positions, model=str(self._directory)
         )
+        if not torch.cuda.is_available() and any(getattr(config, name, 0) for name in _EXPERTS):
+            raise SettingsError(
+                f"model {self._directory} ({config.model_type}) is a mixture of experts, and on a CPU vLLM 0.32 would sample with wrong "
+                'experts once it has followed to newer weights: set generator.backend = "transformers", or sample on a GPU'
+            )
 
     def _arguments(self) -> dict[str, Any]:
         """Those of the engine. Sets the environment of its processes."""
@@ -187,12 +199,6 @@ class VllmSampler:
             working.cancel()
             losing.cancel()
             await asyncio.gather(working, losing, return_exceptions=True)
-
-    def _positions(self) -> int | None:
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(str(self._directory), trust_remote_code=self._trust_remote_code)
-        return getattr(config.get_text_config(), "max_position_embeddings", None)
 
     async def _warm_up(self) -> None:
         """The first forward pass takes seconds; have it before anybody waits."""
@@ -335,12 +341,10 @@ class VllmSampler:
             raise NotReadyError("vLLM is not running yet, or not any more: ask again when the generator is healthy")
         require_same_tensors(self._shapes, await asyncio.to_thread(tensor_shapes, directory), directory)
         engine = self._engine
-        method, where = "reload_weights", {"weights_path": str(directory)}
-        if self._other_hosts:
-            method, where = "reload_weights_of_host", {"directories": await self._directories(directory, version)}
+        directories = await self._directories(directory, version) if self._other_hosts else [str(directory)]
 
         async def reload() -> None:
-            await engine.collective_rpc(method, kwargs=where)
+            await engine.collective_rpc("reload_weights_of_host", kwargs={"directories": directories})
 
         await completed(self._while_alive(self._switch(reload, version)))
 

@@ -97,6 +97,7 @@ def build_models(settings: LearnerSettings, payloads: Payloads) -> Models:
         attention=settings.model.attention,
         gradient_checkpointing=settings.model.gradient_checkpointing,
         trust_remote_code=settings.model.trust_remote_code,
+        longest=settings.sampling.most_tokens,
     )
     # The policy is what sampled the rollouts, and so is the start that its KL is measured from: both after temperature.
     scored = TokenLogprobModel(
@@ -145,6 +146,7 @@ def _critic_engine(settings: LearnerSettings, tokenizer: PreTrainedTokenizerBase
         attention=settings.model.attention,
         gradient_checkpointing=settings.model.gradient_checkpointing,
         trust_remote_code=settings.model.trust_remote_code,
+        longest=settings.sampling.most_tokens,
     )
     values = TokenValueModel(model, packing=settings.critic.packing)
     return DeepSpeedEngine(values, settings.learner.training(settings.critic), dtype=settings.model.dtype, name="critic")
@@ -158,6 +160,7 @@ def _kl_reference(settings: LearnerSettings, engine: DeepSpeedEngine) -> FrozenM
         attention=settings.model.attention,
         device=engine.device,
         trust_remote_code=settings.model.trust_remote_code,
+        longest=settings.sampling.most_tokens,
     )
     return FrozenModel(
         model,

@@ -86,7 +86,7 @@ class RankMethods:
         optimizer's moments; that rollouts come from slightly other weights is what importance weights correct.
         """
         version = int(payload)
-        weights = self.models.engine.weights()
+        weights = self.models.engine.published_weights()
         if self.models.engine.rank == 0:
             self.models.store.publish(version, self._noted(weights), parent=version - 1)
         for _ in weights:
@@ -100,7 +100,7 @@ class RankMethods:
 
     def send(self, payload: bytes) -> None:
         """Give the generators that a transfer names the weights as they are now. The store has them: that nobody took them ends nothing."""
-        weights = self.models.engine.weights()
+        weights = self.models.engine.published_weights()
         if self.models.engine.rank == 0 and self.models.sender is not None:
             transfer = Transfer.from_json(payload)
             try:

@@ -15,7 +15,7 @@ from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import Batch
 from oprime.lm.batches import MicroBatch
 from oprime.lm.frozen import FrozenModel
-from oprime.lm.models import load_causal_lm
+from oprime.lm.models import load_causal_lm, longest_context
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id
 from oprime.ports import BATCHES, Metrics, Payloads
@@ -134,8 +134,9 @@ def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
         attention=settings.model.attention,
         gradient_checkpointing=settings.model.gradient_checkpointing,
         trust_remote_code=settings.model.trust_remote_code,
+        longest=settings.sampling.most_tokens,
     )
-    longest = int(model.config.max_position_embeddings)
+    longest = longest_context(model.config)
     scored = TokenLogprobModel(model, settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
     engine = DeepSpeedEngine(scored, settings.prm, dtype=settings.model.dtype, name="PRM")
     own_reference = settings.prm.reference == "sft"
@@ -177,5 +178,6 @@ def _frozen(settings: PrmSettings, path: str, engine: DeepSpeedEngine) -> Frozen
         attention=settings.model.attention,
         device=engine.device,
         trust_remote_code=settings.model.trust_remote_code,
+        longest=settings.sampling.most_tokens,
     )
     return FrozenModel(model, chunk_tokens=settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)

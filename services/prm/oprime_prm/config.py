@@ -211,6 +211,8 @@ class ScorerSettings(ServiceSettings):
 
     run: RunSection
     model: ModelSection
+    sampling: SamplingSection = SamplingSection()
+    """Of the run that is served, if it is one."""
     algorithm: AlgorithmSection = AlgorithmSection()
     endpoints: EndpointsSection = EndpointsSection()
     prm: PrmSection = PrmSection()

@@ -150,7 +150,9 @@ class RankMethods:
         return step
 
     def _show(self, step: int) -> None:
-        """Let requests see the version of a step."""
+        """Let requests see the version of a step. A PRM that is not trained has none but that of its start."""
+        if self._settings.prm.update == "offline":
+            return
         if not self._settings.scoring.replicas:
             self._refresh()
         elif self._is_shown(step):
@@ -172,10 +174,10 @@ class RankMethods:
     def _publish(self, step: int) -> None:
         """Write a version in Hugging Face form, and remove those that neither checkpoints nor replicas need any more."""
         if self.models.engine.rank != 0:
-            exhaust(self.models.engine.weights())
+            exhaust(self.models.engine.published_weights())
             return
         store, run = self.models.store, self._settings.run
-        store.publish(step, self.models.engine.weights(), parent=None)
+        store.publish(step, self.models.engine.published_weights(), parent=None)
         checkpoints = [version for version in store.versions() if version % run.checkpoint_every == 0 or version == run.steps]
         newest = self._settings.scoring.versions if self._settings.scoring.replicas else 0
         store.prune(keep=set(checkpoints[-run.keep_checkpoints :]), newest=newest)

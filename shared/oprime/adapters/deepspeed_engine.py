@@ -42,6 +42,10 @@ class TokenModel(Protocol):
         """See `TrainEngine.shares_prompts`."""
         ...
 
+    def as_in_files(self, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """Weights of `trained`, by their names in it, as its files have them."""
+        ...
+
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, is_trained: Tensor) -> Any: ...
 
 
@@ -68,6 +72,7 @@ class DeepSpeedEngine:
             )
         self._network = model.trained
         self.shares_prompts = model.shares_prompts
+        self._as_in_files = model.as_in_files
         self._stage = _zero_stage(settings, bfloat16=self._bfloat16)
         self._engine: Any = self._initialize(model)
         self._base_optimizer: torch.optim.Optimizer = self._engine.basic_optimizer
@@ -184,6 +189,10 @@ class DeepSpeedEngine:
         for name, buffer in self._network.named_buffers():
             if name in stored:
                 yield name, buffer.detach().to("cpu", copy=True).contiguous()
+
+    def published_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See `TrainEngine.published_weights`."""
+        return self._as_in_files(self.weights())
 
     def _whole(self, parameter: Tensor, *, write: bool = False) -> Any:
         """A context in which `parameter` holds all its values, on every rank; with `write`, rank 0's changes are kept."""

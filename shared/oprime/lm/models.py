@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from oprime.lm.file_names import require_form_of_files
+from oprime.lm.rotary import fix_rotary_factors
 from oprime.runtime.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 Dtype = Literal["float32", "bfloat16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
+
+UNBOUNDED = 2**31 - 1
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -31,8 +35,12 @@ def load_causal_lm(
     device: torch.device | str = "cpu",
     gradient_checkpointing: bool = False,
     trust_remote_code: bool = False,
+    longest: int | None = None,
 ) -> "PreTrainedModel":
     """Load the causal language model in directory (or hub id) `path`, in eval mode, without dropout.
+
+    `longest` is the most tokens that a row will have, all that the model takes by default: long-context variants have rotary factors for
+    short and for long ones, and it decides which hold. An architecture without sdpa gets eager attention.
 
     `dtype` is what the weights are held in. Give float32 for a model that will be trained: the engine keeps these as the
     master weights and computes in its own type. Weights are read from safetensors only. Raises SettingsError when the
@@ -48,14 +56,15 @@ def load_causal_lm(
             str(path),
             config=config,
             dtype=_DTYPES[dtype],
-            attn_implementation=attention,
+            attn_implementation=_known_attention(config, attention),
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,
         )
     model, report = loaded
     _require_every_weight(report, path)
-    _require_plain_weights(model, path)
+    require_form_of_files(model, path)
+    fix_rotary_factors(model, longest, path)
     return _ready(model, device=device, gradient_checkpointing=gradient_checkpointing, path=path)
 
 
@@ -71,7 +80,8 @@ def random_causal_lm(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=_known_attention(config, attention))
+    fix_rotary_factors(model, None, type(config).__name__)
     return _ready(model, device="cpu", gradient_checkpointing=gradient_checkpointing, path=type(config).__name__)
 
 
@@ -81,13 +91,35 @@ def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Set every dropout rate (and router noise) to 0, so that a training pass and a scoring pass compute the same numbers."""
+    """Set every dropout rate (and router noise) to 0, so that a training pass and a scoring pass compute the same numbers.
+
+    That includes the rates of the model's config: some architectures (Falcon, Persimmon) read them there in every pass.
+    """
+    for config in _configs(model):
+        for name, value in list(vars(config).items()):
+            if isinstance(value, float) and _is_noise(name):
+                setattr(config, name, 0.0)
     for module in model.modules():
         for name, value in list(vars(module).items()):
             if isinstance(value, float) and _is_noise(name):
                 setattr(module, name, 0.0)
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
+
+
+def _configs(model: nn.Module) -> list[Any]:
+    whole: Any = getattr(model, "config", None)
+    if whole is None:
+        return []
+    text = whole.get_text_config()
+    return [whole] if text is whole else [whole, text]
+
+
+def longest_context(config: "PretrainedConfig") -> int:
+    """Positions of a model, in tokens; `UNBOUNDED` where positions are relative (ALiBi) or there is a state instead."""
+    text: Any = config.get_text_config()
+    found = [getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len")]
+    return next((int(positions) for positions in found if positions), UNBOUNDED)
 
 
 def _is_noise(name: str) -> bool:
@@ -103,6 +135,14 @@ def _ready(model: Any, *, device: torch.device | str, gradient_checkpointing: bo
             )
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.eval().to(device)
+
+
+def _known_attention(config: "PretrainedConfig", wanted: Attention) -> Attention:
+    """`eager` where sdpa is wanted and the architecture has none (Bloom, MPT), or has no attention at all (Mamba)."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    known: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return "eager" if wanted == "sdpa" and known is not None and not getattr(known, "_supports_sdpa", True) else wanted
 
 
 def _load_config(path: str | Path, *, trust_remote_code: bool) -> "PretrainedConfig":
@@ -149,17 +189,6 @@ def _require_every_weight(report: Any, path: str | Path) -> None:
         if names:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise SettingsError(f"model {path} {what}: {shown}. Its config.json and safetensors files do not belong together")
-
-
-def _require_plain_weights(model: Any, path: str | Path) -> None:
-    """Refuse models that transformers holds in another form than their files: published weights could not be named."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-
-    if get_model_conversion_mapping(model, add_legacy=False):
-        raise SettingsError(
-            f"model {path} ({type(model).__name__}) is held in memory in another form than in its files (as mixtures of experts "
-            "are), so its weights cannot be published under the names that samplers know: choose a dense model"
-        )
 
 
 @contextmanager

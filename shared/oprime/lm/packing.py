@@ -264,7 +264,8 @@ def _trial(causal_lm: "PreTrainedModel") -> str:
         packed, beside_others = (_packed_hidden(causal_lm, ids, _PROBE_LENGTHS) for ids in (token_ids, others))
     except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
         return f"cannot be run on packed rows: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-    if not torch.equal(packed[first:], beside_others[first:]):
+    # Mixtures of experts sort tokens by expert, which rounds otherwise where a neighbour goes to another one.
+    if _apart(packed[first:], beside_others[first:]) > (1e-5 if packed.dtype == torch.float32 else 0.05):
         return "lets packed rollouts see each other (its tokens meet outside of attention)"
     alone = [causal_lm.base_model(input_ids=ids[None], use_cache=False).last_hidden_state[0] for ids in token_ids.split(_PROBE_LENGTHS)]
     return _difference(packed, torch.cat(alone))
@@ -286,9 +287,13 @@ def _trial_of_a_family(causal_lm: "PreTrainedModel") -> str:
 
 
 def _difference(found: Tensor, expected: Tensor) -> str:
-    apart = float((found - expected).abs().max() / found.abs().max().clamp(min=1e-6))
+    apart = _apart(found, expected)
     tolerance = 1e-3 if found.dtype == torch.float32 else 0.1
     return "" if apart <= tolerance else f"computes something else on packed rows (hidden states differ by {apart:.2g} of the largest)"
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max() / one.abs().max().clamp(min=1e-6))
 
 
 def _window(config: Any) -> int | None:

@@ -5,7 +5,7 @@ the logits (`chunked_logprobs`). One module call covers all blocks, so that ZeRO
 many tokens a rank happens to have.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from oprime.core.prompt_families import PromptFamily, lay_out
 from oprime.lm.chunked_logprobs import ChunkedLogprobs, LogitTransform
+from oprime.lm.file_names import as_in_files
 from oprime.lm.models import disable_dropout
 from oprime.lm.packing import PADDED, at_responses, choose_packing, hidden_before_response, hidden_before_shared, trial_attention
 from oprime.runtime.errors import SettingsError
@@ -88,6 +89,10 @@ class TokenLogprobModel(nn.Module):
         """Whether siblings of a micro-batch cost their prompt once."""
         return self.packing.shares_prompts
 
+    def as_in_files(self, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """Weights of `trained`, by their names in it, as its files have them."""
+        return as_in_files(self.causal_lm, weights)
+
     @overload
     def forward(self, input_ids: Tensor, attention_mask: Tensor, is_trained: Tensor, entropies: Literal[False] = False) -> Tensor: ...
     @overload
@@ -148,24 +153,28 @@ def _require_plain_head(causal_lm: "PreTrainedModel", head: TokenLogprobHead) ->
     """Compare with the model's own logits, on hidden states stretched so that a soft cap cannot hide."""
     kept: list[Tensor] = []
 
-    def stretch(_module: nn.Module, _inputs: object, output: Any) -> Any:
-        hidden = output.last_hidden_state
-        largest = F.linear(hidden, head.weight, head.bias).float().abs().max().clamp(min=1e-6)
-        output.last_hidden_state = (hidden * (50.0 / largest)).to(hidden.dtype)
-        kept.append(output.last_hidden_state)
-        return output
+    def stretch(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        largest = F.linear(inputs[0], head.weight, head.bias).float().abs().max().clamp(min=1e-6)
+        kept.extend((inputs[0], (inputs[0] * (50.0 / largest)).to(inputs[0].dtype)))
+        return (kept[1], *inputs[1:])
 
     token_ids = torch.arange(4, device=head.weight.device)[None] % head.weight.shape[0]
-    hook = causal_lm.base_model.register_forward_hook(stretch)
+    hook = _linear_head(causal_lm).register_forward_pre_hook(stretch)
     try:
         with trial_attention(causal_lm):
             logits = causal_lm(input_ids=token_ids, use_cache=False).logits.float()[0]
+            hidden = causal_lm.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
     finally:
         hook.remove()
     theirs = logits.log_softmax(-1).gather(-1, token_ids.T).squeeze(-1)
-    ours = head(kept[0][0], token_ids[0])
-    tolerance = 0.05 if head.weight.dtype == torch.float32 else 1.0
-    if not torch.allclose(ours, theirs, rtol=0.01, atol=tolerance):
+    ours = head(kept[1][0], token_ids[0])
+    exact = head.weight.dtype == torch.float32
+    if not torch.allclose(kept[0], hidden, rtol=0.01, atol=1e-4 if exact else 0.1):
+        raise SettingsError(
+            f"{type(causal_lm).__name__} changes its hidden states between its layers and lm_head in a way that is not known here: "
+            "choose another model"
+        )
+    if not torch.allclose(ours, theirs, rtol=0.01, atol=0.05 if exact else 1.0):
         raise SettingsError(
             f"{type(causal_lm).__name__} changes its logits after lm_head in a way that is not known here (scale {head.transform.scale}, "
             f"cap {head.transform.cap} do not reproduce them): choose another model"

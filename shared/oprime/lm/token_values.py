@@ -1,5 +1,6 @@
 """Values of a critic: V of what precedes each response token."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self, cast
 
 from jaxtyping import Bool, Float, Int
@@ -54,6 +55,10 @@ class TokenValueModel(nn.Module):
     def shares_prompts(self) -> bool:
         """Whether siblings of a micro-batch cost their prompt once."""
         return self.packing.shares_prompts
+
+    def as_in_files(self, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """As they are: a critic's files are its own."""
+        return weights
 
     def forward(
         self,

@@ -50,7 +50,11 @@ class TrainEngine(Protocol):
         ...
 
     def weights(self) -> Iterator[tuple[str, "torch.Tensor"]]:
-        """Full tensors under their Hugging Face names, on the CPU. Collective: every rank must iterate."""
+        """Full tensors under the names that they have in the model, on the CPU. Collective: every rank must iterate."""
+        ...
+
+    def published_weights(self) -> Iterator[tuple[str, "torch.Tensor"]]:
+        """The same under the names, and in the pieces, of the model's files, which samplers know. Collective."""
         ...
 
     def save(self, directory: Path) -> None:

@@ -121,6 +121,11 @@ class SamplingSection(Section):
     """Responses are cut at this length. With `max_prompt_tokens` it may be as large as the model's context (max_position_embeddings);
     generator and trainers refuse more before anything is sampled."""
 
+    @property
+    def most_tokens(self) -> int:
+        """Of a prompt and its response."""
+        return self.max_prompt_tokens + self.max_response_tokens
+
 
 ALGORITHM_FILES: Folders = {"estimator": estimators, "policy_loss": policy_losses, "correction": corrections}
 """The settings of [algorithm] whose values are files."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import MixtralConfig, Qwen2Config
+from transformers import Qwen2Config
 
 from oprime.lm.models import count_parameters, load_causal_lm, random_causal_lm
 from oprime.runtime.errors import SettingsError
@@ -155,13 +155,6 @@ def test_pickled_weights_are_refused(directory: Path) -> None:
     (directory / "model.safetensors").unlink()
     with pytest.raises(SettingsError, match="cannot be loaded"):
         load_causal_lm(directory)
-
-
-def test_a_mixture_of_experts_is_refused_because_its_weights_could_not_be_published(tmp_path: Path) -> None:
-    config = MixtralConfig(**SIZES, num_local_experts=2)
-    random_causal_lm(config, 0).save_pretrained(tmp_path)
-    with pytest.raises(SettingsError, match="choose a dense model"):
-        load_causal_lm(tmp_path)
 
 
 def test_importing_the_loader_does_not_import_transformers() -> None:

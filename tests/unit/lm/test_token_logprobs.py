@@ -235,6 +235,17 @@ def test_a_model_that_bends_its_logits_in_an_unknown_way_is_refused() -> None:
         TokenLogprobModel(SquaredLogits(Qwen2Config(**SIZES)), 3)
 
 
+class ScaledHidden(Qwen2ForCausalLM):
+    def __init__(self, config: Qwen2Config) -> None:
+        super().__init__(config)
+        self.lm_head.register_forward_pre_hook(lambda _module, inputs: (inputs[0] / 3,))
+
+
+def test_a_model_that_changes_its_hidden_states_before_the_head_is_refused() -> None:
+    with pytest.raises(SettingsError, match="ScaledHidden changes its hidden states between its layers and lm_head"):
+        TokenLogprobModel(ScaledHidden(Qwen2Config(**SIZES)), 3)
+
+
 def test_a_model_without_a_linear_head_is_refused() -> None:
     causal_lm = random_causal_lm(FAMILIES["plain"], 0)
     causal_lm.lm_head = torch.nn.Sequential(causal_lm.lm_head)

@@ -11,7 +11,7 @@ from oprime.adapters.observed import observed
 from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.lm.frozen import FrozenModel
-from oprime.lm.models import load_causal_lm
+from oprime.lm.models import load_causal_lm, longest_context
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.grpc_server import GrpcServer
@@ -119,6 +119,7 @@ def _load(settings: ScorerSettings, device: str, path: str | Path) -> tuple[Froz
         attention=settings.model.attention,
         device=device,
         trust_remote_code=settings.model.trust_remote_code,
+        longest=settings.sampling.most_tokens if "sampling" in settings.model_fields_set else None,
     )
     frozen = FrozenModel(model, chunk_tokens=settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
-    return frozen, int(model.config.max_position_embeddings)
+    return frozen, longest_context(model.config)
