@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from oprime.runtime.rank_launcher import GLOO_INTERFACE, Hosts, address_towards, interface_towards
-from oprime_generator import engine_process
+from oprime_generator import engine_process, vllm_extension
 from oprime_generator.config import GeneratorSection
 
 _OWN = frozenset({"model", "node_rank"})
@@ -67,7 +67,7 @@ def engine_arguments(settings: EngineSettings, *, on_cpu: bool) -> dict[str, Any
             "disable_log_stats": True,
             "enable_log_requests": False,
             "use_tqdm_on_load": False,
-            "worker_extension_cls": f"{engine_process.__name__}.{engine_process.OwnWorker.__name__}",
+            "worker_extension_cls": f"{vllm_extension.__name__}.{vllm_extension.OwnWorker.__name__}",
             "seed": 0,
         }
     )

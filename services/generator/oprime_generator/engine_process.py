@@ -1,5 +1,4 @@
-"""What runs inside vLLM's processes: they end with the process that started them, even a killed one, and tell it why they end; on several
-hosts each loads weights from where its own host has them."""
+"""What runs inside vLLM's processes: they end with the process that started them, even a killed one, and tell it why they end."""
 
 import asyncio
 import contextlib
@@ -11,11 +10,10 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 GROUP = "vllm.general_plugins"
 NAME = "oprime_end_with_parent"
@@ -48,29 +46,6 @@ def end_with_parent() -> None:
         keeper = _FaultKeeper(Path(os.environ[FAULTS]))
         for name in FAULT_LOGGERS:
             logging.getLogger(name).addHandler(keeper)
-
-
-class OwnWorker:
-    """What vLLM adds to its workers."""
-
-    vllm_config: Any
-    model_runner: Any
-    """Of the worker."""
-
-    def reload_weights_of_host(self, directories: Sequence[str]) -> None:
-        """As the worker's own reload_weights, with a directory for each host."""
-        directory = directories[self.vllm_config.parallel_config.node_rank]
-        self.reload_weights(weights_path=directory)  # type: ignore[attr-defined]  # the worker has it
-        _pack_embeddings_again(self.model_runner.get_model())
-
-
-def _pack_embeddings_again(model: Any) -> None:
-    """On a CPU the head of a model whose embeddings are tied computes with a packed copy, which vLLM 0.32 leaves as it was on a reload."""
-    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
-
-    for module in model.modules():
-        if isinstance(module, VocabParallelEmbedding) and hasattr(module, "cpu_linear"):
-            module.quant_method.process_weights_after_loading(module)
 
 
 class _FaultKeeper(logging.Handler):
