@@ -2,8 +2,8 @@
 
 Mathematics: pairs/s and agreement beside Math-Verify alone, on benchmark golds from `../shared/data` where they are present
 (each gold against itself and against another problem's), else on the conformance suite's cases. Code: tests/s in the sandbox
-beside the same with no lock closed, a cold `python` and a cold `python -I -S`, per test. Machines differ and are noisy: compare
-the figures of one run.
+beside the same with no lock closed, a cold `python` and a cold `python -I -S`, per test. Test source: asserts/s beside a cold `python` per
+assert and per task. Machines differ and are noisy: compare the figures of one run.
 """
 
 import argparse
@@ -202,6 +202,74 @@ def code_figures(count: int, processes: int, chance: random.Random) -> list[str]
     return [f"code: {count} tests, each in a process of its own, {processes} at a time (figures of one of them)", *lines]
 
 
+# --- test source ---
+
+FUNCTIONS = (
+    ("def f(x):\n    return sorted(x)[::-1]", "sorted({0}, reverse=True)"),
+    ("def f(x):\n    total = 0\n    for n in x:\n        total += n\n    return total", "sum({0})"),
+    ("from collections import Counter\ndef f(x):\n    return dict(Counter(x))", "{{n: {0}.count(n) for n in {0}}}"),
+)
+ASSERTS = 10
+"""In a task: HumanEval has about eight, LeetCode's data sets a hundred."""
+
+
+def assert_tasks(count: int, chance: random.Random) -> list[tuple[str, list[str]]]:
+    """(program, asserts)."""
+    tasks: list[tuple[str, list[str]]] = []
+    for place in range(count):
+        program, expected = FUNCTIONS[place % len(FUNCTIONS)]
+        inputs = [[chance.randrange(9) for _ in range(6)] for _ in range(ASSERTS)]
+        # Each program another one, as each response is.
+        tasks.append((f"{program}\n# {place}", [f"assert f({one}) == {eval(expected.format(one))!r}" for one in inputs]))  # noqa: S307 - our own
+    return tasks
+
+
+def sandboxed_asserts(tasks: Sequence[tuple[str, list[str]]]) -> list[float]:
+    sandbox = NativeSandbox()
+    verifier = CodeVerifier(sandbox)
+    seconds: list[float] = []
+    try:
+        for program, asserts in [tasks[0], *tasks]:
+            request = VerificationRequest(kind="code", response=program, tests=json.dumps(asserts), options={"bare": True})
+            started = time.perf_counter()
+            outcome = verifier.verify(request)
+            seconds.append((time.perf_counter() - started) / len(asserts))
+            if outcome.verdict is not Verdict.CORRECT:
+                raise RuntimeError(f"a right program was judged {outcome.verdict}: {outcome.reason}")
+    finally:
+        sandbox.close()
+    return seconds[1:]
+
+
+def cold_asserts(tasks: Sequence[tuple[str, list[str]]], together: bool) -> list[float]:
+    """Seconds per assert: all asserts of a task in one cold interpreter, or each in one of its own."""
+    seconds: list[float] = []
+    for program, asserts in tasks:
+        for part in [asserts] if together else [[one] for one in asserts]:
+            source = "\n".join([program, *part])
+            seconds.append(timed(partial(run_cold, source, "")) / len(part))
+    return seconds
+
+
+def assert_figures(count: int, processes: int, chance: random.Random) -> list[str]:
+    tasks = assert_tasks(count, chance)
+    shares = [tasks[place::processes] for place in range(processes)]
+    ways: dict[str, Callable[[Sequence[tuple[str, list[str]]]], list[float]]] = {
+        "oprime's sandbox": sandboxed_asserts,
+        "cold python per assert": partial(cold_asserts, together=False),
+        "cold python per task": partial(cold_asserts, together=True),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    with ProcessPoolExecutor(processes) as pool:
+        for turn in range(ROUNDS):
+            for name, way in ways.items():
+                seconds[name] += [one for part in pool.map(way, [share[turn::ROUNDS] for share in shares]) for one in part]
+    timings = {name: Timed(tuple(each)) for name, each in seconds.items()}
+    own = timings["oprime's sandbox"].per_second
+    lines = [f"{timing.line(f'  {name}')}   oprime is {own / timing.per_second:.1f}x" for name, timing in timings.items()]
+    return [f"test source: {count} tasks of {ASSERTS} asserts, figures per assert, {processes} at a time (of one of them)", *lines]
+
+
 def cold_runs(work: Sequence[tuple[str, str, str]], flags: Sequence[str]) -> list[float]:
     return [timed(partial(run_cold, program, stdin, flags)) for program, stdin, _ in work]
 
@@ -215,6 +283,7 @@ def main() -> None:
     chance = random.Random(0)  # noqa: S311 - the same pairs each time
     print("\n".join(math_figures(gold_pairs(arguments.pairs, chance))))
     print("\n".join(code_figures(arguments.tests, arguments.processes, chance)))
+    print("\n".join(assert_figures(arguments.tests // ASSERTS, arguments.processes, chance)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from e2e.command_line import OPRIME, ROOT, oprime
+from oprime.tasks.dataset import PromptOrder, load_tasks
 from oprime_cli.main import main
+from oprime_cli.overrides import load_config
 
 pytestmark = pytest.mark.e2e
 
@@ -45,28 +47,85 @@ def write(path: Path, rows: list[dict[str, Any]], *more: str) -> Path:
 def test_every_row_gets_one_verdict_in_the_order_of_the_rows(tmp_path: Path) -> None:
     out = tmp_path / "deep/out.jsonl"
     result = oprime("verify", str(write(tmp_path / "in.jsonl", ROWS)), "--out", str(out), "--jobs", "2")
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 1, result.stderr
+    assert "1 rows cannot be judged as they are; correct them:\n  1 x " in result.stderr
     rows = written(out)
     assert [row["id"] for row in rows] == [row["id"] for row in ROWS]
     assert [row["verdict"] for row in rows] == VERDICTS
     assert [row["score"] for row in rows] == [1, 1, 1, 0, 0, None, 1, 0, 1]
-    assert all(set(row) == {"id", "verdict", "score", "extracted", "reason", "seconds"} for row in rows)
+    assert all(set(row) == {"id", "verdict", "score", "extracted", "reason", "seconds", "fingerprint"} for row in rows)
     assert rows[0]["extracted"] == "\\frac{2}{4}"
     assert "9 rows: 5 CORRECT" in result.stderr
 
 
-def test_an_interrupted_run_goes_on_after_its_last_whole_row(tmp_path: Path) -> None:
-    source, out = write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
-    kept = {"id": "right", "verdict": "CORRECT", "score": 1.0, "extracted": "kept as it was", "reason": "", "seconds": 0.0}
-    failed = {"id": "bare", "verdict": "INFRA_ERROR", "score": None, "extracted": "", "reason": "lost", "seconds": 0.0}
-    later = {"id": "number", "verdict": "CORRECT", "score": 1.0, "extracted": "kept too", "reason": "", "seconds": 0.0}
-    out.write_text("".join(json.dumps(row) + "\n" for row in (kept, failed, later)) + '{"id": "wro', encoding="utf-8")
-    result = oprime("verify", str(source), "--out", str(out), "--jobs", "1")
+def judged(source: Path, out: Path, *more: str) -> tuple[list[dict[str, Any]], str]:
+    result = oprime("verify", str(source), "--out", str(out), "--jobs", "1", *more)
     assert result.returncode == 0, result.stderr
-    rows = written(out)
-    assert [row["verdict"] for row in rows] == VERDICTS
+    return written(out), result.stderr
+
+
+SOUND = [row for row, verdict in zip(ROWS, VERDICTS, strict=True) if verdict != "BAD_TASK"]
+
+
+def test_an_interrupted_run_goes_on_after_its_last_whole_row(tmp_path: Path) -> None:
+    source, out = write(tmp_path / "in.jsonl", SOUND), tmp_path / "out.jsonl"
+    first, _ = judged(source, out)
+    first[0]["extracted"], first[2]["extracted"] = "kept as it was", "kept too"
+    failed = {**first[1], "verdict": "INFRA_ERROR", "score": None, "reason": "lost"}
+    out.write_text("".join(json.dumps(row) + "\n" for row in (first[0], failed, first[2])) + '{"id": "wro', encoding="utf-8")
+    rows, said = judged(source, out)
+    assert [row["verdict"] for row in rows] == [verdict for verdict in VERDICTS if verdict != "BAD_TASK"]
     assert (rows[0]["extracted"], rows[2]["extracted"]) == ("kept as it was", "kept too")
-    assert "2 judged earlier" in result.stderr
+    assert "2 judged earlier" in said
+
+
+def test_a_row_that_changed_is_judged_anew_and_so_is_every_row_when_settings_change(tmp_path: Path) -> None:
+    rows = [{"id": name, "kind": "math", "response": "\\boxed{2/4}", "ground_truth": "1/2"} for name in "abc"]
+    # Without ids, rows are known by their places and their content.
+    rows += [{"kind": "math", "response": f"\\boxed{{{number}}}", "ground_truth": "1"} for number in (1, 2)]
+    source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    found, said = judged(source, out)
+    assert [row["verdict"] for row in found] == ["CORRECT", "CORRECT", "CORRECT", "CORRECT", "INCORRECT"]
+    assert "2 without an id" in said
+    rows[1]["response"], rows[2]["ground_truth"] = "\\boxed{1/3}", "1/4"
+    found, said = judged(write(source, [*rows[:3], *rows[:2:-1]]), out)
+    assert [row["verdict"] for row in found] == ["CORRECT", "INCORRECT", "INCORRECT", "INCORRECT", "CORRECT"]
+    assert "1 judged earlier; 4 judged anew" in said
+    found, said = judged(source, out, "--set", "verifier.math.strict_form=true")
+    assert [row["verdict"] for row in found] == ["INCORRECT", "INCORRECT", "INCORRECT", "INCORRECT", "CORRECT"]
+    assert "5 judged anew" in said
+
+
+def test_standard_input_is_read_and_half_a_character_in_an_id_is_no_harm() -> None:
+    rows = "".join(json.dumps(row) + "\n" for row in (SOUND[0], {**SOUND[1], "id": "\ud800"}))
+    result = subprocess.run([*OPRIME, "verify", "-", "--jobs", "1"], input=rows, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == ["right", "\ud800"]
+
+
+def test_stored_rollouts_are_judged_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "run/config.toml"
+    config.parent.mkdir()
+    config.write_text((ROOT / "deploy/config/demo.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    run = load_config(config)
+    order = PromptOrder(run.run.seed, len(load_tasks(run.tasks, "train")))
+    truth = load_tasks(run.tasks, "train")[order.index(7)].ground_truth
+    right, wrong = f"=1 #{truth}", f"=1 #{(int(truth) + 1) % 10}"
+    rollouts = [
+        {"index": 0, "outcome_reward": 1.0, "response": right},
+        {"index": 1, "outcome_reward": 1.0, "response": wrong},
+        {"index": 2, "outcome_reward": 0.0, "tokens": ["=1 ", f"#{truth}"]},
+    ]
+    samples = tmp_path / "run/samples"
+    samples.mkdir()
+    write(samples / "step-000003.jsonl", [{"step": 3, "group_id": 7, "rollouts": rollouts}])
+    result = oprime("verify", "--again", str(samples / "step-000003.jsonl"), "--jobs", "1")
+    assert result.returncode == 0, result.stderr
+    *changed, summary = result.stdout.splitlines()
+    assert [(row["index"], row["before"], row["score"]) for row in map(json.loads, changed)] == [(1, 1.0, 0.0), (2, 0.0, 1.0)]
+    assert summary == "3 rollouts: 1 as before, 1 higher, 1 lower"
+    assert main(["verify", "--again", str(tmp_path)]) == 1
+    assert "has no samples/step-*.jsonl" in capsys.readouterr().err
 
 
 def test_a_killed_run_is_finished_by_the_same_command(tmp_path: Path) -> None:
@@ -93,6 +152,8 @@ def test_rows_that_cannot_be_judged_say_why_and_the_exit_code_tells(tmp_path: Pa
     ]
     result = oprime("verify", str(write(tmp_path / "in.jsonl", bad, "not json", "[1]")), "--jobs", "1")
     assert result.returncode == 1
+    assert "5 rows cannot be judged as they are; correct them:" in result.stderr
+    assert "run the same command again" not in result.stderr
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(row["verdict"], row["score"]) for row in rows] == [("BAD_TASK", None)] * 5
     for row, words in zip(rows, ("unknown verifier 'maths'", "bear", "response is missing", "line 4", "line 5"), strict=True):

@@ -5,16 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+import structlog
 
 from living_processes import children, lives
 from oprime.core.verification import Verdict, VerificationRequest
 from oprime.runtime.errors import NotReadyError, SettingsError
+from oprime_verifier.working.output import BYTES_PER_MINUTE
 from oprime_verifier.working.worker import WorkerSetup
 from oprime_verifier.working.worker_pool import WorkerPool
 
@@ -167,7 +170,8 @@ async def test_a_broken_plug_in_is_an_error_with_its_reason(name: str, what: str
         verdict, score, reason = await judged(pool, name, "r", "g")
         assert (verdict, score) == (Verdict.INFRA_ERROR, None)
         assert what in reason
-        assert reason.endswith("(2 attempts)")
+        # What broke the contract would break it again.
+        assert reason.endswith("(2 attempts)") == ("broke its contract" not in reason)
 
 
 async def test_a_plug_in_that_prints_does_not_disturb_the_protocol() -> None:
@@ -233,6 +237,7 @@ async def test_no_process_is_left_after_close(tmp_path: Path) -> None:
 PARENT = """
 import asyncio, sys
 from oprime.core.verification import VerificationRequest
+from oprime_verifier.working.output import BYTES_PER_MINUTE
 from oprime_verifier.working.worker import WorkerSetup
 from oprime_verifier.working.worker_pool import WorkerPool
 
@@ -258,3 +263,47 @@ def test_a_hanging_worker_dies_with_a_service_that_is_killed() -> None:
         parent.kill()
         parent.wait()
         asyncio.run(until(lambda: not running_process(worker)))
+
+
+@pytest.mark.parametrize("name", ["half_a_character", "raises_half_a_character"])
+async def test_half_a_character_in_what_a_plug_in_says_is_written_as_its_escape(name: str) -> None:
+    async with running(name) as pool:
+        outcome = await pool.judge(asked(name, "x", "y"))
+    for text in (outcome.reason, outcome.answer, *outcome.flags, *outcome.components):
+        text.encode()
+    assert "\\ud800" in outcome.reason
+
+
+async def test_a_broken_contract_is_not_tried_again(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    async with running("counts_its_calls", attempts=3) as pool:
+        outcome = await pool.judge(asked("counts_its_calls", "x", str(calls)))
+    assert (outcome.verdict, calls.read_text(encoding="utf-8")) == (Verdict.INFRA_ERROR, "called\n")
+    assert "broke its contract" in outcome.reason
+
+
+async def test_what_a_plug_in_prints_is_logged_line_by_line_and_in_bounds() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with running("prints_a_lot") as pool:
+            outcome = await pool.judge(asked("prints_a_lot", "x", "20000"))
+    assert outcome.score == 1.0
+    lines = [entry["text"] for entry in logs if entry["event"] == "worker_output"]
+    assert lines[0] == "line 0 " + "x" * 100
+    assert sum(map(len, lines)) <= BYTES_PER_MINUTE
+    left_out = sum(entry["bytes"] for entry in logs if entry["event"] == "worker_output_left_out")
+    assert left_out + sum(map(len, lines)) == sum(len(f"line {number} ") + 100 for number in range(20000)) + len("no end of line")
+
+
+async def test_a_worker_that_ends_is_quoted_with_its_last_words() -> None:
+    async with running("says_and_ends", attempts=1) as pool:
+        outcome = await pool.judge(asked("says_and_ends", "x", "out of luck"))
+    assert "exit code 3; its last words: out of luck" in outcome.reason
+
+
+async def test_the_seconds_of_a_failed_judgement_are_those_of_its_worker_and_not_of_the_wait_for_it() -> None:
+    started = time.monotonic()
+    async with running("fails_after_a_moment", attempts=1) as pool:
+        outcomes = await asyncio.gather(*(pool.judge(asked("fails_after_a_moment", str(n), "0.2")) for n in range(5)))
+    # One worker has them one after the other: with the waits in it, the sum would be three times as long as it took.
+    assert {outcome.verdict for outcome in outcomes} == {Verdict.INFRA_ERROR}
+    assert 1.0 <= sum(outcome.timings["judge"] for outcome in outcomes) <= time.monotonic() - started

@@ -125,3 +125,36 @@ NOT_A_FUNCTION = 3
 
 def tells_options(response: str, gold: str, n: object = None) -> Outcome:
     return correct(answer=repr(n))
+
+
+def half_a_character(response: str, ground_truth: str) -> Mapping[str, object]:
+    return {"score": 1.0, "reason": f"saw \ud800 in {response}", "answer": "\udfff", "flags": ["odd\ud800"], "\ud83d": 0.5}
+
+
+def raises_half_a_character(response: str, ground_truth: str) -> float:
+    raise ValueError(f"cannot read \ud800 of {ground_truth}")
+
+
+def counts_its_calls(response: str, ground_truth: str) -> float:
+    """Gives what is no score, and notes each call in the file that `ground_truth` names."""
+    with Path(ground_truth).open("a", encoding="utf-8") as file:
+        file.write("called\n")
+    return 7.0
+
+
+def prints_a_lot(response: str, ground_truth: str) -> float:
+    for number in range(int(ground_truth)):
+        print(f"line {number}", "x" * 100)  # noqa: T201 - what it is for
+    print("no end of line", end="", flush=True)  # noqa: T201 - what it is for
+    return 1.0
+
+
+def says_and_ends(response: str, ground_truth: str) -> float:
+    sys.stderr.write(f"{ground_truth}\n")
+    sys.stderr.flush()
+    os._exit(3)
+
+
+def fails_after_a_moment(response: str, ground_truth: str) -> float:
+    time.sleep(float(ground_truth))
+    raise ValueError(response)

@@ -109,3 +109,17 @@ def test_a_check_names_the_bad_row(tmp_path: Path, capsys: pytest.CaptureFixture
     settings.write_text(CONFIG.format(train=source))
     assert main(["tasks", "check", str(settings)]) == 2
     assert f"{source}, row 1, row: wrong JSON" in capsys.readouterr().err
+
+
+def test_a_verifier_that_nobody_offers_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, settings = tmp_path / "tasks.jsonl", tmp_path / "run.toml"
+    row = {"prompt": [{"role": "user", "content": "2 + 2?"}], "ability": "math", "reward_model": {"ground_truth": "4"}, "data_source": "x"}
+    source.write_text("".join(json.dumps({**row, **more}) + "\n" for more in ({}, {"verifier": "mine"}, {"verifier": "mine"})))
+    settings.write_text(CONFIG.format(train=source))
+    assert main(["tasks", "check", str(settings)]) == 2
+    said = capsys.readouterr().err
+    assert "tasks.train names verifiers that nobody offers (2 x 'mine')" in said
+    assert "[verifier.plugins]" in said
+    settings.write_text(CONFIG.format(train=source) + '[verifier.plugins]\nmine = "my_checker:mine"\n')
+    assert main(["tasks", "check", str(settings)]) == 0
+    assert "3 tasks (2 mine, 1 math)" in capsys.readouterr().out

@@ -189,11 +189,13 @@ def _renderer(config: "RunConfig") -> "Render | None":
 
 def _summary(config: "RunConfig", split: "Split", render: "Render | None") -> str:
     from oprime.tasks.dataset import load_tasks, require_prompts_fit
+    from oprime_cli.planning.check_sources import require_verifiers
 
     tasks = load_tasks(config.tasks, split, render)
     if render is not None and split == "heldout":
         require_prompts_fit(tasks, render, config.sampling.max_prompt_tokens, split=split)
     verifiers = Counter(task.verifier for task in tasks)
+    require_verifiers(config.verifier, verifiers, split)
     parts = ", ".join(f"{number} {verifier}" for verifier, number in verifiers.most_common())
     return f"{len(tasks)} tasks ({parts})" if tasks else "none"
 

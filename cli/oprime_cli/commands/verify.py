@@ -3,8 +3,11 @@
 import argparse
 import asyncio
 import os
+import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +16,24 @@ from oprime_cli.arguments import Subparsers, command_parser, positive_int
 if TYPE_CHECKING:
     from oprime_cli.verifying.judge_file import Tally
 
+SHOWN_REASONS = 5
+
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = command_parser(
         subparsers,
         "verify",
         description='Judge a file of responses, one JSON object per line: {"id", "kind", "response", "ground_truth", "options"?}. '
-        "Results come in the order of the rows; an interrupted run goes on where it was. Exit code 0 when every row was judged.",
+        "Results come in the order of the rows; an interrupted run goes on where it was, and rows that changed since are judged anew. "
+        "Exit code 0 when every row was judged.",
         example="oprime verify answers.jsonl --out verdicts.jsonl --jobs 8",
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="JSONL file with the responses")
+    parser.add_argument("file", metavar="FILE", help="JSONL file with the responses; - reads standard input")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="FILE is a run's folder, or a file of its samples/: judge its rollouts with today's verifier and settings, show what changed",
+    )
     parser.add_argument("--out", metavar="OUT", type=Path, default=None, help="JSONL file for the verdicts (default: standard output)")
     parser.add_argument("--jobs", metavar="N", type=positive_int, default=None, help="worker processes (default: one per core)")
     parser.add_argument("--fresh", action="store_true", help="judge every row again, whatever OUT holds")
@@ -39,17 +50,45 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from oprime.runtime.logs import configure_logs
+
+    configure_logs("verify", level="error")
+    if args.again:
+        return _again(args)
+    with _source(args.file) as source:
+        return _verify(args, source)
+
+
+def _verify(args: argparse.Namespace, source: Path) -> int:
     from oprime_cli.overrides import verifier_section
     from oprime_cli.verifying.judge_file import judge_file
 
-    configure_logs("verify", level="error")
     overrides = [*args.overrides, f"verifier.workers={args.jobs or os.cpu_count() or 1}"]
     if args.fresh and args.out is not None:
         args.out.unlink(missing_ok=True)
-    with _progress(args.file) as note:
-        tally = asyncio.run(judge_file(args.file, args.out, sys.stdout, verifier_section(args.config, overrides), note))
+    with _progress(source) as note:
+        tally = asyncio.run(judge_file(source, args.out, sys.stdout, verifier_section(args.config, overrides), note))
     sys.stderr.write(_summary(tally) + "\n")
     return 0 if tally.all_judged else 1
+
+
+def _again(args: argparse.Namespace) -> int:
+    from oprime_cli.verifying.again import judge_again
+
+    return asyncio.run(
+        judge_again(Path(args.file), args.out, sys.stdout, args.config, args.overrides, jobs=args.jobs or os.cpu_count() or 1)
+    )
+
+
+@contextmanager
+def _source(name: str) -> Iterator[Path]:
+    """The file with the rows; standard input as a file, since rows are read twice."""
+    if name != "-":
+        yield Path(name)
+        return
+    with tempfile.NamedTemporaryFile(prefix="oprime-verify-", suffix=".jsonl") as kept:
+        shutil.copyfileobj(sys.stdin.buffer, kept)
+        kept.flush()
+        yield Path(kept.name)
 
 
 def _summary(tally: "Tally") -> str:
@@ -59,9 +98,24 @@ def _summary(tally: "Tally") -> str:
         parts.append(f"mean score {sum(tally.scores) / len(tally.scores):.4f} of {len(tally.scores)} scored")
     if tally.reused:
         parts.append(f"{tally.reused} judged earlier")
-    if not tally.all_judged:
-        parts.append("not every row was judged: see their reasons, then run the same command again")
-    return "; ".join(parts)
+    if tally.changed:
+        parts.append(f"{tally.changed} judged anew, as their rows or the settings changed")
+    if tally.unnamed:
+        parts.append(f"{tally.unnamed} without an id, known by their places alone")
+    if tally.failed:
+        parts.append(f"{tally.failed} verifications failed: run the same command again")
+    return "\n".join(["; ".join(parts), *_unusable(tally)])
+
+
+def _unusable(tally: "Tally") -> Iterator[str]:
+    """Rows that no further run judges, by reason."""
+    if not tally.unusable:
+        return
+    yield f"{tally.unusable.total()} rows cannot be judged as they are; correct them:"
+    for reason, number in tally.unusable.most_common(SHOWN_REASONS):
+        yield f"  {number} x {reason}"
+    if len(tally.unusable) > SHOWN_REASONS:
+        yield f"  and {len(tally.unusable) - SHOWN_REASONS} other reasons"
 
 
 class _progress:  # noqa: N801 - used as a function

@@ -1,16 +1,19 @@
 """What a run reads from elsewhere: its tasks, and a Redis that is not its own. Each check returns its problems."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from oprime.runtime.errors import OprimeError
+from oprime.runtime.errors import OprimeError, SettingsError
 from oprime.runtime.queue_url import queue_url_problem, without_password
 from oprime_cli.planning.model_files import locate
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.redis_server import open_queue
 from oprime_cli.running.run_folder import EMBEDDED
+from oprime_verifier.config import VerifierSection
 
 if TYPE_CHECKING:
     from oprime.tasks.rows import Render
@@ -39,20 +42,34 @@ def tasks_problems(config: RunConfig, *, has_model: bool) -> list[str]:
     return [problem for setting, location in sources.items() if location for problem in _file_problems(config, setting, location, render)]
 
 
+def require_verifiers(section: VerifierSection, named: Mapping[str, int], split: str) -> None:
+    """Raises SettingsError for names that tasks give and nobody offers; `named` counts the tasks of each."""
+    offered = section.names
+    unknown = {name: count for name, count in named.items() if name not in offered}
+    if unknown:
+        listed = ", ".join(f"{count} x {name!r}" for name, count in unknown.items())
+        raise SettingsError(
+            f"tasks.{split} names verifiers that nobody offers ({listed}): there are {', '.join(offered)}; "
+            "correct the rows, or add the verifier under [verifier.plugins]"
+        )
+
+
 def _file_problems(config: RunConfig, setting: str, location: str, render: "Render | None") -> list[str]:
     from oprime.tasks.formats.registry import open_tasks
     from oprime.tasks.rows import BadRowError, read_task
 
     problems: list[str] = []
     usable = 0
+    named: Counter[str] = Counter()
     try:
         reader, rows = open_tasks(location, setting, config.tasks.reader)
         for row in islice(rows, FIRST_ROWS):
             try:
-                read_task(row, reader, render)
+                named[read_task(row, reader, render).verifier] += 1
                 usable += 1
             except BadRowError as error:
                 problems.append(f"{setting}: {error}")
+        require_verifiers(config.verifier, named, setting.removeprefix("tasks."))
     except OprimeError as error:
         return [str(error)]
     if not usable:

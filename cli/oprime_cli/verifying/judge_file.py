@@ -6,6 +6,7 @@ import json
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +15,7 @@ from oprime.runtime.errors import UnusableInputError
 from oprime_cli.files import write_atomically
 from oprime_cli.verifying.rows import Row, is_settled, out_row, read_rows, written_rows
 from oprime_verifier.config import VerifierSection
-from oprime_verifier.offer import Offer
+from oprime_verifier.offer import Offer, config_hash
 
 AHEAD = 64
 """Rows under way beyond the oldest unfinished one, for each worker: one slow row must not idle the others."""
@@ -26,23 +27,36 @@ class Tally:
 
     verdicts: Counter[Verdict] = field(default_factory=Counter[Verdict])
     scores: list[float] = field(default_factory=list[float])
-    unreadable: int = 0
-    """Lines that are no request."""
+    unusable: Counter[str] = field(default_factory=Counter[str])
+    """Rows that can never be judged as they stand, by reason."""
+    unnamed: int = 0
+    """Rows without an id."""
     reused: int = 0
     """Rows that an earlier run had judged."""
+    changed: int = 0
+    """Rows that an earlier run had judged with other content or settings."""
 
-    def add(self, row: dict[str, Any]) -> None:
-        self.verdicts[Verdict(row["verdict"])] += 1
-        if row["score"] is not None:
-            self.scores.append(row["score"])
+    def add(self, row: Row, result: dict[str, Any]) -> None:
+        verdict = Verdict(result["verdict"])
+        self.verdicts[verdict] += 1
+        self.unnamed += row.id is None
+        if verdict is Verdict.BAD_TASK:
+            self.unusable[result["reason"].removeprefix(f"line {row.number} ")] += 1
+        if result["score"] is not None:
+            self.scores.append(result["score"])
 
     @property
     def rows(self) -> int:
         return self.verdicts.total()
 
     @property
+    def failed(self) -> int:
+        """Rows whose verification failed, and may not fail the next time."""
+        return self.verdicts[Verdict.INFRA_ERROR]
+
+    @property
     def all_judged(self) -> bool:
-        return not self.unreadable and not self.verdicts[Verdict.INFRA_ERROR]
+        return not self.unusable and not self.failed
 
 
 async def judge_file(source: Path, out: Path | None, sink: IO[str], section: VerifierSection, note: Callable[[Tally], None]) -> Tally:
@@ -50,16 +64,16 @@ async def judge_file(source: Path, out: Path | None, sink: IO[str], section: Ver
 
     Raises UnusableInputError when a file cannot be used or `out` belongs to another input, SettingsError for wrong settings.
     """
-    known = _settled_rows(source, out)
-    kept = _keep_beginning(out, known) if out is not None else 0
+    judges = f"{version('oprime')} {config_hash(section)}"
     tally = Tally()
+    known = _settled_rows(source, out, judges, tally) if out is not None else {}
+    kept = _keep_beginning(out, known) if out is not None else 0
     offer = Offer(section)
     await offer.start()
     try:
         with _opened(out, sink) as stream:
-            async for row, result in _in_order(offer, read_rows(source), known, at_once=section.workers * AHEAD):
-                tally.add(result)
-                tally.unreadable += row.request is None
+            async for row, result in _in_order(offer, read_rows(source), known, judges, at_once=section.workers * AHEAD):
+                tally.add(row, result)
                 tally.reused += tally.rows in known
                 if tally.rows > kept:
                     stream.write(_line(result))
@@ -70,9 +84,9 @@ async def judge_file(source: Path, out: Path | None, sink: IO[str], section: Ver
     return tally
 
 
-def _settled_rows(source: Path, out: Path | None) -> dict[int, dict[str, Any]]:
-    """Results of an earlier run that stand, by place in the file."""
-    written = written_rows(out) if out is not None else []
+def _settled_rows(source: Path, out: Path, judges: str, tally: Tally) -> dict[int, dict[str, Any]]:
+    """Results of an earlier run that stand, by place in the file; the others are counted where they were verdicts."""
+    written = written_rows(out)
     known: dict[int, dict[str, Any]] = {}
     rows = read_rows(source)
     for place, result in enumerate(written, start=1):
@@ -83,8 +97,10 @@ def _settled_rows(source: Path, out: Path | None) -> dict[int, dict[str, Any]]:
                 f"{out}, line {place} has the id {result.get('id')!r} where {source} has {has}: it is the output of another file; "
                 "name another --out or add --fresh"
             )
-        if is_settled(result) and row.request is not None:
+        if is_settled(result, row, judges):
             known[place] = result
+        else:
+            tally.changed += row.request is not None and result["verdict"] is not Verdict.INFRA_ERROR
     return known
 
 
@@ -97,7 +113,8 @@ def _keep_beginning(out: Path, known: dict[int, dict[str, Any]]) -> int:
 
 
 def _line(result: dict[str, Any]) -> str:
-    return json.dumps(result, ensure_ascii=False) + "\n"
+    # Half a character in an id is written as JSON's own escape.
+    return json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def _opened(out: Path | None, sink: IO[str]) -> Any:
@@ -124,12 +141,12 @@ class _Kept:
 
 
 async def _in_order(
-    offer: Offer, rows: Iterator[Row], known: dict[int, dict[str, Any]], *, at_once: int
+    offer: Offer, rows: Iterator[Row], known: dict[int, dict[str, Any]], judges: str, *, at_once: int
 ) -> AsyncIterator[tuple[Row, dict[str, Any]]]:
     under_way: deque[tuple[Row, asyncio.Task[dict[str, Any]]]] = deque()
     try:
         for place, row in enumerate(rows, start=1):
-            under_way.append((row, asyncio.create_task(_result(offer, row, known.get(place)))))
+            under_way.append((row, asyncio.create_task(_result(offer, row, known.get(place), judges))))
             if len(under_way) >= at_once:
                 oldest, task = under_way.popleft()
                 yield oldest, await task
@@ -141,13 +158,14 @@ async def _in_order(
             task.cancel()
 
 
-async def _result(offer: Offer, row: Row, known: dict[str, Any] | None) -> dict[str, Any]:
+async def _result(offer: Offer, row: Row, known: dict[str, Any] | None, judges: str) -> dict[str, Any]:
     if known is not None:
         return known
-    return out_row(row, await _judge(offer, row.request) if row.request else unscored(Verdict.BAD_TASK, row.problem))
+    return out_row(row, await judge(offer, row.request) if row.request else unscored(Verdict.BAD_TASK, row.problem), judges)
 
 
-async def _judge(offer: Offer, request: VerificationRequest) -> Outcome:
+async def judge(offer: Offer, request: VerificationRequest) -> Outcome:
+    """BAD_TASK for a verifier that nobody offers."""
     try:
         return await offer.dispatcher.verify(request)
     except UnusableInputError as error:

@@ -1,5 +1,6 @@
 """Rows of `oprime verify`: what is read, what is written, and what an earlier, interrupted run has written already."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 from oprime.core.verification import Outcome, Verdict, VerificationRequest
 from oprime.runtime.errors import UnusableInputError
+from oprime_verifier.working.frames import request_to_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,13 @@ def parse_row(line: bytes, number: int) -> Row:
         return Row(number=number, id=name, request=None, problem=f"line {number} is no request: {error}")
 
 
-def out_row(row: Row, outcome: Outcome) -> dict[str, Any]:
+def fingerprint(request: VerificationRequest, judges: str) -> str:
+    """Of a row's content and of `judges`, the settings and version that judge it: equal ones are judged alike."""
+    text = json.dumps([request_to_json(request), judges], sort_keys=True)
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def out_row(row: Row, outcome: Outcome, judges: str) -> dict[str, Any]:
     return {
         "id": row.id,
         "verdict": outcome.verdict.value,
@@ -52,6 +60,7 @@ def out_row(row: Row, outcome: Outcome) -> dict[str, Any]:
         "extracted": outcome.answer,
         "reason": outcome.reason,
         "seconds": round(outcome.timings.get("judge", outcome.timings.get("total", 0.0)), 6),
+        "fingerprint": "" if row.request is None else fingerprint(row.request, judges),
     }
 
 
@@ -74,9 +83,11 @@ def written_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def is_settled(row: dict[str, Any]) -> bool:
-    """Whether an output row need not be judged again."""
-    return row["verdict"] is not Verdict.INFRA_ERROR
+def is_settled(result: dict[str, Any], row: Row, judges: str) -> bool:
+    """Whether an output row need not be judged again: it is a verdict, on this content, with these settings."""
+    if row.request is None or result["verdict"] is Verdict.INFRA_ERROR:
+        return False
+    return result.get("fingerprint") == fingerprint(row.request, judges)
 
 
 def _request(value: Any) -> VerificationRequest:

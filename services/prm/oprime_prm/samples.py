@@ -60,6 +60,7 @@ def _row(tokenizer: PreTrainedTokenizerBase, verified: VerifiedRollout, rollout:
         "outcome_reward": verified.outcome_reward,
         "outcome_status": verified.outcome.status.value,
         "finish_reason": rollout.finish_reason.value,
+        "response": tokenizer.decode(rollout.trained_ids.tolist(), skip_special_tokens=True),
         "tokens": [str(tokenizer.decode([token])) for token in rollout.trained_ids.tolist()],
         "process_rewards": _rounded(values),
         "behaviour_logprobs": _rounded(rollout.behaviour_logprobs),

@@ -58,6 +58,11 @@ class VerifierSection(Section):
         self.composition_order()
         return self
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all verifiers that a service with these settings offers."""
+        return (*BUILT_IN, *self.plugins, *self.webhooks, *self.services, *self.compositions)
+
     def composition_order(self) -> tuple[str, ...]:
         """Names of the compositions, each after its parts. Raises SettingsError for names that collide or do not exist."""
         external = {"plugins": self.plugins, "webhooks": self.webhooks, "services": self.services}

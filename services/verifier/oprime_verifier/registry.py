@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from oprime.core.verification import Outcome, Verdict, VerificationRequest, unscored
+from oprime_verifier.texts import shown
 
 Verify = Callable[[VerificationRequest], Outcome]
 
@@ -44,7 +45,7 @@ class Registry:
     def judge(self, request: VerificationRequest) -> Outcome:
         """Judge one request. Whatever a verifier raises is INFRA_ERROR, never a score."""
         try:
-            return self.entries[request.kind].verify(request)
+            return shown(self.entries[request.kind].verify(request))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in may raise anything; it must not end the worker
             reason = f"verifier {request.kind} raised {type(error).__name__}: {error}"
-            return unscored(Verdict.INFRA_ERROR, reason, cacheable=False)
+            return shown(unscored(Verdict.INFRA_ERROR, reason, cacheable=False))

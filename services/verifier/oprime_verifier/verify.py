@@ -71,7 +71,8 @@ class VerifyRollouts:
             return
         started = time.perf_counter()
         outcome = await self._judge(request)
-        seconds = time.perf_counter() - started
+        # Without the wait for a free worker, where that is known.
+        seconds = outcome.timings.get("judge", time.perf_counter() - started)
         if self._stopping.is_set():
             # A signal to all processes may have cut it short, and what it then says is no verdict. The entry goes to another.
             await asyncio.Event().wait()

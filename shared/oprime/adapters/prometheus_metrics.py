@@ -88,7 +88,9 @@ SHOWN_BY: Mapping[tuple[str, ...], tuple[MetricDefinition, ...]] = {
     ),
     ("verifier",): (
         MetricDefinition("verifications", "counter", "Responses that were judged, by verdict.", ("verifier", "outcome")),
-        MetricDefinition("verification_seconds", "histogram", "Time to judge one response.", ("verifier",)),
+        MetricDefinition(
+            "verification_seconds", "histogram", "Time to judge one response, without the wait for a free worker.", ("verifier",)
+        ),
         MetricDefinition("verifier_ready_workers", "gauge", "Verifier processes that are ready to judge."),
         MetricDefinition("verifier_held_rollouts", "gauge", "Rollouts that wait for a verifier that is out."),
         MetricDefinition("sandbox_violations", "counter", "Programs that tried what is forbidden, or to cheat the judge.", ("kind",)),

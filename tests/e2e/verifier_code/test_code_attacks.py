@@ -112,7 +112,6 @@ FUNCTIONS = {
     "43 a message without end": ("import os\ndef f(x):\n  os.write(3, b'\\xff' * 8)\n  return 0", {"OUTPUT", "RUNTIME"}),
     "43 no JSON": ("import os\ndef f(x):\n  os.write(3, b'\\0\\0\\0\\2[[')\n  return 0", {"RUNTIME"}),
     "44 only the first": ("def f(x): return [2, 1]", {"INCORRECT"}),
-    "45 state between calls": ("calls = []\ndef f(x):\n  calls.append(x)\n  return list(reversed(x)) if len(calls) == 1 else None", {"CORRECT"}),
     "49 trace": ("import sys, atexit\nsys.settrace(lambda *a: None)\natexit.register(lambda: None)\ndef f(x): return 0", {"INCORRECT"}),
     "51 nested": ("x = " + "(" * 100_000, {"COMPILE"}),
     "does not define it": ("def g(x): return x", {"RUNTIME", "INCORRECT"}),
@@ -129,7 +128,13 @@ def test_a_hostile_function_is_not_paid(ask: Any, name: str, tests: dict[str, An
     program, verdicts = FUNCTIONS[name]
     outcome = ask(tests, program)
     assert outcome.verdict in verdicts, outcome
-    assert outcome.score == float(verdicts == {"CORRECT"})
+    assert outcome.score == 0.0
+
+
+@pytest.mark.parametrize(("tests", "verdict"), [(CALLS, "CORRECT"), (ASSERTS, "INCORRECT"), (CHECK, "INCORRECT")])
+def test_45_state_lives_as_long_as_in_the_authors_tests(ask: Any, tests: dict[str, Any], verdict: str) -> None:
+    program = "calls = []\ndef f(x):\n  calls.append(x)\n  return list(reversed(x)) if len(calls) == 1 else None"
+    assert ask(tests, program).verdict == verdict
 
 
 ASSERT_TRICKS = {

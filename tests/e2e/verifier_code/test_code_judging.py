@@ -100,7 +100,7 @@ ASSERTED = [
      "if __name__ == '__main__':\n    unittest.main()", "def f(x): return x + 1"),
     ("assert f('a') == {'a': 1}\nassert f('')== {}", "from collections import Counter, defaultdict\ndef f(x): return Counter(x)"),
     ("assert f() == (1, {2}, frozenset({3}), b'4', 5j, None, 1 << 70, float('inf'))", "def f(): return 1, {2}, frozenset({3}), b'4', 5j, None, 1 << 70, float('inf')"),
-    ("solution = Solution()\nassert solution.f(1) == 2\nassert solution.f(1) == 2",
+    ("solution = Solution()\nassert solution.f(1) == 2\nassert solution.f(1) == 3",
      "class Solution:\n    def __init__(self): self.seen = 0\n    def f(self, x):\n        self.seen += x\n        return 1 + self.seen"),
     ("for x in range(5):\n    assert f(x) == x * x", "def f(x): return x * x"),
     ("def check(f):\n    assert f(1) == 2\ncheck(add_one)", "def add_one(x): return x + 1"),

@@ -42,6 +42,7 @@ def test_every_token_that_is_trained_on_has_its_numbers(tmp_path: Path, with_ref
     assert (group["step"], group["group_id"], group["prm_version"]) == (2, 10, 2)
     (rollout,) = group["rollouts"]
     assert len(rollout["tokens"]) == 3
+    assert rollout["response"].replace(" ", "") == "".join(rollout["tokens"]).replace(" ", "")
     assert rollout["process_rewards"] == [0.5, -0.5, 0.25]
     assert rollout["behaviour_logprobs"] == [-0.5, -0.25, -0.125]
     assert rollout["weight_versions"] == [3, 3, 4]

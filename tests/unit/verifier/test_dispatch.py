@@ -151,3 +151,13 @@ async def test_closing_ends_what_is_under_way() -> None:
     await dispatcher.close()
     with pytest.raises(asyncio.CancelledError):
         await asked
+
+
+async def test_what_a_verifier_says_has_a_utf_8_form_and_bounds() -> None:
+    odd = "half \ud800 of a character"
+    verifier = Slow(lambda _: correct(reason=odd + "x" * 5000, answer=odd, flags=(odd,) * 100, components={odd: 0.5}))
+    verifier.go.set()
+    outcome = await dispatching(verifier).verify(ASKED)
+    assert outcome.reason.startswith("half \\ud800 of a character")
+    assert (outcome.answer, list(outcome.components)) == ("half \\ud800 of a character", ["half \\ud800 of a character"])
+    assert (len(outcome.reason) < 1100, len(outcome.flags)) == (True, 64)

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from oprime_verifier.code.assert_plan import SOLUTION_MODULES
 from oprime_verifier.code.prompts import parse, parsed, runnable
 from oprime_verifier.code.suite import AssertSource, BadTaskError, Kind, TestSuite
-from oprime_verifier.sandbox.inside.test_units import count_tests
+from oprime_verifier.code.test_units import count_tests
 
 MAX_SOURCE_CHARS = 5_000_000
 _USUAL_NAMES = frozenset({"Counter", "OrderedDict", "defaultdict", "deque", "namedtuple", "inf", "nan", "candidate"})
@@ -20,7 +21,6 @@ _LEETCODE_CLASSES = {
     "TreeNode": "class TreeNode:\n    def __init__(self, val=0, left=None, right=None):\n"
     "        self.val = val\n        self.left = left\n        self.right = right\n",
 }
-SOLUTION_MODULES = frozenset({"solution", "main", "submission", "answer", "program"})
 
 
 @lru_cache(maxsize=2)
@@ -52,8 +52,7 @@ def assert_suite(source: str, row: Mapping[str, Any], field: str) -> TestSuite:
         asserts=AssertSource(
             source=source,
             names=tuple(sorted(names)),
-            exceptions=tuple(sorted(names & _caught(tree))),
-            classes=tuple(sorted(_classes(tree) | (_classes(prompt_tree) & helpers))),
+            calls_candidate="candidate" in source,
             tests=tests,
         ),
         entry_point=entry_point,
@@ -148,24 +147,3 @@ def _called_first(tree: ast.Module) -> Iterator[str]:
             left = part.test.left if isinstance(part.test, ast.Compare) else part.test
             if isinstance(left, ast.Call) and isinstance(left.func, ast.Name):
                 yield left.func.id
-
-
-def _caught(tree: ast.Module) -> set[str]:
-    """Names that stand in `except`."""
-    caught: set[str] = set()
-    for part in _parts(tree):
-        if isinstance(part, ast.ExceptHandler) and part.type is not None:
-            caught |= {name.id for name in ast.walk(part.type) if isinstance(name, ast.Name)}
-        elif isinstance(part, ast.Call) and _name_of(part.func) in ("raises", "assertRaises", "assertRaisesRegex"):
-            caught |= {name.id for argument in part.args[:1] for name in ast.walk(argument) if isinstance(name, ast.Name)}
-    return caught
-
-
-def _name_of(function: ast.expr) -> str:
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""
-
-
-def _classes(tree: ast.Module) -> set[str]:
-    return {statement.name for statement in tree.body if isinstance(statement, ast.ClassDef)}

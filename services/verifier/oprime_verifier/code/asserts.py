@@ -1,47 +1,56 @@
-"""Judge a function by the task's own test source, in two processes that never meet: one runs the tests and has stand-ins for what the
-solution defines, the other runs the solution. Between them, this process passes calls and results, and decides.
+"""Judge a function by the task's own test source: one process with solution and tests, one with what the tests expect.
+
+Between them, this process passes questions and answers, and decides.
 """
 
 import secrets
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from oprime.core.verification import TestResult, Verdict
+from oprime_verifier.code.assert_plan import TestPlan, plan_tests
 from oprime_verifier.code.extract import defined_names
 from oprime_verifier.code.options import Scoring
 from oprime_verifier.code.solution import Ended, Solution, failure_of, verdict_of_exception
 from oprime_verifier.code.suite import AssertSource, BadTaskError
-from oprime_verifier.code.task import OutOfTimeError, Report, Task
+from oprime_verifier.code.task import OutOfTimeError, Report, Task, UndecidedError
 from oprime_verifier.sandbox.inside.messages import BadMessageError, ChannelClosedError, receive_message, send_message
 from oprime_verifier.sandbox.types import Ending, Job, Limits, Process, RunResult, SandboxFailedError
 
 TESTER_CPU_S = 30.0
 TESTER_WALL_S = 600.0
-HANDLES_PER_PROCESS = 1_000_000
+_UNDEFINED = ("NameError", "ImportError")
 
 
 def judge_asserts(task: Task) -> Iterator[Report]:
-    assert task.suite.asserts is not None  # noqa: S101 - the suite's kind says so
-    # The seed of the tests' own chance: the same for every sibling, as it is part of the task.
-    yield from _Session(task, task.suite.asserts).reports()
+    tests = task.suite.asserts
+    assert tests is not None  # noqa: S101 - the suite's kind says so
+    plan = plan_tests(tests.source, task.suite.preamble, frozenset(tests.names))
+    if not plan.calls_solution:
+        raise BadTaskError("the tests never call the solution: they would pay for anything")
+    yield from _Session(task, tests, plan).reports()
 
 
 class _Session:
-    def __init__(self, task: Task, tests: AssertSource) -> None:
+    def __init__(self, task: Task, tests: AssertSource, plan: TestPlan) -> None:
         self._task = task
+        self._plan = plan
         self._tests = tests
-        self._nonce = secrets.token_hex(16)
-        self._live: Solution | None = None
-        """A process of the solution that the tests hold an object of."""
-        self._calls = 0
-        self._started = 0
+        self._token = secrets.token_hex(16)
+        self._subject: Solution | None = None
+        self._retried = False
         self._failed: Ended | None = None
-        """How a call of the current test ended, when not by an answer; the tests cannot make it good."""
-        self._flags: tuple[str, ...] = ()
-        self._cost = [0.0, 0.0, 0]
-        """Of the current test's calls: CPU and wall seconds, most memory."""
+        """How the subject's process ended in the current test, when not by an answer."""
+        self._changed = ""
+        """What the solution changed of what tests use."""
+        self._looks: set[str] = set()
+        self._begun_at = time.monotonic()
+        self._used = (0.0, 0.0)
+        """CPU seconds by its own account at the begin of the current test, and now."""
+        self._peak_bytes = 0
 
     def reports(self) -> Iterator[Report]:
         ours, theirs = socket.socketpair()
@@ -53,30 +62,44 @@ class _Session:
             finally:
                 tester.kill()
                 tester.wait()
-                self._close_live()
+                self._close_subject()
         finally:
             ours.close()
 
     def _job(self) -> Job:
-        tests, suite, options = self._tests, self._task.suite, self._task.options
+        plan, suite, options = self._plan, self._task.suite, self._task.options
         arguments = {
             "prompt": suite.preamble,
-            "names": list(tests.names),
-            "exceptions": list(tests.exceptions),
-            "entry_point": self._entry_point(),
+            "classes": list(plan.classes),
+            "units": [asdict(unit) for unit in plan.units],
+            "checks": [asdict(check) for check in plan.checks],
+            "cpu_s": self._task.limits.cpu_s,
             "stop": not options.runs_all,
-            "nonce": self._nonce,
+            "skips": plan.skips,
+            "catches": plan.catches,
+            "token": self._token,
         }
+        # The seed of the tests' own chance: the same for every sibling, as it is part of the task.
         limits = Limits(cpu_s=TESTER_CPU_S, wall_s=TESTER_WALL_S, memory_bytes=self._task.limits.memory_bytes)
-        return Job(entry="tester", source=tests.source, arguments=arguments, limits=limits, seed=0, profile=options.profile)
+        return Job(entry="tester", source=plan.outside, arguments=arguments, limits=limits, seed=0, profile=options.profile)
 
-    def _entry_point(self) -> str:
+    def _start_subject(self) -> Solution:
+        self._close_subject()
+        self._used = (0.0, 0.0)
+        wanted = {"names": list(self._tests.names), "classes": list(self._plan.classes), "entry_point": self._entry_point()}
+        self._subject = Solution.start(self._task, "subject", self._tests.tests, **wanted)
+        return self._subject
+
+    def _entry_point(self) -> dict[str, Any] | None:
         """Named by the task or the request, else the last function of the response, where the tests call a `candidate`."""
         named = self._task.suite.entry_point or self._task.options.entry_point
-        if named or "candidate" not in self._tests.source:
-            return named
-        defined = [name for name in defined_names(self._task.program) if name != "Solution"]
-        return defined[-1] if defined else ""
+        if not named and self._tests.calls_candidate:
+            defined = [name for name in defined_names(self._task.program) if name != "Solution"]
+            named = defined[-1] if defined else ""
+        owner, _, method = named.rpartition(".")
+        if owner:
+            return {"name": owner.removesuffix("()"), "new": owner.endswith("()"), "path": [method]}
+        return {"name": method} if method else None
 
     def _serve(self, channel: socket.socket, tester: Process) -> Iterator[Report]:
         options, seen = self._task.options, 0
@@ -84,22 +107,18 @@ class _Session:
         while seen < wanted:
             message = self._next(channel, tester)
             if message is None:
-                yield self._tester_gave_up()
+                reason = "the tests ran out of time or memory on what the program returned"
+                yield Report(result=TestResult(index=0, verdict=Verdict.INCORRECT), reason=reason)
                 return
             if message["op"] == "done":
-                self._check_token(message)
-                break
+                if message.get("token") != self._token:
+                    raise SandboxFailedError("the tests' process ended without its token")
+                return
             if message["op"] == "test":
                 seen += bool(message["is_test"])
                 yield self._report(message)
-            elif (reply := self._answer(message)) is not None:
-                send_message(channel, reply)
-        if not self._calls:
-            raise BadTaskError("the tests never call the solution: they would pay for anything")
-
-    def _check_token(self, message: dict[str, Any]) -> None:
-        if message.get("nonce") != self._nonce:
-            raise SandboxFailedError("the tests' process ended without its token")
+            else:
+                send_message(channel, self._answer(message["message"]))
 
     def _next(self, channel: socket.socket, tester: Process) -> dict[str, Any] | None:
         """The next message of the tests; None when their process was ended by a limit. Raises OutOfTimeError, BadTaskError."""
@@ -118,109 +137,87 @@ class _Session:
     def _tester_ended(self, run: RunResult, error: Exception) -> None:
         if run.ending is Ending.COMPILE:
             raise BadTaskError("the task's tests do not compile")
-        if run.ending in (Ending.TIME, Ending.MEMORY) or self._calls:
+        if run.ending in (Ending.TIME, Ending.MEMORY) and self._subject is not None:
             return
         raise SandboxFailedError(f"the tests' process ended ({run.ending}, exit code {run.exit_code})") from error
 
-    def _tester_gave_up(self) -> Report:
-        reason = "the tests ran out of time or memory on what the program returned"
-        return Report(result=TestResult(index=0, verdict=Verdict.INCORRECT), reason=reason, flags=self._flags)
-
-    def _answer(self, message: dict[str, Any]) -> dict[str, Any] | None:
-        if message["op"] == "release":
-            self._release(message["handle"])
-            return None
+    def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
         self._task.check_deadline()
-        self._calls += 1
-        reply = self._asked(message)
+        subject = self._start_subject() if question["op"] == "load" or self._subject is None else self._subject
+        reply = subject.ask(question)
+        self._looks |= subject.looks
         if isinstance(reply, Ended):
-            self._failed, self._flags = reply, (*self._flags, *reply.flags)
-            return {"ended": reply.verdict.value}
-        if reply.get("claims_everything"):
-            self._flags = (*self._flags, "hack_suspected")
-        missing = reply.get("phase") == "find" and "handle" not in message.get("target", {})
-        if missing or reply.get("phase") in ("load", "encode") or "MemoryError" in str(reply.get("error")):
-            # No test may take this for an exception that it waits for.
-            verdict, reason = failure_of(reply)
-            self._failed = Ended(verdict, reason)
-        return _cleaned(reply)
+            self._subject = None
+            self._failed = reply
+            again, self._retried = reply.starved and not self._retried, True
+            return {"ended": True, "again": again}
+        self._note(reply)
+        return {"answer": reply}
 
-    def _asked(self, message: dict[str, Any]) -> dict[str, Any] | Ended:
-        if self._live is not None:
-            reply = self._ask(self._live, message)
-            if isinstance(reply, Ended) or not (self._live.handles or "callback" in reply):
-                self._close_live()
-            return reply
-        solution = self._start()
-        reply = self._ask(solution, message)
-        if isinstance(reply, Ended) and reply.starved:
-            self._pay(solution)
-            solution = self._start()
-            reply = self._ask(solution, message)
-        if isinstance(reply, Ended) or not (solution.handles or "callback" in reply):
-            self._pay(solution)
-        else:
-            self._live = solution
-        return reply
+    def _note(self, reply: dict[str, Any]) -> None:
+        """What the supervisor has to know of an answer."""
+        if reply.get("op") == "loaded" and isinstance(reply.get("failure"), dict):
+            self._failed = Ended(*failure_of(reply["failure"]))
+        if reply.get("op") == "ran":
+            self._changed = self._changed or str(reply.get("changed") or "")[:80]
+            self._used = (self._used[0], _number(reply.get("cpu_s")))
+            self._peak_bytes = int(_number(reply.get("peak_bytes")))
 
-    def _start(self) -> Solution:
-        self._started += 1
-        # Numbers of their own for every process: an object of one that ended is not taken for another's.
-        return Solution.start(self._task, first_handle=self._started * HANDLES_PER_PROCESS)
-
-    def _ask(self, solution: Solution, message: dict[str, Any]) -> dict[str, Any] | Ended:
-        if message["op"] == "called_back":
-            return solution.ask({name: part for name, part in message.items() if name != "op"})
-        return solution.ask(message)
-
-    def _release(self, handle: int) -> None:
-        if self._live is None:
-            return
-        self._live.handles.discard(handle)
-        if not self._live.handles:
-            self._close_live()
-
-    def _close_live(self) -> None:
-        if self._live is not None:
-            self._pay(self._live)
-            self._live = None
-
-    def _pay(self, solution: Solution) -> None:
-        run = solution.close()
-        self._cost = [self._cost[0] + run.cpu_s, self._cost[1] + run.wall_s, max(self._cost[2], run.peak_bytes)]
+    def _close_subject(self) -> None:
+        if self._subject is not None:
+            self._subject.close()
+            self._subject = None
 
     def _report(self, message: dict[str, Any]) -> Report:
-        verdict, reason = self._judged(message["failure"])
-        cpu_s, wall_s, peak = self._cost
-        result = TestResult(index=message["index"], verdict=verdict, cpu_s=cpu_s, wall_s=wall_s, peak_bytes=int(peak))
-        report = Report(result=result, reason=reason, flags=self._flags)
-        self._failed, self._flags, self._cost = None, (), [0.0, 0.0, 0]
-        return report
-
-    def _judged(self, failure: dict[str, Any] | None) -> tuple[Verdict, str]:
+        verdict, reason, flags = self._judged(message)
+        if verdict is Verdict.CORRECT:
+            self._refuse_tricks(message["is_inside"])
+        now, (before, after) = time.monotonic(), self._used
         if self._failed is not None:
-            return self._failed.verdict, self._failed.reason
+            after = self._task.last_cpu_s
+        result = TestResult(
+            index=message["index"],
+            verdict=verdict,
+            cpu_s=max(after - before, 0.0),
+            wall_s=now - self._begun_at,
+            peak_bytes=self._peak_bytes,
+        )
+        self._failed, self._used, self._begun_at = None, (after, after), now
+        return Report(result=result, reason=reason, flags=(*flags, *(("hack_suspected",) if message["agrees"] else ())))
+
+    def _refuse_tricks(self, is_inside: bool) -> None:
+        """Raises UndecidedError where what passed may owe it to a solution that looked at, or changed, what decides."""
+        if self._looks and is_inside:
+            raise UndecidedError(f"the program looked where tests keep what they expect ({', '.join(sorted(self._looks))})")
+        if self._changed and not self._plan.changes:
+            raise UndecidedError(f"the program changed what the tests use ({self._changed})")
+
+    def _judged(self, message: dict[str, Any]) -> tuple[Verdict, str, tuple[str, ...]]:
+        failure = message["failure"]
         if failure is None:
-            return Verdict.CORRECT, ""
-        if failure["kind"] == "error" and not self._calls:
-            raise BadTaskError(f"the task's tests fail before they call the solution: {failure['error']}")
-        if failure["kind"] == "runtime":
-            name = str(failure["error"]).partition(":")[0]
-            return verdict_of_exception(name) or (Verdict.RUNTIME, f"the program raised {name}")
-        return Verdict.INCORRECT, "an assertion of the tests does not hold"
+            return Verdict.CORRECT, "", ()
+        if failure["kind"] == "ended" and self._failed is not None:
+            return self._failed.verdict, self._failed.reason, self._failed.flags
+        if failure["kind"] in ("ended", "forged"):
+            return Verdict.RUNTIME, "the program answered for the tests", ("hack_suspected",)
+        verdict, reason = _failed(failure["kind"], str(failure.get("error"))[:80], message)
+        return verdict, reason, ()
 
 
-def _cleaned(reply: dict[str, Any]) -> dict[str, Any]:
-    """What the tests may see of a reply of the solution."""
-    error = reply.get("error")
-    if error is not None:
-        known = error if isinstance(error, dict) else {}
-        bases = known.get("bases")
-        return {
-            "error": {
-                "type": str(known.get("type")),
-                "message": str(known.get("message")),
-                "bases": [str(base) for base in bases] if isinstance(bases, list) else [],
-            }
-        }
-    return {name: reply[name] for name in ("value", "mutated", "callback", "args") if name in reply}
+def _failed(kind: str, name: str, message: dict[str, Any]) -> tuple[Verdict, str]:
+    """Of a test that raised `name`. Raises BadTaskError where the solution cannot be the reason."""
+    if kind == "runtime":
+        return verdict_of_exception(name) or (Verdict.RUNTIME, f"the program raised {name}")
+    where = f"line {message['line']} of the tests" + (f" (in {message['name']})" if message["name"] else "")
+    if kind in ("refused", "wrong") and name == "AssertionError":
+        return Verdict.INCORRECT, f"the assertion in {where} does not hold"
+    if kind == "error" and (message["is_early"] or name == "ModuleNotFoundError"):
+        raise BadTaskError(f"the task's tests fail before they call the solution: {name}")
+    if kind == "error" and name in _UNDEFINED:
+        return Verdict.RUNTIME, f"the response does not define what is called ({name}, {where})"
+    return Verdict.INCORRECT, f"{where} raises {name} with what the program returned"
+
+
+def _number(value: Any) -> float:
+    """What a solution says of itself, which may be anything."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1e15 else 0.0

@@ -16,7 +16,8 @@ def outcome_of(task: Task, reports: list[Report]) -> Outcome:
     failure = next((report for report in reports if not report.passed), None)
     tests = tuple(sorted((report.result for report in reports), key=lambda result: result.index))
     flags = tuple(sorted({flag for report in reports for flag in report.flags}))
-    if passed == wanted:
+    # What fails beside the tests fails the task, as it would fail the authors' run.
+    if passed == wanted and failure is None:
         return Outcome(verdict=Verdict.CORRECT, score=1.0, reason=f"{passed} of {wanted} tests passed", tests=tests, flags=flags)
     score = _score(options.pays, suite, reports, wanted)
     why = failure.reason if failure else "some tests were not reached"

@@ -1,16 +1,21 @@
 """A process with the solution in it, which answers calls over a channel. What it says is hostile data."""
 
+import contextlib
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from oprime.core.verification import Verdict
 from oprime_verifier.code.task import Task, explain_run, verdict_of, was_starved
 from oprime_verifier.sandbox.inside.messages import BadMessageError, ChannelClosedError, receive_message, send_message
-from oprime_verifier.sandbox.types import Job, RunResult
+from oprime_verifier.sandbox.types import MIB, Job, Limits, RunResult
 
 SLACK_S = 1.0
 """What the channel waits longer than the sandbox, which kills the process in time."""
+MOST_LOOKS = 64
+"""Most messages of a process that answer nothing, in a row."""
+MOST_OUTPUT_BYTES = 64 * MIB
+"""Of all tests of one process, where one may not write more by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +33,25 @@ class Solution:
         self._task = task
         self._channel = channel
         self._process = process
-        self.handles: set[int] = set()
-        """Objects in the process that somebody outside still holds."""
         self.run: RunResult | None = None
+        self.looks: set[str] = set()
+        """Where it looked that no solution has to look, as far as its process noticed."""
 
     @classmethod
-    def start(cls, task: Task, first_handle: int = 0) -> Self:
-        suite, options = task.suite, task.options
+    def start(cls, task: Task, entry: str = "call", tests: int = 1, **arguments: Any) -> Self:
+        """`entry` is the module of `sandbox/inside` that takes charge; the process may run for as long as so many tests may take."""
+        suite, options, limits = task.suite, task.options, task.limits
         ours, theirs = socket.socketpair()
+        usual = {
+            "preamble": suite.preamble,
+            "unfinished": suite.entry_point.partition(".")[0].removesuffix("()"),
+            "imports": options.usual_imports,
+        }
         job = Job(
-            entry="call",
+            entry=entry,
             source=task.program,
-            arguments={
-                "preamble": suite.preamble,
-                "first_handle": first_handle,
-                "unfinished": suite.entry_point.partition(".")[0].removesuffix("()"),
-                "imports": options.usual_imports,
-                "classes": list(suite.asserts.classes) if suite.asserts else [],
-            },
-            limits=task.limits,
+            arguments={**usual, **arguments},
+            limits=_of_several(limits, tests, task.left_s),
             seed=task.seed,
             profile=options.profile,
         )
@@ -57,28 +62,37 @@ class Solution:
             raise
         finally:
             theirs.close()
-        ours.settimeout(task.limits.wall_s + SLACK_S)
+        ours.settimeout(limits.wall_s + SLACK_S * (tests == 1))
         return cls(task, ours, process)
 
-    def tell(self, message: dict[str, Any]) -> None:
-        """Say something that has no answer of its own."""
-        try:
-            send_message(self._channel, message)
-        except (OSError, TimeoutError):
-            return  # the next question finds out why
-
     def ask(self, message: dict[str, Any]) -> dict[str, Any] | Ended:
-        self.tell(message)
+        with contextlib.suppress(OSError):  # the answer tells why
+            send_message(self._channel, message)
         try:
-            reply = receive_message(self._channel, self._task.limits.output_bytes)
-        except (ChannelClosedError, TimeoutError, OSError):
+            return self._answer()
+        except TimeoutError:
+            return self._took_too_long()
+        except (ChannelClosedError, OSError):
             return self._how_it_ended()
         except BadMessageError as error:
             self.close()
             too_long = "bytes" in str(error)
             return Ended(Verdict.OUTPUT if too_long else Verdict.RUNTIME, f"the solution sent {error}", ("hack_suspected",))
-        self.handles |= _handles(reply)
-        return reply
+
+    def _answer(self) -> dict[str, Any]:
+        for _ in range(MOST_LOOKS):
+            reply = receive_message(self._channel, self._task.limits.output_bytes)
+            if reply.get("op") != "looked":
+                return reply
+            self.looks.add(str(reply.get("what"))[:80])
+        # Each kind is told once.
+        raise BadMessageError("the same thing again and again")
+
+    def _took_too_long(self) -> Ended:
+        run = self._finish(kill=True)
+        self._task.check_deadline()
+        starved = run.cpu_s < 0.5 * run.wall_s
+        return Ended(Verdict.TIME, explain_run(run, Verdict.TIME), starved=starved)
 
     def _how_it_ended(self) -> Ended:
         run = self._finish(kill=False)
@@ -104,15 +118,10 @@ class Solution:
         return self.run
 
 
-def _handles(reply: dict[str, Any]) -> set[int]:
-    found: set[int] = set()
-    for field in ("value", "args"):
-        table = reply.get(field)
-        nodes = table.get("nodes") if isinstance(table, dict) else None
-        for node in nodes if isinstance(nodes, list) else ():
-            if isinstance(node, list) and len(node) > 1 and node[0] == "handle" and isinstance(node[1], int):
-                found.add(node[1])
-    return found
+def _of_several(limits: Limits, tests: int, left_s: float) -> Limits:
+    """Of a process that runs so many tests, one after the other."""
+    output = min(limits.output_bytes * tests, max(limits.output_bytes, MOST_OUTPUT_BYTES))
+    return replace(limits, cpu_s=limits.cpu_s * tests, wall_s=min(limits.wall_s * tests, left_s), output_bytes=output)
 
 
 def verdict_of_exception(name: str) -> tuple[Verdict, str] | None:

@@ -50,10 +50,8 @@ class AssertSource:
     """Trusted Python: asserts, `check(candidate)`, test functions or test classes."""
     names: tuple[str, ...]
     """What the solution has to define."""
-    exceptions: tuple[str, ...]
-    """Those of them that the tests use as exception classes."""
-    classes: tuple[str, ...]
-    """Classes of the task's own source, whose objects are copied between tests and solution."""
+    calls_candidate: bool
+    """Whether the tests call the function under test `candidate`."""
     tests: int
     """Asserts and test functions at the top; at least 1."""
 

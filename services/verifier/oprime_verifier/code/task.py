@@ -18,6 +18,10 @@ class OutOfTimeError(Exception):
     """The request's deadline came before the last test; says how much of the time the program used itself."""
 
 
+class UndecidedError(Exception):
+    """The tests passed in a way that says nothing about the response."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """One test."""
@@ -42,6 +46,8 @@ class Task:
     ends_at: float = float("inf")
     """On the monotonic clock."""
     cpu_used_s: float = 0.0
+    last_cpu_s: float = 0.0
+    """Of the last process that ended."""
     started_at: float = field(default_factory=time.monotonic)
     profile: str = ""
     """Where the program ran; of the last run."""
@@ -49,7 +55,12 @@ class Task:
     @property
     def limits(self) -> Limits:
         """Of one process; none runs on past the request's deadline."""
-        return replace(self._own_limits, wall_s=min(self._own_limits.wall_s, max(self.ends_at - time.monotonic(), SHORTEST_RUN_S)))
+        return replace(self._own_limits, wall_s=min(self._own_limits.wall_s, self.left_s))
+
+    @property
+    def left_s(self) -> float:
+        """Until the request's deadline."""
+        return max(self.ends_at - time.monotonic(), SHORTEST_RUN_S)
 
     @cached_property
     def _own_limits(self) -> Limits:
@@ -74,9 +85,15 @@ class Task:
         """Whether the program itself, and not a loaded host, used up the time."""
         return self.cpu_used_s > 0.5 * (time.monotonic() - self.started_at)
 
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds so far: of the clock, and of the CPU time that the program's processes used, to which its limits apply."""
+        return {"run": time.monotonic() - self.started_at, "cpu": self.cpu_used_s}
+
     def note(self, run: RunResult) -> RunResult:
         """Raises OutOfTimeError for a run that the request's deadline cut off."""
         self.cpu_used_s += run.cpu_s
+        self.last_cpu_s = run.cpu_s
         self.profile = run.profile or self.profile
         if run.ending is Ending.TIME:
             self.check_deadline()

@@ -1,6 +1,7 @@
 """The code verifier: a program against its tests."""
 
 import hashlib
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ from oprime_verifier.code.options import CodeOptions
 from oprime_verifier.code.programs import judge_programs
 from oprime_verifier.code.scoring import outcome_of
 from oprime_verifier.code.suite import BadTaskError, Kind, TestSuite
-from oprime_verifier.code.task import OutOfTimeError, Report, Task
+from oprime_verifier.code.task import OutOfTimeError, Report, Task, UndecidedError
 from oprime_verifier.sandbox.types import Sandbox, SandboxFailedError
 
 MAX_SOURCE_BYTES = 1024 * 1024
@@ -29,6 +30,8 @@ KEPT_RESULTS = 256
 """Most test results of an outcome that is worth keeping."""
 RESERVE_S = 0.5
 """What the deadline leaves for the answer itself."""
+LOADED = 1.5
+"""From so many runnable processes per core on, a program gets less time than it could use."""
 _JUDGES: dict[Kind, Callable[[Task], Iterator[Report]]] = {
     Kind.PROGRAM: judge_programs,
     Kind.CALL: judge_calls,
@@ -81,9 +84,7 @@ class CodeVerifier:
             return replace(known, answer=program, timings={"run": 0.0})
         ends_at = started + request.deadline_s - RESERVE_S if request.deadline_s > 0 else float("inf")
         task = Task(sandbox=self._sandbox, suite=suite, program=program, options=options, seed=request.seed, ends_at=ends_at)
-        outcome = replace(
-            _run(task), timings={"run": time.monotonic() - task.started_at}, verifier=VerifierIdentity(sandbox_profile=task.profile)
-        )
+        outcome = replace(_run(task), timings=task.timings, verifier=VerifierIdentity(sandbox_profile=task.profile))
         if outcome.cacheable and len(outcome.tests) <= KEPT_RESULTS:
             self._outcomes[key] = outcome
             _shrink(self._outcomes, KEPT_OUTCOMES)
@@ -152,13 +153,21 @@ def _run(task: Task) -> Outcome:
         return _with_reruns(task, outcome) if outcome.verdict is Verdict.CORRECT else outcome
     except BadTaskError as error:
         return unscored(Verdict.BAD_TASK, str(error))
+    except UndecidedError as error:
+        return unscored(Verdict.UNDECIDED, str(error), flags=("hack_suspected",))
     except SandboxFailedError as error:
         return unscored(Verdict.INFRA_ERROR, f"the sandbox failed: {error}", cacheable=False)
     except OutOfTimeError:
         if task.used_its_time:
             reason = "the program used up the time for all tests"
             return Outcome(verdict=Verdict.TIME, score=0.0, reason=reason, cacheable=False)
-        return unscored(Verdict.INFRA_ERROR, "the deadline came before the last test, on a loaded host", cacheable=False)
+        return unscored(Verdict.INFRA_ERROR, f"the deadline came before the last test{_on_what()}", cacheable=False)
+
+
+def _on_what() -> str:
+    """That the host is loaded, where it is."""
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    return f", on a loaded host (load {load:.1f} on {cores} cores)" if load > LOADED * cores else ""
 
 
 def _first_run(task: Task) -> Outcome:

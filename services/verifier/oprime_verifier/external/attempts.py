@@ -11,8 +11,9 @@ What a failure means for a request whose callers can wait (a run's rollouts):
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from oprime.core.verification import Outcome, Verdict, VerificationRequest, unscored
 from oprime.ports import Clock
@@ -191,6 +192,7 @@ class Attempts:
             failures, wait_s = self._section.circuit_failures, self.circuit.closes_in_s
             why = f"it failed {failures} times in a row and is tried again in {wait_s:.1f} s; before: {self._outage.reason}"
             raise TryFailedError(f"not called: {why}", retry=False)
+        asked = time.perf_counter()
         try:
             outcome = _answered(await ask(deadline.ends - self._clock.now()))
         except TryFailedError as error:
@@ -203,7 +205,8 @@ class Attempts:
             self._failed(TryFailedError(f"{type(error).__name__}: {error}"))
             raise
         self._answers()
-        return outcome
+        # Without the wait for its turn, which says nothing about the target. A verifier service knows better.
+        return replace(outcome, timings={"judge": time.perf_counter() - asked, **outcome.timings})
 
     def _answers(self) -> None:
         self.circuit.succeeded()

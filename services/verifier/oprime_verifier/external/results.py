@@ -19,6 +19,10 @@ _REASON_KEYS = ("reason", "explanation")
 _NO_VALUE = "None: it does not apply to this response"
 
 
+BROKEN_CONTRACT = "broken_contract"
+"""Flag of an INFRA_ERROR that another try would repeat."""
+
+
 class BrokenContractError(OprimeError):
     """A verifier returned what cannot be a judgement."""
 

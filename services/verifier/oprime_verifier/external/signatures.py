@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from oprime.core.verification import Outcome, Verdict, VerificationRequest, unscored
 from oprime.runtime.errors import SettingsError
-from oprime_verifier.external.results import UNIT, BrokenContractError, Scale, number, outcome_of, single
+from oprime_verifier.external.results import BROKEN_CONTRACT, UNIT, BrokenContractError, Scale, number, outcome_of, single
 from oprime_verifier.external.styles import GOLD_NAMES, Parameters, style_of
 
 Verify = Callable[[VerificationRequest], Outcome]
@@ -248,6 +248,7 @@ def _safely(verify: Verify) -> Verify:
             raise
         except BrokenContractError as error:
             reason = f"verifier {request.kind} broke its contract: {error}"
+            return unscored(Verdict.INFRA_ERROR, reason, cacheable=False, flags=(BROKEN_CONTRACT,))
         except BaseException as error:  # noqa: BLE001 - it is other people's code, and some of their exceptions are no Exception
             reason = f"verifier {request.kind} raised {type(error).__name__}: {error}"
         return unscored(Verdict.INFRA_ERROR, reason, cacheable=False)

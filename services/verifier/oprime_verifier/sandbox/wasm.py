@@ -24,7 +24,7 @@ from oprime_verifier.sandbox.types import Ending, Job, Process, RunResult, Sandb
 from oprime_verifier.sandbox.wasm_build import Build, find_or_make
 from oprime_verifier.sandbox.wasm_calibration import WALL_FACTOR, fuel_for, seconds_of
 
-ENTRIES = ("program", "call", "tester", "checker")
+ENTRIES = ("program", "call", "tester", "subject", "checker")
 _HOST = Path(__file__).resolve().parent / "wasm_host.py"
 _MAX_MESSAGE_BYTES = 1 << 20
 _START_S = 60.0

@@ -137,7 +137,7 @@ WARM_MODULES = (
     "traceback", "typing",
 )  # fmt: skip
 """What programs often import, imported once for all of them."""
-ENTRIES = ("program", "call", "tester", "checker", "execute")
+ENTRIES = ("program", "call", "tester", "subject", "checker", "execute")
 """Modules of `inside` that may take charge in a child."""
 
 

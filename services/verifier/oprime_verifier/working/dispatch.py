@@ -15,9 +15,9 @@ from oprime.core.verification import Outcome, Verdict, VerificationRequest, Veri
 from oprime.runtime.errors import NotReadyError, UnusableInputError
 from oprime_verifier.judgement import Judgement
 from oprime_verifier.ports import Verifier, VerifierDescription, lasts
+from oprime_verifier.texts import shown
 
 MAX_RESPONSE_CHARS = 1_000_000
-MAX_SHOWN_CHARS = 1000
 
 Judge = Callable[[VerificationRequest], Coroutine[Any, Any, Outcome]]
 
@@ -51,9 +51,7 @@ class Dispatcher:
         started = time.perf_counter()
         outcome = await verifier.verify(request)
         return replace(
-            outcome,
-            reason=outcome.reason[:MAX_SHOWN_CHARS],
-            answer=outcome.answer[:MAX_SHOWN_CHARS],
+            shown(outcome),
             timings={**outcome.timings, "total": time.perf_counter() - started},
             verifier=VerifierIdentity(
                 name=request.kind,

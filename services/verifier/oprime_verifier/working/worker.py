@@ -11,9 +11,11 @@ from typing import Any, Literal, Self
 
 from oprime.runtime.errors import OprimeError, SettingsError
 from oprime_verifier.working.frames import LENGTH, MAX_FRAME_BYTES, frame
+from oprime_verifier.working.output import WorkerOutput
 
 START_S = 120.0
 """Most seconds to import all verifiers."""
+LAST_WORDS_S = 0.5
 GRACE_S = 0.5
 """A worker that keeps a deadline by itself answers within this much more."""
 
@@ -44,6 +46,9 @@ class Worker:
         self.process = process
         self.verifiers: list[dict[str, Any]] = []
         self._asked = 0
+        assert process.stderr is not None  # noqa: S101 - it was asked for
+        self._output = WorkerOutput(process.stderr, process.pid)
+        self._following = asyncio.create_task(self._output.follow())
 
     @classmethod
     async def start(cls, setup: WorkerSetup) -> Self:
@@ -54,14 +59,14 @@ class Worker:
         # exec, never fork: gRPC's threads do not survive a fork. A session of its own lets kill() reach its children too.
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "oprime_verifier.working.judge",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         worker = cls(process)
         try:
             await worker._begin(setup)
         except BaseException:
             worker.kill()
-            await asyncio.shield(process.wait())
+            await asyncio.shield(worker.ended())
             raise
         return worker
 
@@ -78,6 +83,14 @@ class Worker:
     @property
     def alive(self) -> bool:
         return self.process.returncode is None
+
+    async def ended(self) -> int:
+        """Wait for its end and for its last words; returns its exit code."""
+        code = await self.process.wait()
+        # What a child of its own has left open is not waited for.
+        await asyncio.wait([self._following], timeout=LAST_WORDS_S)
+        self._following.cancel()
+        return code
 
     async def ask(self, item: dict[str, Any], deadline_s: float) -> dict[str, Any]:
         """One question: a request to judge, or the sandbox's self-test. Raises WorkerFailedError; the worker must be killed then."""
@@ -113,7 +126,9 @@ class Worker:
         except TimeoutError:
             return "the worker closed its pipe"
         if code >= 0:
-            return f"the worker ended with exit code {code}; its messages are in the service's log"
+            await asyncio.wait([self._following], timeout=LAST_WORDS_S)
+            last = f"; its last words: {self._output.last_line}" if self._output.last_line else ""
+            return f"the worker ended with exit code {code}{last}"
         name = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
         hint = " (out of CPU time, or memory: verifier.memory_mib)" if name in ("SIGXCPU", "SIGKILL", "SIGSEGV") else ""
         return f"the worker was killed by {name}{hint}"

@@ -11,6 +11,7 @@ from oprime.core.verification import Outcome, Verdict, VerificationRequest, unsc
 from oprime.ports import Metrics
 from oprime.runtime.errors import NotReadyError, SettingsError
 from oprime.runtime.heartbeat import BusyMeter
+from oprime_verifier.external.results import BROKEN_CONTRACT
 from oprime_verifier.ports import VerifierDescription
 from oprime_verifier.working.frames import outcome_from_json, request_to_json
 from oprime_verifier.working.worker import Worker, WorkerFailedError, WorkerSetup
@@ -58,23 +59,24 @@ class WorkerPool:
 
         Raises NotReadyError before `start`.
         """
-        started, reasons = time.monotonic(), list[str]()
+        started, reasons, judged_s = time.monotonic(), list[str](), 0.0
         for _ in range(self.attempts):
             deadline_s = request.deadline_s - (time.monotonic() - started) if request.deadline_s else self.setup.deadline_s
             if deadline_s <= 0:
                 break
             # The worker stops by itself; the parent's own deadline is for one that hangs.
-            answer = await self._ask({"request": request_to_json(replace(request, deadline_s=deadline_s))}, deadline_s)
+            answer, seconds = await self._ask({"request": request_to_json(replace(request, deadline_s=deadline_s))}, deadline_s)
+            judged_s += seconds
             outcome = _failure(answer) if isinstance(answer, str) else _outcome(answer)
-            if outcome.verdict is not Verdict.INFRA_ERROR:
+            if outcome.verdict is not Verdict.INFRA_ERROR or BROKEN_CONTRACT in outcome.flags:
                 return outcome
             reasons.append(outcome.reason)
             log.warning("verification_failed", verifier=request.kind, data_source=request.data_source, reason=outcome.reason)
-        return _failure(_summary(reasons))
+        return replace(_failure(_summary(reasons)), timings={"judge": judged_s})
 
     async def self_test(self, deadline_s: float) -> dict[str, Any]:
         """The sandbox's report from one worker. Raises NotReadyError when it cannot be had."""
-        answer = await self._ask({}, deadline_s)
+        answer, _ = await self._ask({}, deadline_s)
         if isinstance(answer, str):
             raise NotReadyError(f"the sandbox's self-test failed: {answer}")
         return answer["report"]
@@ -87,12 +89,12 @@ class WorkerPool:
         await asyncio.gather(*tasks, return_exceptions=True)
         for worker in self._running:
             worker.kill()
-        await asyncio.gather(*(worker.process.wait() for worker in self._running))
+        await asyncio.gather(*(worker.ended() for worker in self._running))
         self._running.clear()
         self._supervisors = []
 
-    async def _ask(self, item: dict[str, Any], deadline_s: float) -> dict[str, Any] | str:
-        """A worker's answer, or why it failed."""
+    async def _ask(self, item: dict[str, Any], deadline_s: float) -> tuple[dict[str, Any] | str, float]:
+        """A worker's answer, or why it failed; and the seconds that it took, without those until a worker was free."""
         if not self._supervisors:
             raise NotReadyError("the verifier has no worker yet: retry")
         worker = await self._take()
@@ -100,7 +102,8 @@ class WorkerPool:
         exchange = asyncio.create_task(self._run(worker, item, deadline_s))
         self._exchanges.add(exchange)
         exchange.add_done_callback(self._exchanges.discard)
-        return await asyncio.shield(exchange)
+        started = time.monotonic()
+        return await asyncio.shield(exchange), time.monotonic() - started
 
     async def _take(self) -> Worker:
         while True:
@@ -135,7 +138,7 @@ class WorkerPool:
             failures = 0
             self._running.add(worker)
             self._idle.put_nowait(worker)
-            code = await worker.process.wait()
+            code = await worker.ended()
             self._running.discard(worker)
             self.killed += 1
             log.warning("worker_replaced", pid=worker.pid, exit_code=code)

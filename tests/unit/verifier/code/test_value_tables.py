@@ -3,6 +3,7 @@
 import collections
 import datetime
 import decimal
+import enum
 import fractions
 import json
 import math
@@ -143,3 +144,51 @@ def test_an_object_that_lies_about_itself_crosses_as_what_it_is() -> None:
 def test_a_forged_table_is_refused(nodes: list[Any]) -> None:
     with pytest.raises(UndecodableError):
         Decoder({"roots": [[0]], "nodes": nodes}).roots()
+
+
+class Plain(list[int]):
+    """A list by another name."""
+
+
+class Agreeing(list[int]):
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+Point = collections.namedtuple("Point", "x y")
+
+
+@pytest.mark.parametrize(
+    ("value", "is_data"),
+    [
+        (Plain([1]), True),
+        (Colour.RED, True),
+        (Point(1, 2), True),
+        ([Plain([1])], True),
+        (Agreeing([1]), False),
+        ([Agreeing([1])], False),
+        (iter([1]), False),
+        (map(str, [1]), False),
+        ({1: 2}.values(), False),
+        (collections.defaultdict(int), False),
+        (Plain, False),
+        (object(), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_exactly_encoded_is_only_what_behaves_alike_as_a_copy(value: object, is_data: bool) -> None:
+    kept: list[object] = []
+    encode([value], keep=lambda one: kept.append(one) or ["kept"], exact=True)
+    assert (not kept) == is_data
+
+
+def test_an_exact_encoding_uses_up_no_iterator() -> None:
+    numbers = iter([1, 2])
+    encode([numbers], keep=lambda _: ["kept"], exact=True)
+    assert list(numbers) == [1, 2]

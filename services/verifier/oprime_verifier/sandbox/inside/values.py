@@ -32,15 +32,23 @@ class UndecodableError(Exception):
     """A table that `encode` did not write."""
 
 
-def encode(values: Sequence[Any], classes: frozenset[str] = frozenset(), keep: Keep | None = None) -> dict[str, Any]:
-    """`classes` names the classes that are copied by their attributes; `keep` makes the node of any other object."""
-    return _Encoder(classes, keep).encode(values)
+def encode(
+    values: Sequence[Any], classes: frozenset[str] = frozenset(), keep: Keep | None = None, *, exact: bool = False
+) -> dict[str, Any]:
+    """`classes` names the classes that are copied by their attributes; `keep` makes the node of any other object.
+
+    `exact`: what would behave otherwise once it is copied is no data either: iterators, arrays and their numbers, and objects whose class
+    compares or counts by rules of its own.
+    """
+    return _Encoder(classes, keep, exact).encode(values)
 
 
 class _Encoder:
-    def __init__(self, classes: frozenset[str], keep: Keep | None) -> None:
+    def __init__(self, classes: frozenset[str], keep: Keep | None, exact: bool) -> None:
         self._classes = classes
         self._keep = keep
+        self._writers = _EXACT_WRITERS if exact else _WRITERS
+        self._rules = (self._object_node, *(_EXACT_RULES if exact else _RULES))
         self._nodes: list[Any] = []
         self._seen: dict[int, int] = {}
         self._alive: list[Any] = []
@@ -75,10 +83,10 @@ class _Encoder:
 
     def _node(self, value: Any) -> list[Any]:
         kind = type(value)
-        writer = _WRITERS.get(kind)
+        writer = self._writers.get(kind)
         if writer is not None:
             return writer(value, self.item)
-        for rule in (self._object_node, _numpy_node, _builtin_node, _base_node):
+        for rule in self._rules:
             node = rule(value, self.item)
             if node is not None:
                 return node
@@ -202,6 +210,33 @@ _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (collections.deque, lambda value: collections.deque(collections.deque.__iter__(value))),
     (bytes, lambda value: bytes.__add__(b"", value)),
 )  # fmt: skip
+_OWN_WAYS = (
+    "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__bool__", "__len__", "__iter__", "__contains__",
+    "__getitem__", "__class__", "__getattribute__",
+)  # fmt: skip
+"""What a class may define that makes its objects something else than the plain values inside them."""
+_PLAIN_KINDS = frozenset(id(kind) for kind, _ in _BASES)
+_MRO = type.__dict__["__mro__"].__get__
+_NAMES = type.__dict__["__dict__"].__get__
+
+
+def _plain_base_node(value: Any, item: Item) -> list[Any] | None:
+    """As `_base_node`, for a class that leaves the ways of its built-in base as they are."""
+    for kind in _MRO(type(value)):
+        if id(kind) in _PLAIN_KINDS:
+            return _base_node(value, item)
+        if any(way in _NAMES(kind) for way in _OWN_WAYS):
+            return None
+    return None
+
+
+_RULES = (_numpy_node, _builtin_node, _base_node)
+_EXACT_RULES = (_builtin_node, _plain_base_node)
+_EXACT_WRITERS = {
+    kind: writer
+    for kind, writer in _WRITERS.items()
+    if writer is not _iterator and kind not in (type({}.values()), collections.defaultdict)
+}
 
 
 class Decoder:

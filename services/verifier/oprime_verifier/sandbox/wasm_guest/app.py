@@ -25,7 +25,7 @@ _SUBMODULES = (
     "collections.abc", "concurrent.futures", "email.message", "html.parser", "importlib.metadata", "importlib.resources",
     "json.decoder", "logging.handlers", "os.path", "unittest.mock", "urllib.parse", "xml.dom.minidom", "xml.etree.ElementTree",
 )  # fmt: skip
-_ENTRIES = ("program", "call", "tester", "checker")
+_ENTRIES = ("program", "call", "tester", "subject", "checker")
 _CHANNEL_CHUNK = 1 << 20
 
 

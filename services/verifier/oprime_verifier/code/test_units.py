@@ -3,18 +3,36 @@
 import ast
 from collections.abc import Iterator
 
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
 
 def count_tests(tree: ast.Module) -> int:
-    own = sum(is_test(statement) for statement in tree.body if not is_main_guard(statement))
+    asserting = asserting_functions(tree)
+    own = sum(is_test(statement, asserting) for statement in tree.body if not is_main_guard(statement))
     return own + calls_check_itself(tree) + sum(len(test_names(statement)) for statement in tree.body)
 
 
-def is_test(statement: ast.stmt) -> bool:
-    """An assert, also inside a loop or another block; or a call of a test function."""
+def asserting_functions(tree: ast.Module) -> frozenset[str]:
+    """Functions with asserts in them."""
+    return frozenset(
+        statement.name for statement in tree.body if isinstance(statement, _FUNCTIONS) and any(map(_asserts, ast.walk(statement)))
+    )
+
+
+def is_test(statement: ast.stmt, asserting: frozenset[str]) -> bool:
+    """An assert, also inside a loop or another block; a block that must raise; or a call of a function that asserts."""
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
         function = statement.value.func
-        return isinstance(function, ast.Name) and (function.id.startswith("test") or function.id == "check")
-    return any(isinstance(part, ast.Assert) for part in _own_parts(statement))
+        named = isinstance(function, ast.Name) and (function.id.startswith("test") or function.id == "check")
+        return named or any(isinstance(part, ast.Name) and part.id in asserting for part in ast.walk(statement))
+    return any(map(_asserts, _own_parts(statement)))
+
+
+def _asserts(part: ast.AST) -> bool:
+    if isinstance(part, ast.With):
+        calls = [item.context_expr.func for item in part.items if isinstance(item.context_expr, ast.Call)]
+        return any(isinstance(call, ast.Attribute | ast.Name) and ast.unparse(call).endswith("raises") for call in calls)
+    return isinstance(part, ast.Assert)
 
 
 def is_main_guard(statement: ast.stmt) -> bool:
@@ -34,10 +52,10 @@ def calls_check_itself(tree: ast.Module) -> bool:
 
 def test_names(statement: ast.stmt) -> list[str]:
     """Test functions that a statement defines and pytest would run: itself, or its methods."""
-    if isinstance(statement, ast.FunctionDef):
+    if isinstance(statement, _FUNCTIONS):
         return [statement.name] if statement.name.startswith("test") else []
     if isinstance(statement, ast.ClassDef) and _has_tests(statement):
-        return [method.name for method in statement.body if isinstance(method, ast.FunctionDef) and method.name.startswith("test")]
+        return [method.name for method in statement.body if isinstance(method, _FUNCTIONS) and method.name.startswith("test")]
     return []
 
 
