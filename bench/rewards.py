@@ -3,7 +3,8 @@
 Both serve the same PRM and reference (random weights) to the same clients on this machine: requests/s and latency with one input per
 request and with 128, then the memory that a request of 128 inputs takes at a vocabulary of 152,000. The obvious way is
 `bench.obvious_rewards`. At last, what scoring costs a PRM that trains in the same process, with and without its bound. Clients send the
-next request when the last one is answered. Machines differ: compare the rows of one run.
+next request when the last one is answered. The two servers take turns, several rounds for each row, and what is shown are medians: a
+machine that has other work to do slows both. Machines differ: compare the rows of one run.
 """
 
 import argparse
@@ -20,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,6 +76,8 @@ class Cell:
     requests_per_second: float
     p50_s: float
     p99_s: float
+    core_s: float
+    """Time of one core that the server took for a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,10 @@ class Server:
             with contextlib.suppress(OSError):
                 Path(f"/proc/{one}/clear_refs").write_text("5", encoding="utf-8")
         return held
+
+    def core_seconds(self) -> float:
+        """Time that its processes have taken of any core."""
+        return sum(sum(psutil.Process(one).cpu_times()[:2]) for one in self._processes())
 
     def peak_bytes(self) -> int:
         """The most memory that its processes had since, each by itself."""
@@ -217,6 +223,7 @@ async def measured(server: Server, clients: int, inputs: int, seconds: float) ->
     dice = np.random.default_rng(clients * inputs)
     bodies = [json.dumps(asked(server, inputs, dice)).encode() for _ in range(min(64, 4 * clients))]
     latencies: list[float] = []
+    core_s = server.core_seconds()
     began = time.perf_counter()
 
     async def client(number: int) -> None:
@@ -236,6 +243,7 @@ async def measured(server: Server, clients: int, inputs: int, seconds: float) ->
         requests_per_second=len(latencies) / (time.perf_counter() - began),
         p50_s=statistics.median(latencies),
         p99_s=float(np.quantile(latencies, 0.99)),
+        core_s=(server.core_seconds() - core_s) / len(latencies),
     )
 
 
@@ -245,12 +253,23 @@ def asked(server: Server, inputs: int, dice: np.random.Generator) -> dict[str, A
     return body if server.name == "oprime" else {"inputs": body["inputs"]}
 
 
-def cells_of(server: Server, cells: Sequence[tuple[int, int]], seconds: float) -> list[Cell]:
-    found: list[Cell] = []
-    for clients, inputs in cells:
-        found.append(asyncio.run(measured(server, clients, inputs, seconds)))
-        print(f"{server.name}: {found[-1]}", file=sys.stderr, flush=True)
+def cells_of(size: Size, seconds: float, rounds: int) -> dict[str, list[Cell]]:
+    """Medians of both servers for each kind of clients. Which of them is asked changes every so many seconds."""
+    found: dict[str, list[Cell]] = {"oprime": [], "obvious": []}
+    with tempfile.TemporaryDirectory(prefix="oprime-bench-") as folder, contextlib.ExitStack() as running:
+        models = write_models(Path(folder), size)
+        servers = [running.enter_context(started(name, *models)) for name in found]
+        for clients, inputs in size.cells:
+            rows = [[asyncio.run(measured(server, clients, inputs, seconds)) for server in servers] for _ in range(rounds)]
+            for server, own in zip(servers, zip(*rows, strict=True), strict=True):
+                found[server.name].append(median_of(own))
+                print(f"{server.name}: {found[server.name][-1]}", file=sys.stderr, flush=True)
     return found
+
+
+def median_of(cells: Sequence[Cell]) -> Cell:
+    names = ("requests_per_second", "p50_s", "p99_s", "core_s")
+    return replace(cells[0], **{name: statistics.median(getattr(cell, name) for cell in cells) for name in names})
 
 
 def memory_of(server: Server) -> tuple[float, float]:
@@ -261,36 +280,52 @@ def memory_of(server: Server) -> tuple[float, float]:
 
 
 def show_cells(ours: Sequence[Cell], obvious: Sequence[Cell]) -> None:
-    columns = f"{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}"
-    print(f"{'':16}{'oprime':>27}    {'obvious':>27}")
+    columns = f"{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'core ms':>9}"
+    print(f"{'':16}{'oprime':>36}    {'obvious':>36}")
     print(f"{'clients':>8}{'inputs':>8}{columns}    {columns}{'ratio':>9}")
     for one, other in zip(ours, obvious, strict=True):
         ratio = one.requests_per_second / other.requests_per_second
-        print(
-            f"{one.clients:>8}{one.inputs:>8}{one.requests_per_second:>9.2f}{_ms(one.p50_s):>9}{_ms(one.p99_s):>9}    "
-            f"{other.requests_per_second:>9.2f}{_ms(other.p50_s):>9}{_ms(other.p99_s):>9}{ratio:>8.1f}x"
-        )
+        print(f"{one.clients:>8}{one.inputs:>8}{_columns(one)}    {_columns(other)}{ratio:>8.1f}x")
 
 
-def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.0f}"
+def _columns(cell: Cell) -> str:
+    return f"{cell.requests_per_second:>9.2f}{_ms(cell.p50_s):>9}{_ms(cell.p99_s):>9}{_ms(cell.core_s, 1):>9}"
+
+
+def _ms(seconds: float, digits: int = 0) -> str:
+    return f"{1000 * seconds:.{digits}f}"
 
 
 def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description="Token rewards beside the obvious way.")
-    parser.add_argument("--seconds", type=float, default=6.0, help="how long clients of each kind ask")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long clients of each kind ask in each round")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each server is asked")
     parser.add_argument("--part", action="append", choices=(*SIZES, "memory", "training"), help="measure these only")
     options = parser.parse_args(arguments)
     parts = options.part or [*SIZES, "memory", "training"]
     print(f"token rewards on {len(os.sched_getaffinity(0))} cores, which the clients share")
     for size in (SIZES[name] for name in parts if name in SIZES):
         print(f"\n{size.name}: vocabulary {size.vocabulary}, {size.layers} layers of {size.hidden}")
-        found = of_both(size, partial(cells_of, cells=size.cells, seconds=options.seconds))
+        found = cells_of(size, options.seconds, options.rounds)
         show_cells(found["oprime"], found["obvious"])
     if "memory" in parts:
         show_memory(of_both(replace(SIZES["medium"], vocabulary=LARGE_VOCABULARY), memory_of))
     if "training" in parts:
-        show_beside([measured_apart(share, options.seconds) for share in (0.0, 0.25, 1.0)])
+        show_beside(beside_training(20 * options.seconds, options.rounds))
+
+
+def beside_training(seconds: float, rounds: int) -> list[Beside]:
+    """Medians for each share; the shares take turns, since steps are long."""
+    shares = (0.0, 0.25, 1.0)
+    rows = [[measured_apart(share, seconds) for share in shares] for _ in range(rounds)]
+    return [
+        Beside(
+            share=share,
+            steps_per_second=statistics.median(one.steps_per_second for one in own),
+            requests_per_second=statistics.median(one.requests_per_second for one in own),
+        )
+        for share, own in zip(shares, zip(*rows, strict=True), strict=True)
+    ]
 
 
 def of_both(size: Size, measure: Callable[[Server], Measured]) -> dict[str, Measured]:

@@ -13,9 +13,10 @@ DESCRIPTION_WIDTH = 90
 
 
 def command_parser(subparsers: Subparsers, name: str, *, description: str, example: str) -> argparse.ArgumentParser:
-    """A sub-parser whose help ends with an example."""
+    """A sub-parser whose help ends with an example; where it is listed, the first sentence of its description says what it does."""
     return subparsers.add_parser(
         name,
+        help=description.partition(". ")[0].rstrip(".").replace("%", "%%"),
         description="\n".join(textwrap.wrap(description, DESCRIPTION_WIDTH)),
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from oprime.runtime.errors import OprimeError, did_you_mean, exit_code
+from oprime_cli.arguments import Subparsers
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("oprime_cli.commands.train", "train a model: start all services, watch them, report, stop them"),
@@ -30,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ledger": ("oprime_cli.commands.ledger", "account for every rollout of a run"),
     "dead-letters": ("oprime_cli.commands.dead_letters", "list or replay entries that were set aside"),
     "redis-acl": ("oprime_cli.commands.redis_acl", "write a user of Redis for each service, with the rights it needs"),
+    "completion": ("oprime_cli.commands.completion", "print the script that completes oprime in a shell"),
     "version": ("oprime_cli.commands.version", "show the versions of oprime and of what it runs on"),
 }
 """Name -> module and one-line help. A module offers `add_parser(subparsers)` and `run(args) -> int`."""
@@ -81,14 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The whole parser for the command that `words` name, and only the list of commands otherwise."""
-    parser = argparse.ArgumentParser(
-        prog="oprime",
-        description="Train language models with PRIME: reinforcement learning with implicit process rewards.",
-        epilog="example:\n  oprime train deploy/config/demo.toml\n\n`oprime COMMAND --help` explains a command.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="store_true", help="print the version and end")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser, subparsers = _program()
     named = words[0] if words else ""
     if named and not named.startswith("-") and named not in COMMANDS and named not in HIDDEN_COMMANDS:
         parser.error(f"there is no command {named!r}{did_you_mean(named, COMMANDS)}: choose one of {', '.join(COMMANDS)}")
@@ -98,6 +93,25 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         for name, (_, help_line) in COMMANDS.items():
             subparsers.add_parser(name, help=help_line)
     return parser
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; imports the module of each."""
+    parser, subparsers = _program()
+    for module, _ in COMMANDS.values():
+        importlib.import_module(module).add_parser(subparsers)
+    return parser
+
+
+def _program() -> tuple[argparse.ArgumentParser, Subparsers]:
+    parser = argparse.ArgumentParser(
+        prog="oprime",
+        description="Train language models with PRIME: reinforcement learning with implicit process rewards.",
+        epilog="example:\n  oprime train deploy/config/demo.toml\n\n`oprime COMMAND --help` explains a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and end")
+    return parser, parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
 
 def _module_of(command: str) -> str:

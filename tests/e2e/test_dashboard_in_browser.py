@@ -293,6 +293,40 @@ def test_the_inspector_shows_tokens_by_each_quantity_and_by_keyboard(tab: Tab) -
     expect(page.get_by_role("region", name="All numbers of rollout 1").get_by_role("row")).to_have_count(11)
 
 
+def test_the_first_wrong_step_is_marked_and_so_is_the_one_that_the_prm_thinks_least_of(tab: Tab) -> None:
+    page = tab.open(GROUP)
+    # The second rollout's third step is wrong, and has the lowest reward.
+    wrong = page.get_by_role("article", name="rollout 1")
+    expect(wrong.locator(".marks")).to_have_text(re.compile(r"^✗ first wrong step: token 2, =\d · ▼ lowest step of the PRM: the same$"))
+    expect(wrong.get_by_role("option", name=re.compile("first wrong step, lowest step of the PRM$"))).to_have_attribute("id", "r1-2")
+    assert page.locator("#r1-2").evaluate("one => getComputedStyle(one, '::before').content") == '"✗▼"'
+    # The right one has neither.
+    expect(page.get_by_role("article", name="rollout 0").locator(".marks")).to_be_hidden()
+    # The PRM likes every token of the third rollout, which is wrong from its sixth step on.
+    page = tab.open(f"{GROUP}?show=2&alone=yes")
+    expect(page.get_by_role("article", name="rollout 2").locator(".marks")).to_have_text(re.compile(r"^✗ first wrong step: token 5, =\d$"))
+
+
+def test_groups_are_turned_over_by_button_and_by_key_in_the_same_colours(tab: Tab) -> None:
+    page = tab.open(f"#/runs/live/rollouts/{STEPS - 1}/{40 * (STEPS - 1)}?q=logprob&show=0&token=3")
+    page.get_by_role("button", name="Next group").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Train step {STEPS}, group {40 * STEPS}")
+    expect(page.get_by_role("button", name="Next group")).to_be_disabled()
+    assert tab.shown == f"/runs/live/rollouts/{STEPS}/{40 * STEPS}?q=logprob"
+    expect(radio(page, "behaviour log-prob")).to_be_checked()
+    page.get_by_role("listbox").first.focus()
+    page.keyboard.press("n")
+    expect(page.get_by_role("status")).to_have_text("This is the newest group")
+    page.keyboard.press("p")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Train step {STEPS - 1}, group {40 * (STEPS - 1)}")
+    expect(page.get_by_role("listbox").first).to_be_focused()
+    page.keyboard.press("p")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Train step {STEPS - 2}, group {40 * (STEPS - 2)}")
+    page = tab.open("#/runs/live/rollouts/1/40")
+    expect(page.get_by_role("button", name="Previous group")).to_be_disabled()
+    expect(page.get_by_role("button", name="Next group")).to_be_enabled()
+
+
 def test_a_link_leads_to_a_token_and_siblings_are_chosen(tab: Tab) -> None:
     page = tab.open(f"{GROUP}?show=2&alone=yes&token=4&of=2")
     expect(page.locator("#r2-4")).to_have_attribute("aria-selected", "true")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,19 +72,25 @@ def make_run(place: Path) -> Path:
     return folder.path
 
 
+def url_of(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    """Where it answers, once it does."""
+    ends = time.monotonic() + 240
+    while not (found := re.search(r"at (http://127.0.0.1:\d+);", log.read_text(encoding="utf-8"))):
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        assert time.monotonic() < ends, log.read_text(encoding="utf-8")
+        time.sleep(0.1)
+    return found[1]
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     place = tmp_path_factory.mktemp("serve")
     folder, log = make_run(place), place / "serve.log"
     process = start_oprime("serve", "prm", str(folder), "--port", "0", "--device", "cpu", "--replicas", "2", log=log)
     try:
-        ends = time.monotonic() + 240
-        while not (found := re.search(r"at (http://127.0.0.1:\d+);", log.read_text(encoding="utf-8"))):
-            assert process.poll() is None, log.read_text(encoding="utf-8")
-            assert time.monotonic() < ends, log.read_text(encoding="utf-8")
-            time.sleep(0.1)
+        url = url_of(process, log)
         children = psutil.Process(process.pid).children(recursive=True)
-        yield Served(found[1], folder)
+        yield Served(url, folder)
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, log.read_text(encoding="utf-8")
@@ -191,3 +198,27 @@ def test_what_cannot_be_served_is_said_in_one_line(arguments: tuple[str, ...], c
 def test_the_heads_of_versions_differ(served: Served) -> None:
     # Or versions could be mixed up unseen.
     assert not torch.allclose(torch.tensor(served.logprobs(2)), torch.tensor(served.logprobs(4)), atol=1e-2)
+
+
+def test_a_single_replica_is_one_process_that_scores_and_shows_its_metrics(tmp_path: Path) -> None:
+    write_policy(tmp_path / "start")
+    log = tmp_path / "serve.log"
+    process = start_oprime("serve", "prm", "--model", str(tmp_path / "start"), "--port", "0", "--device", "cpu", log=log)
+    try:
+        url = url_of(process, log)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert [child.cmdline()[2] for child in children if child.cmdline()[1] == "-m"] == ["oprime_cli.running.serve_alone"]
+        answer = httpx.post(f"{url}/v1/rewards", json={"inputs": [TOKENS], "model": "prm@0"}, timeout=60)
+        refused = httpx.post(f"{url}/v1/rewards", json={"inputs": [TOKENS], "model": "prm@7"}, timeout=60)
+        assert httpx.get(f"{url}/readyz", timeout=60).status_code == 200
+        shown = httpx.get(f"{url}/metrics", timeout=60).text
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, log.read_text(encoding="utf-8")
+    # A model that is its own reference rewards nothing.
+    assert answer.json()["data"][0]["sequence"]["reward"] == 0
+    assert refused.status_code == 404
+    assert re.search(r'oprime_score_requests_total\{.*outcome="scored".*\} 1\.0', shown)
+    assert re.search(r'oprime_http_requests_total\{.*route="/v1/rewards".*status="200".*\} 1\.0', shown)
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []

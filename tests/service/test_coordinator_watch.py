@@ -65,7 +65,7 @@ class Run:
             self.clock.time += 1
             for replica in ("verifier/a", "prm/0", "learner/0"):
                 await self.report(replica)
-            await self.coordinate.seen.look()
+            await self.coordinate.look()
             self.coordinate.look_for_progress()
 
     async def status(self) -> pb.CoordinatorServiceStatusResponse:
@@ -127,6 +127,22 @@ async def test_a_run_that_has_nothing_to_do_does_not_stand_still(run: Run, state
     run.coordinate.run_state = state
     await run.stand(2 * STALL_S)
     assert (await run.status()).stalled == ""
+
+
+@pytest.mark.parametrize("state", [RunState.FINISHED, RunState.SERVING])
+async def test_nobody_waits_in_a_run_that_has_nothing_to_do_whoever_answers_requests_meanwhile(run: Run, state: RunState) -> None:
+    run.coordinate.run_state = RunState.TRAINING
+    for second in range(4):
+        run.clock.time += 1
+        await run.report("prm/0", busy_s=second / 2)
+        await run.coordinate.look()
+    assert (await run.status()).bottleneck == "prm"
+    run.coordinate.run_state = state
+    for second in range(4, 8):
+        run.clock.time += 1
+        await run.report("prm/0", busy_s=second / 2)
+        await run.coordinate.look()
+        assert (await run.status()).bottleneck == ""
 
 
 async def test_without_a_prm_a_batch_waits_for_the_learner_alone(run: Run) -> None:

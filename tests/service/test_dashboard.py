@@ -1,6 +1,7 @@
 """The routes behind the dashboard, without a browser: what they answer, to whom, and what the page may do."""
 
 import re
+import resource
 import subprocess
 import sys
 import zipfile
@@ -75,8 +76,33 @@ async def test_a_group_comes_with_those_rollouts_token_by_token_that_are_asked_f
     assert [one["index"] for one in found["rollouts"]] == [1, 3]
     first = found["rollouts"][0]
     assert len(first["tokens"]) == len(first["process_rewards"]) == len(first["behaviour_logprobs"]) == 10
+    # The second rollout slips in its third step.
+    assert [one["first_wrong_token"] for one in found["rollouts"]] == [2, None]
+    assert (found["before"], found["after"]) == ({"step": 2, "group_id": 80}, {"step": 4, "group_id": 160})
     # Not recorded by this run.
     assert (first["advantages"], first["reference_logprobs"], first["weight_versions"]) == (None, None, None)
+
+
+async def test_the_first_wrong_step_is_known_of_built_in_chains_alone(tmp_path: Path) -> None:
+    build_run(tmp_path / "runs" / "other", steps=1, source="rows")
+    found = await answer(tmp_path / "runs", tmp_path / "index", "/v1/runs/other/rollouts/1/40", index=[0, 1])
+    assert [one["first_wrong_token"] for one in found["rollouts"]] == [None, None]
+    assert (found["before"], found["after"]) == (None, None)
+
+
+async def test_an_index_that_cannot_be_written_is_a_problem_with_its_remedy(runs: Path, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with client_of(runs, tmp_path) as client:
+        # As on a full disk: no file can grow.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            found = [await client.get(f"/v1/runs/synthetic/{path}") for path in ("rollouts", "rollouts/3/120", "curves")]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        again = await client.get("/v1/runs/synthetic/rollouts")
+    assert [one.status_code for one in found] == [507, 507, 507]
+    assert all(f"cannot be written to {tmp_path}" in one.json()["detail"] for one in found)
+    assert again.status_code == 200
 
 
 async def test_curves_come_by_name(runs: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What becomes of clients that are slow on purpose, spoken to through raw sockets."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import time
@@ -116,6 +117,46 @@ async def test_pieces_in_time_win_no_time_for_the_whole(connect: Connect, begun:
         said, _ = await rest(reader)
     # What the client sends after the answer may reset the connection before the answer is read.
     assert said == b"" or is_timeout(said)
+
+
+@pytest.mark.parametrize(
+    ("begun", "piece"),
+    [
+        (b"GET / HTTP/1.1\r\nX-A: ", b"a" * 10_000),
+        (b"GET / HTTP/1.1\r\n", b"X-A: b\r\n" * 1000),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", b"X-A: b\r\n" * 1000),
+    ],
+    ids=["one header", "many headers", "trailers"],
+)
+async def test_a_head_without_an_end_is_answered_431_before_it_fills_the_memory(connect: Connect, begun: bytes, piece: bytes) -> None:
+    reader, writer = await connect()
+    writer.write(begun)
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while sent < LARGE and not writer.is_closing():
+            writer.write(piece)
+            sent += len(piece)
+            await writer.drain()
+    said, _ = await rest(reader)
+    assert said == b"" or said.startswith(b"HTTP/1.1 431 ")
+    assert sent < LARGE
+
+
+async def test_a_long_body_in_many_pieces_is_no_long_head(connect: Connect) -> None:
+    reader, writer = await connect()
+    writer.write(HEAD)
+    for _ in range(10):
+        writer.write(b"x" * 100_000)
+        await writer.drain()
+    assert (await reader.readuntil(b"1000000")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_requests_that_come_at_once_are_answered_in_order(connect: Connect) -> None:
+    reader, writer = await connect()
+    writer.write(PLAIN + HEAD.replace(b"1000000", b"3") + b"abc" + PLAIN)
+    for answer in (b'"ok"', b"3", b'"ok"'):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert await reader.readexactly(len(answer)) == answer
 
 
 async def test_a_body_that_nobody_reads_holds_no_connection_either(connect: Connect) -> None:

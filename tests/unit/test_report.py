@@ -10,7 +10,7 @@ from oprime.runtime.errors import UnusableInputError
 from oprime_cli.commands.report import write_report
 from oprime_cli.report.charts import charts, trailing_mean
 from oprime_cli.report.data import read_run
-from oprime_cli.report.page import choose_groups, colour_limit, duration, first_wrong_token, shorten, signed, visible
+from oprime_cli.report.page import choose_groups, colour_limit, duration, shorten, signed, visible
 from report_builder import LEDGER, build_run, rollout_row, write_lines, write_object
 
 HOSTILE = [
@@ -241,13 +241,6 @@ def test_colour_is_full_where_all_but_one_in_fifty_rewards_lie() -> None:
     assert colour_limit([group([*[-0.5] * 98, 9.0, 9.0])]) == 0.5
     assert colour_limit([group([0.0, 0.0])]) == 1.0
     assert colour_limit([]) == 1.0
-
-
-def test_a_first_wrong_token_is_looked_for_in_chains_alone() -> None:
-    assert first_wrong_token("3 +8 -5 ?", ["=1", "=7", "#7", "<eos>"]) == 1
-    assert first_wrong_token("3 +8 -5 ?", ["=1", "=6", "#6", "<eos>"]) is None
-    assert first_wrong_token("3 +8 -5 ?", ["=", "1", "=7"]) is None
-    assert first_wrong_token("no chain", ["=1"]) is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 
 from oprime.core.outcome_balance import balanced_by
 from oprime.core.types import TokenIds
-from oprime.lm.responses import EncodedResponse, encode_response
+from oprime.lm.responses import EncodedResponse, ResponseEncoder
 from oprime.runtime.errors import SettingsError, UnusableInputError
 from oprime.runtime.settings import ChainSection
 from oprime.tasks.chain import Teacher
@@ -55,13 +55,12 @@ class Encoder:
     """Makes tokens of prompts and responses, as sampling would have laid them out."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", end_id: int, max_tokens: int) -> None:
-        self._tokenizer = tokenizer
-        self._end_id = end_id
+        self._encoder = ResponseEncoder(tokenizer, end_id)
         self._max_tokens = max_tokens
 
     def encode(self, labelled: LabelledResponses) -> list[EncodedResponse]:
-        """Raises UnusableInputError for a prompt that the chat template refuses, and for a response that is too long."""
-        found = [encode_response(self._tokenizer, labelled.messages, response, self._end_id) for response in labelled.responses]
+        """Raises UnusableInputError for texts that cannot be tokenised, and for a response that is too long."""
+        found = self._encoder.encode(labelled.messages, labelled.responses)
         longest = max(one.tokens for one in found)
         if longest > self._max_tokens:
             raise UnusableInputError(

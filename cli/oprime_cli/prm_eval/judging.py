@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from oprime.core.types import ChatMessage
-from oprime.lm.responses import EncodedResponse, encode_response
+from oprime.lm.responses import EncodedResponse
 from oprime.runtime.errors import UnusableInputError
 from oprime.tasks.response_formats.registry import open_responses
 from oprime.tasks.responses import LabelledResponses, read_responses
@@ -103,22 +103,26 @@ def judge_best_of(prm: LocalPrm, files: Sequence[str], separator: str, limit: in
 
 def score_solutions(prm: LocalPrm, solutions: Sequence[LabelledSteps], separator: str, name: str) -> list[ScoredSteps]:
     """Scores of every step, in the order given."""
-    encoded = [_encoded(prm, (ChatMessage(role="user", content=one.problem),), separator.join(one.steps)) for one in solutions]
+    encoded = [
+        tokens
+        for one in solutions
+        for tokens in prm.encoder.encode((ChatMessage(role="user", content=one.problem),), [separator.join(one.steps)])
+    ]
     scores = prm.score(encoded, Progress(name, len(encoded)))
     return [_scored(one, tokens, found, separator) for one, tokens, found in zip(solutions, encoded, scores, strict=True)]
 
 
 def _scored(solution: LabelledSteps, tokens: EncodedResponse, found: ResponseScores, separator: str) -> ScoredSteps:
-    # The end token is no part of a step.
-    owners = steps_of_tokens(tokens.ends[:-1], solution.steps, separator)
+    owners = steps_of_tokens(_text_ends(tokens), solution.steps, separator)
     known = len(owners)
     return step_scores(
         found.process_rewards[:known], found.reference_logprobs[:known], found.prm_logprobs[:known], owners, len(solution.steps)
     )
 
 
-def _encoded(prm: LocalPrm, messages: Sequence[ChatMessage], response: str) -> EncodedResponse:
-    return encode_response(prm.tokenizer, messages, response, prm.end_id)
+def _text_ends(tokens: EncodedResponse) -> tuple[int, ...]:
+    """How many characters of the text there are up to the end of each of its tokens; the end token is none of them."""
+    return tuple(end for _, end in tokens.spans[:-1])
 
 
 def _prompts(file: str, reader_name: str, limit: int) -> list[LabelledResponses]:
@@ -141,7 +145,7 @@ def _prompts(file: str, reader_name: str, limit: int) -> list[LabelledResponses]
 
 
 def _candidates(prm: LocalPrm, prompts: Sequence[LabelledResponses], separator: str, answer: Answer, name: str) -> list[Candidates]:
-    encoded = [_encoded(prm, prompt.messages, response) for prompt in prompts for response in prompt.responses]
+    encoded = [tokens for prompt in prompts for tokens in prm.encoder.encode(prompt.messages, prompt.responses)]
     scores = iter(prm.score(encoded, Progress(name, len(encoded))))
     tokens = iter(encoded)
     found: list[Candidates] = []
@@ -163,7 +167,7 @@ def _ranked(response: str, tokens: EncodedResponse, found: ResponseScores, separ
     if len(rewards) < len(tokens.response_ids):
         return dict.fromkeys(RANKINGS, -np.inf)
     steps = response.split(separator)
-    owners = np.append(steps_of_tokens(tokens.ends[:-1], steps, separator), len(steps) - 1)
+    owners = np.append(steps_of_tokens(_text_ends(tokens), steps, separator), len(steps) - 1)
     by_step = np.bincount(owners, weights=rewards, minlength=len(steps))
     return {"sum": float(rewards.sum()), "mean": float(rewards.mean()), "min_step": float(by_step.min())}
 

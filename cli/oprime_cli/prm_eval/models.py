@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +12,10 @@ from oprime.core.batching import shard
 from oprime.core.token_rows import ragged, token_rows
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.models import Dtype, load_causal_lm, longest_context
-from oprime.lm.responses import EncodedResponse
+from oprime.lm.responses import EncodedResponse, ResponseEncoder
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id, same_tokenizer
 from oprime.runtime.errors import SettingsError
 from oprime_cli.files import read_json
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 RECORD = "offline_prm.json"
 """What `oprime prm train` leaves in the directory of a PRM."""
@@ -58,17 +55,17 @@ class LocalPrm:
 
     def __init__(self, source: PrmSource, *, dtype: Dtype, device: str, pass_tokens: int) -> None:
         """Raises SettingsError for models that cannot be loaded or do not share a tokenizer."""
-        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(source.prm)
-        difference = same_tokenizer(self.tokenizer, load_tokenizer(source.reference))
+        tokenizer = load_tokenizer(source.prm)
+        difference = same_tokenizer(tokenizer, load_tokenizer(source.reference))
         if difference is not None:
             raise SettingsError(f"--reference {source.reference} has another tokenizer than the PRM {source.prm}: {difference}")
-        self.end_id = end_token_ids(self.tokenizer, source.prm)[0]
+        self.encoder = ResponseEncoder(tokenizer, end_token_ids(tokenizer, source.prm)[0])
         chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         models = [load_causal_lm(path, dtype=dtype, device=chosen) for path in (source.prm, source.reference)]
         self.longest = min(longest_context(model.config) for model in models)
         self._prm, self._reference = (FrozenModel(model, chunk_tokens=CHUNK_TOKENS) for model in models)
         self._beta = source.beta
-        self._pad_id = pad_token_id(self.tokenizer)
+        self._pad_id = pad_token_id(tokenizer)
         self._pass_tokens = pass_tokens
 
     def score(self, responses: Sequence[EncodedResponse], note: Callable[[int], None]) -> list[ResponseScores]:

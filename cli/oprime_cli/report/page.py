@@ -12,9 +12,7 @@ import jinja2
 from oprime.core.response_lengths import FATES, STALE, TRAINED, long_ones_are_lost, rollouts_by_length
 from oprime.core.types import FinishReason
 from oprime.core.verification import OutcomeStatus
-from oprime.runtime.errors import UnusableInputError
-from oprime.tasks.chain import first_wrong_step
-from oprime.tasks.chain_tokenizer import VOCABULARY
+from oprime.tasks.chain_tokenizer import first_wrong_token
 from oprime_cli.report.charts import charts, number
 from oprime_cli.report.data import Row, RunRecords
 
@@ -30,7 +28,6 @@ RIGHT_FROM = 0.5
 """Rollouts with at least this outcome reward count as right."""
 
 _SHOWN_AS = {"\n": "↵", "\t": "→"}
-_CHAIN_WORDS = frozenset(VOCABULARY)
 _SCORERS = {
     "prm_log_ratio": "implicit PRM, log-ratio to its reference",
     "reference_logprob": "reference model, plain log-prob",
@@ -241,17 +238,6 @@ def colour_limit(groups: Sequence[Row]) -> float:
     )
     largest = sizes[math.ceil(0.98 * len(sizes)) - 1] if sizes else 0.0
     return largest or 1.0
-
-
-def first_wrong_token(prompt: str, tokens: Sequence[str]) -> int | None:
-    """Place of the first wrong word of a chain; None when the tokens are not the chain task's words."""
-    words = [token.strip() for token in tokens]
-    if not _CHAIN_WORDS.issuperset(words):
-        return None
-    try:
-        return first_wrong_step(prompt, " ".join(words))
-    except UnusableInputError:
-        return None
 
 
 def group_view(row: Row, limit: float, *, chain: bool) -> GroupView:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oprime.adapters.observed import METRICS_PORT
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.settings import EndpointsSection
 from oprime_cli.console import say
@@ -21,9 +22,13 @@ from oprime_cli.running.run_folder import find_run, to_document
 from oprime_cli.running.services import SCORER, process_environment
 from oprime_cli.running.supervisor import Guard, ProcessSpec, Supervisor, stop_on_signals
 from oprime_gateway.config import GatewaySettings
-from oprime_prm.config import ScorerSettings
+from oprime_prm.config import ScorerSettings, ScoringSection
 
 CHECK_EVERY_S = 0.5
+GPU_PASS_TOKENS: int = ScoringSection.model_fields["micro_batch_tokens"].default
+CPU_PASS_TOKENS = 1024
+"""What passes have on a CPU unless settings say otherwise: larger ones save nothing there, and with smaller ones some clients are answered
+while others are computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +54,7 @@ def serve_prm(wishes: Wishes, *, start_timeout_s: float) -> int:
     with tempfile.TemporaryDirectory(prefix="oprime-serve-") as place, stop_on_signals():
         document = settings_of(wishes, Path(place), has_gpu=bool(gpus))
         endpoints = EndpointsSection.model_validate(document["endpoints"])
-        with Guard() as guard, free_ports(endpoints, document["scoring"]["replicas"]) as chosen:
+        with Guard() as guard, free_ports(endpoints, scorers_apart(document["scoring"]["replicas"])) as chosen:
             document["endpoints"] = chosen.model_dump(mode="json", exclude_none=True)
             scorer, gateway = checked(document)
             write_toml(Path(place) / "config.toml", document, head="", mode=0o600)
@@ -86,6 +91,8 @@ def settings_of(wishes: Wishes, place: Path, *, has_gpu: bool) -> dict[str, Any]
     if wishes.dtype is not None:
         model["dtype"] = wishes.dtype
     scoring |= {"replicas": wishes.replicas, "device": wishes.device}
+    if not has_gpu and scoring.get("micro_batch_tokens", GPU_PASS_TOKENS) == GPU_PASS_TOKENS:
+        scoring["micro_batch_tokens"] = CPU_PASS_TOKENS
     host = f"[{wishes.host}]" if ":" in wishes.host else wishes.host
     document["endpoints"] = {"gateway": f"{host}:{wishes.port}"}
     keys = {} if wishes.api_keys_file is None else {"api_keys_file": str(wishes.api_keys_file.absolute())}
@@ -128,16 +135,35 @@ def checked(document: dict[str, Any]) -> tuple[ScorerSettings, GatewaySettings]:
     return scorer, GatewaySettings.from_document(document, origin="oprime serve prm")
 
 
+def scorers_apart(replicas: int) -> int:
+    """How many processes score without being the gateway too: a single one is."""
+    return replicas if replicas > 1 else 0
+
+
 def specs(scorer: ScorerSettings, gateway: GatewaySettings, config_file: Path, gpus: Sequence[Gpu]) -> list[ProcessSpec]:
-    """One process for each replica, and the gateway, which stops first."""
-    count = scorer.scoring.replicas
+    """One process for all; or one for each replica, and the gateway, which stops first and has the first of metrics' ports."""
+    count, first_port = scorer.scoring.replicas, scorer.endpoints.metrics_port
     threads = scorer.scoring.threads or max(1, cpu_cores() // count)
     offline = {"HF_HUB_OFFLINE": "1"} if all(Path(model).is_dir() for model in _models(scorer)) else {}
+    if not scorers_apart(count):
+        return [
+            ProcessSpec(
+                name="scorer",
+                argv=(sys.executable, "-m", "oprime_cli.running.serve_alone", str(config_file)),
+                env={**process_environment(threads, gpus[:1]), **offline},
+                health=health_of("gateway", gateway.endpoints.gateway),
+            )
+        ]
     replicas = [
         ProcessSpec(
             name=f"scorer-{number}",
             argv=(sys.executable, "-m", "oprime_prm.scoring", str(config_file)),
-            env={**process_environment(threads, [gpus[number % len(gpus)]] if gpus else []), **offline, SCORER: str(number)},
+            env={
+                **process_environment(threads, [gpus[number % len(gpus)]] if gpus else []),
+                **offline,
+                **({METRICS_PORT: str(first_port + 1 + number)} if first_port else {}),
+                SCORER: str(number),
+            },
             health=health_of("scorer", address),
             stop_stage=1,
         )

@@ -271,7 +271,7 @@ class Coordinate:
         while True:
             if self._failure is not None:
                 raise self._failure
-            await self.seen.look()
+            await self.look()
             if self._clock.now() - checked > CHECK_SERVER_S:
                 await patiently(self._queue.check_server, self._clock)
                 checked = self._clock.now()
@@ -283,8 +283,16 @@ class Coordinate:
             await self._clock.sleep(min(1.0, self._settings.coordinator.stall_s / 4))
             self.look_for_progress()
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether the run has nothing to do: it has ended, or only serves."""
+        return self.run_state in (RunState.FINISHED, RunState.SERVING)
+
+    async def look(self) -> None:
+        await self.seen.look(at_rest=self.at_rest)
+
     def look_for_progress(self) -> None:
-        if self.run_state in (RunState.FINISHED, RunState.SERVING):
+        if self.at_rest:
             self.seen.stalled = ""
         else:
             position = (self.run_state, self._evaluator.judged, len(self._file.rows))

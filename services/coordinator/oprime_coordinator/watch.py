@@ -43,8 +43,11 @@ class Watch:
         self.stalled = ""
         """Why nothing moves; empty while something does."""
 
-    async def look(self) -> None:
-        """Look at everything once. While the queue is away it keeps what it saw last, and says so."""
+    async def look(self, *, at_rest: bool = False) -> None:
+        """Look at everything once. While the queue is away it keeps what it saw last, and says so.
+
+        `at_rest`: the run has nothing to do, so nobody waits for anybody, whoever works at requests meanwhile.
+        """
         try:
             depths = [await self._queue.depth(name) for name in self._streams]
             self.ledger = await self._queue.ledger_counts()
@@ -55,7 +58,7 @@ class Watch:
             return
         self._show(depths)
         shares = self._busy.lately(self._reports.reporting)
-        self.bottleneck = bottleneck(self._reports.replicas, self._work(), shares, silent_s=self._silent_s)
+        self.bottleneck = "" if at_rest else bottleneck(self._reports.replicas, self._work(), shares, silent_s=self._silent_s)
         for stage in taken(has_prm=self._has_prm):
             self._metrics.gauge("bottleneck", float(stage in waited_for(self.bottleneck)), stage=stage)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Generator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -45,22 +46,43 @@ async def serve(settings: GatewaySettings, lifecycle: Lifecycle) -> None:
     async def ready() -> bool:
         return services is not None and all((await services.ready()).values())
 
-    address, run = settings.endpoints.listen("gateway"), settings.run.name
-    keys = load_keys(settings.gateway.api_keys_file, address)
-    with observed("gateway", run, settings.endpoints, ready) as metrics:
-        listener = listen(address, settings.gateway.client_timeout_s)
+    with observed("gateway", settings.run.name, settings.endpoints, ready) as metrics, open_door(settings) as door:
         services = Services.open(addresses(settings), timeout_s=settings.gateway.timeout_s, tls=settings.endpoints.tls)
-        of_run = partial(PrometheusMetrics, **{RUN: run, SERVICE: "gateway"})
-        api = build_api(Gateway(settings=settings, services=services, metrics=metrics, of_run=of_run, keys=keys))
-        server = HttpServer(http_config(api, settings.gateway.client_timeout_s))
         ending = asyncio.create_task(_end_with_run(services, settings, lifecycle.stopping))
         try:
-            log.info("listening", address=address, port=listener.getsockname()[1], keys=len(keys))
-            await _run(server, listener, lifecycle.stopping)
+            await answer_requests(door, settings, services, metrics, lifecycle.stopping)
         finally:
             ending.cancel()
-            listener.close()
             await services.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """Where clients come in, and the keys that they need."""
+
+    listener: socket.socket
+    keys: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def open_door(settings: GatewaySettings) -> Generator[Door, None, None]:
+    """Listens for the length of the block. Raises SettingsError for an address or keys that cannot be used."""
+    address = settings.endpoints.listen("gateway")
+    keys = load_keys(settings.gateway.api_keys_file, address)
+    with contextlib.closing(listen(address, settings.gateway.client_timeout_s)) as listener:
+        yield Door(listener=listener, keys=keys)
+
+
+async def answer_requests(
+    door: Door, settings: GatewaySettings, services: Services, metrics: PrometheusMetrics, stopping: asyncio.Event
+) -> None:
+    """Answer clients until `stopping` is set."""
+    of_run = partial(PrometheusMetrics, **{RUN: settings.run.name, SERVICE: "gateway"})
+    api = build_api(Gateway(settings=settings, services=services, metrics=metrics, of_run=of_run, keys=door.keys))
+    server = HttpServer(http_config(api, settings.gateway.client_timeout_s))
+    host, port = door.listener.getsockname()[:2]
+    log.info("listening", address=f"{host}:{port}", port=port, keys=len(door.keys))
+    await _run(server, door.listener, stopping)
 
 
 def addresses(settings: GatewaySettings) -> dict[str, str]:

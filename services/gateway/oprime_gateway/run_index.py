@@ -17,12 +17,13 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from bisect import bisect_left
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES = "samples"
@@ -45,6 +46,9 @@ CREATE INDEX IF NOT EXISTS rollouts_of_file ON rollouts (file);
 CREATE TABLE IF NOT EXISTS metric_rows (kind TEXT, step INTEGER, place INTEGER, bytes INTEGER, PRIMARY KEY (kind, step)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS metrics_read (one INTEGER PRIMARY KEY CHECK (one = 1), upto INTEGER, mark BLOB);
 """
+_NO_WAY_TO_WRITE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
+"""What SQLite says where the disk is full, has a fault, or may not be written."""
+_NOT_NOW = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM})
 _MARK_BYTES = 256
 _READ_BYTES = 4 * 1024 * 1024
 _BUSY_S = 5.0
@@ -98,6 +102,16 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoundGroup:
+    siblings: list[FoundRollout]
+    line: dict[str, Any]
+    """Its object in the file, with what the learner adds."""
+    before: tuple[int, int] | None
+    """Train step and group id of the sampled group before it."""
+    after: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
     """Columns of metrics of one kind."""
 
@@ -107,6 +121,10 @@ class Series:
     """All numbers that the newest row has."""
     rows: int
     """How many rows there are before thinning."""
+
+
+class IndexUnwritableError(Exception):
+    """The index can be neither written nor brought up to date: says where it lies, why, and what to do."""
 
 
 class RunIndexes:
@@ -149,17 +167,19 @@ def cache_folder() -> Path:
 
 
 class RunIndex:
-    """The index of one run. Methods may be called from any thread."""
+    """The index of one run. Methods may be called from any thread; each may raise IndexUnwritableError."""
 
-    def __init__(self, folder: Path, database: Path) -> None:
+    def __init__(self, folder: Path, database: Path, *, busy_s: float = _BUSY_S) -> None:
+        """Another process that writes the index is waited for so many seconds."""
         self._folder = folder
         self._database = database
+        self._busy_s = busy_s
         self._updating = threading.Lock()
 
     def rollouts(self, wanted: Wanted, *, offset: int, limit: int, budget_s: float) -> Found:
         """One page of rollouts. At most `budget_s` seconds are spent on files that are not in the index yet."""
         files = _sample_files(self._folder / SAMPLES)
-        with closing(self._open()) as database:
+        with self._opened() as database:
             self._read_samples(database, files, until=time.monotonic() + budget_s)
             where, values = _conditions(wanted)
             (total,) = database.execute(f"SELECT count(*) FROM rollouts {where}", values).fetchone()  # noqa: S608 - made of constants
@@ -170,13 +190,14 @@ class RunIndex:
             (read,) = database.execute("SELECT count(*) FROM files").fetchone()
         return Found(rollouts=[_found(row) for row in rows], total=total, files=len(files), files_read=read)
 
-    def siblings(self, step: int, group_id: int) -> tuple[list[FoundRollout], dict[str, Any]]:
-        """The rollouts of a group, and its line of the file. Raises LookupError where there is none."""
-        with closing(self._open()) as database:
+    def siblings(self, step: int, group_id: int) -> FoundGroup:
+        """The rollouts of a group, its line of the file, and which groups stand beside it. Raises LookupError where there is none."""
+        with self._opened() as database:
             name = f"step-{step:06d}.jsonl"
             files = _sample_files(self._folder / SAMPLES)
-            self._read_samples(database, {name: files[name]} if name in files else {}, until=None, whole=False)
+            self._read_samples(database, {near: files[near] for near in _beside(name, files)}, until=None, whole=False)
             rows = database.execute("SELECT * FROM rollouts WHERE step = ? AND group_id = ? ORDER BY number", (step, group_id)).fetchall()
+            before, after = (_neighbour(database, step, group_id, way) for way in ("before", "after"))
         if not rows:
             raise LookupError(f"no sampled group {group_id} at train step {step}")
         place, length = rows[0]["place"], rows[0]["bytes"]
@@ -186,7 +207,7 @@ class RunIndex:
         if group is None or group.get("group_id") != group_id:
             raise LookupError(f"the sample of group {group_id} at train step {step} was replaced meanwhile: ask again")
         self._add_learned(group, self._folder / SAMPLES / f"learned-{step:06d}.jsonl")
-        return [_found(row) for row in rows], group
+        return FoundGroup(siblings=[_found(row) for row in rows], line=group, before=before, after=after)
 
     def _add_learned(self, group: dict[str, Any], path: Path) -> None:
         """Advantages and log-probs of the policy, which the learner writes once it has learned from the batch."""
@@ -201,7 +222,7 @@ class RunIndex:
 
     def series(self, kind: str, names: Sequence[str], *, points: int) -> Series:
         """Metrics over train steps, thinned evenly to about `points` rows; the last row is always there."""
-        with closing(self._open()) as database:
+        with self._opened() as database:
             self._read_metrics(database)
             rows = database.execute("SELECT step, place, bytes FROM metric_rows WHERE kind = ? ORDER BY step", (kind,)).fetchall()
         stride = max(1, -(-len(rows) // points))
@@ -211,13 +232,28 @@ class RunIndex:
         values = {name: [_number(row.get(name)) for row in read] for name in names}
         return Series(steps=[int(row["step"]) for row in read], values=values, names=known, rows=len(rows))
 
+    @contextmanager
+    def _opened(self) -> Generator[sqlite3.Connection, None, None]:
+        try:
+            with closing(self._open()) as database:
+                yield database
+        except sqlite3.DatabaseError as error:
+            if _code(error) not in _NO_WAY_TO_WRITE:
+                raise
+            raise IndexUnwritableError(
+                f"the index of the run's files cannot be written to {self._database.parent} ({error}): make room there, or start the "
+                "gateway with XDG_CACHE_HOME on another disk; the run itself is not affected"
+            ) from error
+
     def _open(self) -> sqlite3.Connection:
         try:
-            return _connected(self._database)
-        except sqlite3.DatabaseError:
+            return _connected(self._database, self._busy_s)
+        except sqlite3.DatabaseError as error:
+            if _code(error) in _NO_WAY_TO_WRITE | _NOT_NOW:
+                raise
             # Damaged: the run's files have everything.
             self._database.unlink(missing_ok=True)
-            return _connected(self._database)
+            return _connected(self._database, self._busy_s)
 
     def _read_samples(
         self, database: sqlite3.Connection, files: Mapping[str, tuple[int, int]], *, until: float | None, whole: bool = True
@@ -296,8 +332,14 @@ class RunIndex:
                     yield row
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=_BUSY_S)
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 for an error that is not SQLite's own."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+def _connected(path: Path, busy_s: float) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=busy_s)
     try:
         database.row_factory = sqlite3.Row
         _require_own_release(database)
@@ -325,6 +367,25 @@ def _sample_files(folder: Path) -> dict[str, tuple[int, int]]:
     except OSError:
         return {}
     return {name: (facts.st_size, facts.st_mtime_ns) for name, facts in found}
+
+
+def _beside(name: str, files: Iterable[str]) -> list[str]:
+    """A file's name with those before and after it; nothing of the name where there is no such file."""
+    known = sorted(files)
+    place = bisect_left(known, name)
+    there = place < len(known) and known[place] == name
+    return known[max(0, place - 1) : place + 1 + there]
+
+
+def _neighbour(database: sqlite3.Connection, step: int, group_id: int, way: Literal["before", "after"]) -> tuple[int, int] | None:
+    """Train step and group id of the nearest group that the index knows."""
+    sign, order = ("<", "DESC") if way == "before" else (">", "ASC")
+    row = database.execute(
+        f"SELECT step, group_id FROM rollouts WHERE (step, group_id) {sign} (?, ?) "  # noqa: S608 - made of constants
+        f"ORDER BY step {order}, group_id {order} LIMIT 1",
+        (step, group_id),
+    ).fetchone()
+    return None if row is None else (row["step"], row["group_id"])
 
 
 def _rows_of_group(file: str, line: bytes, place: int) -> Iterator[tuple[object, ...]]:

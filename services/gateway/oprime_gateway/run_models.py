@@ -70,6 +70,15 @@ class SampledRollout(ApiModel):
     """What the policy learned from."""
     policy_logprobs: list[float | None] | None = None
     """Log-prob under the policy that was about to learn from it."""
+    first_wrong_token: int | None = None
+    """Token that begins the first wrong step, where the task knows its steps (the built-in chains); null where all are right too."""
+
+
+class GroupPlace(ApiModel):
+    step: int
+    """Train step that took it."""
+    group_id: int
+    """Its group id."""
 
 
 class SampledGroup(ApiModel):
@@ -81,6 +90,10 @@ class SampledGroup(ApiModel):
     """The prompt as the model saw it. Show it as text."""
     prm_version: int
     """What scored it."""
+    before: GroupPlace | None
+    """The sampled group before it, by train step and group id; null at the run's first."""
+    after: GroupPlace | None
+    """The one after it; null at the newest."""
     siblings: list[RolloutSummary]
     """All rollouts of the group."""
     rollouts: list[SampledRollout]

@@ -1,22 +1,24 @@
 """The routes behind the dashboard's pages of a run: rollouts, groups token by token, curves, settings, the report."""
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 from fastapi import APIRouter, Query, Request
 from fastapi import Path as PathParam
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 
+from oprime.tasks.chain_tokenizer import first_wrong_token
 from oprime_gateway.models import Problem
 from oprime_gateway.problems import ProblemError
-from oprime_gateway.run_index import SAMPLES, RunIndex, RunIndexes, Series, Wanted, objects
+from oprime_gateway.run_index import SAMPLES, IndexUnwritableError, RunIndex, RunIndexes, Series, Wanted, objects
 from oprime_gateway.run_models import (
     CurvesResponse,
+    GroupPlace,
     MetricSeries,
     RolloutsResponse,
     RolloutSummary,
@@ -53,8 +55,14 @@ REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; b
 
 PROBLEMS: dict[int | str, dict[str, object]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}, "description": text}
-    for status, text in ((401, "No valid key"), (404, "No such run"), (422, "The request breaks a rule of this document"))
+    for status, text in (
+        (401, "No valid key"),
+        (404, "No such run"),
+        (422, "The request breaks a rule of this document"),
+        (507, "The index of the run's files cannot be written"),
+    )
 }
+FoundT = TypeVar("FoundT")
 
 router = APIRouter(prefix="/v1/runs/{name}", tags=["runs"], responses=PROBLEMS)
 
@@ -88,7 +96,7 @@ async def rollouts(
         sort=sort,
         descending=descending,
     )
-    found = await run_in_threadpool(index.rollouts, wanted, offset=offset, limit=limit, budget_s=BUDGET_S)
+    found = await _looked_up(lambda: index.rollouts(wanted, offset=offset, limit=limit, budget_s=BUDGET_S))
     data = [RolloutSummary(**asdict(one)) for one in found.rollouts]
     return RolloutsResponse(data=data, total=found.total, files=found.files, files_read=found.files_read)
 
@@ -102,17 +110,24 @@ async def group(
     index: Annotated[list[int] | None, Query(max_length=MAX_ROLLOUTS)] = None,
 ) -> SampledGroup:
     """One sampled group; the rollouts whose `index` is given come token by token, at most 16 at a time."""
+    folder, index_of_run = _folder(name, request), _index(name, request)
     try:
-        siblings, row = await run_in_threadpool(_index(name, request).siblings, step, group_id)
+        found = await _looked_up(lambda: index_of_run.siblings(step, group_id))
     except LookupError as error:
         raise ProblemError(HTTPStatus.NOT_FOUND, f"run {name}: {error}") from error
+    prompt = str(found.line.get("prompt", ""))
+    chain = await run_in_threadpool(is_chain_run, folder)
     return SampledGroup(
         step=step,
         group_id=group_id,
-        prompt=str(row.get("prompt", "")),
-        prm_version=siblings[0].prm_version,
-        siblings=[RolloutSummary(**asdict(one)) for one in siblings],
-        rollouts=[_sampled(one) for one in objects(row.get("rollouts")) if one.get("index") in (index or ())],
+        prompt=prompt,
+        prm_version=found.siblings[0].prm_version,
+        before=_place(found.before),
+        after=_place(found.after),
+        siblings=[RolloutSummary(**asdict(one)) for one in found.siblings],
+        rollouts=[
+            _sampled(one, prompt if chain else None) for one in objects(found.line.get("rollouts")) if one.get("index") in (index or ())
+        ],
     )
 
 
@@ -125,8 +140,8 @@ async def curves(
 ) -> CurvesResponse:
     """Metrics over the whole run, thinned evenly."""
     index = _index(name, request)
-    steps = await run_in_threadpool(index.series, "step", metric or [], points=points)
-    evaluations = await run_in_threadpool(index.series, "evaluation", metric or [], points=points)
+    steps = await _looked_up(lambda: index.series("step", metric or [], points=points))
+    evaluations = await _looked_up(lambda: index.series("evaluation", metric or [], points=points))
     return CurvesResponse(step=_series(steps), evaluation=_series(evaluations))
 
 
@@ -146,11 +161,16 @@ async def report(name: str, request: Request) -> FileResponse:
     return FileResponse(path, media_type="text/html; charset=utf-8", headers=headers)
 
 
-def run_settings(folder: Path) -> RunSettings:
+async def _looked_up(ask: Callable[[], FoundT]) -> FoundT:
+    """What an index says. Raises ProblemError, 507, where it cannot be written."""
     try:
-        document: Mapping[str, Any] = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        document = {}
+        return await run_in_threadpool(ask)
+    except IndexUnwritableError as error:
+        raise ProblemError(HTTPStatus.INSUFFICIENT_STORAGE, str(error)) from error
+
+
+def run_settings(folder: Path) -> RunSettings:
+    document = _document(folder)
     shown = {section: document[section] for section in SHOWN_SECTIONS if section in document}
     return RunSettings(
         settings=dict(_flat(shown)),
@@ -158,6 +178,20 @@ def run_settings(folder: Path) -> RunSettings:
         has_report=(folder / "report.html").is_file(),
         has_samples=(folder / SAMPLES).is_dir(),
     )
+
+
+def is_chain_run(folder: Path) -> bool:
+    """Whether a run's tasks are the built-in chains, of which every step is known to be right or wrong."""
+    tasks = _document(folder).get("tasks")
+    return isinstance(tasks, dict) and cast("dict[str, Any]", tasks).get("source") == "chain"
+
+
+def _document(folder: Path) -> Mapping[str, Any]:
+    """The settings of a run; nothing where they cannot be read."""
+    try:
+        return tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | int | float | bool]]:
@@ -168,8 +202,16 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield f"{prefix}{name}", value if isinstance(value, str | int | float | bool) else str(value)
 
 
-def _sampled(row: Mapping[str, Any]) -> SampledRollout:
-    return SampledRollout.model_validate({name: row.get(name) for name in SampledRollout.model_fields if name in row})
+def _sampled(row: Mapping[str, Any], chain: str | None) -> SampledRollout:
+    """`chain` is the prompt where it is one of the built-in chains."""
+    sampled = SampledRollout.model_validate({name: row.get(name) for name in SampledRollout.model_fields if name in row})
+    wrong = None if chain is None else first_wrong_token(chain, sampled.tokens)
+    # A word that is missing at the end has no token.
+    return sampled.model_copy(update={"first_wrong_token": wrong}) if wrong in range(len(sampled.tokens)) else sampled
+
+
+def _place(found: tuple[int, int] | None) -> GroupPlace | None:
+    return None if found is None else GroupPlace(step=found[0], group_id=found[1])
 
 
 def _series(found: Series) -> MetricSeries:

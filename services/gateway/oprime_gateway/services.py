@@ -98,7 +98,8 @@ class Services:
 
     channels: Mapping[str, grpc.aio.Channel]
     timeout_s: float
-    scorers: Scorers | None = None
+    scorers: PrmMethods | None = None
+    """Whoever scores in place of the PRM of a run."""
 
     @classmethod
     def open(cls, addresses: Mapping[str, str], *, timeout_s: float, tls: TlsSection | None = None) -> Self:
@@ -111,7 +112,7 @@ class Services:
 
     @property
     def prm(self) -> PrmMethods:
-        """Whoever scores: the replicas that do nothing else, if there are any, the least busy one for each request; else the PRM."""
+        """Whoever scores: a scorer of this process or the replicas that do nothing else, if there are any; else the PRM."""
         return self.scorers or PrmServiceStub(self._channel("prm"))
 
     @property

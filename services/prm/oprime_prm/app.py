@@ -32,6 +32,7 @@ from oprime_prm.implicit_prm import ImplicitPrm
 from oprime_prm.rank_methods import Models, RankMethods
 from oprime_prm.references import References
 from oprime_prm.scoring.inputs import InputReader
+from oprime_prm.scoring.meter import ScoreMeter
 from oprime_prm.scoring.models import require_the_same_tokenizer
 from oprime_prm.scoring.queue import ScoreQueue
 from oprime_prm.scoring.scorer import Scorer
@@ -77,7 +78,8 @@ async def _lead(settings: PrmSettings, lifecycle: Lifecycle, ranks: Ranks, metho
         CONSUMER, BATCHES, trainers_of(settings.algorithm), settings.run, ranks, queue, models.payloads, clock, meter, metrics
     )
     loop.training = training = TrainPrm(settings, loop, methods)
-    scoring, scorer = _scoring(settings, models, clock, trains=lambda: trains(training.step, settings.run.steps))
+    scores = ScoreMeter(metrics)
+    scoring, scorer = _scoring(settings, models, clock, scores, trains=lambda: trains(training.step, settings.run.steps))
     server.add(add_PrmServiceServicer_to_server, _servicer(settings, scorer, meter), "oprime_proto.v1.PrmService")
     try:
         await server.start()
@@ -106,7 +108,9 @@ def trains(step: int, steps: int) -> bool:
     return step < steps and os.environ.get(SERVE_ONLY) != "1"
 
 
-def _scoring(settings: PrmSettings, models: Models, clock: SystemClock, *, trains: Callable[[], bool]) -> tuple[ScoreQueue, Scorer]:
+def _scoring(
+    settings: PrmSettings, models: Models, clock: SystemClock, scores: ScoreMeter, *, trains: Callable[[], bool]
+) -> tuple[ScoreQueue, Scorer]:
     """What answers requests from this process, within its share of the time."""
     scoring = settings.scoring
     queue = ScoreQueue(
@@ -115,9 +119,11 @@ def _scoring(settings: PrmSettings, models: Models, clock: SystemClock, *, train
         share=TimeShare(scoring.share, clock, applies=trains),
         # Not the trainer's own: what it is busy with is training.
         meter=BusyMeter(),
+        scores=scores,
     )
     reader = InputReader(models.tokenizer, end_id=models.end_id, longest=models.longest)
-    return queue, Scorer(reader, queue, models.serving or ElsewhereScored(models.prm), max_items=settings.prm.max_score_items)
+    versions = models.serving or ElsewhereScored(models.prm)
+    return queue, Scorer(reader, queue, versions, max_items=settings.prm.max_score_items, scores=scores)
 
 
 def _servicer(settings: PrmSettings, scorer: Scorer, meter: BusyMeter) -> PrmServicer:

@@ -68,7 +68,7 @@ SHOWN_BY: Mapping[tuple[str, ...], tuple[MetricDefinition, ...]] = {
         MetricDefinition("payloads_stored", "gauge", "Payloads in their store at the last look, one a minute."),
         MetricDefinition("payloads_orphaned", "counter", "Payloads that nobody would ever have asked for again, and that were removed."),
     ),
-    ("generator", "verifier", "prm", "learner"): (
+    ("generator", "verifier", "prm", "scorer", "learner"): (
         MetricDefinition("busy_seconds", "counter", "Time with at least one piece of work under way."),
         MetricDefinition("idle_seconds", "counter", "Time without any work."),
     ),
@@ -98,8 +98,24 @@ SHOWN_BY: Mapping[tuple[str, ...], tuple[MetricDefinition, ...]] = {
         MetricDefinition("sandbox_probe_blocked", "gauge", "Whether the self-test's way out was blocked, 0 or 1.", ("probe",)),
     ),
     ("prm", "learner"): (MetricDefinition("train_step_seconds", "histogram", "Time of one train step.", ("phase",)),),
+    ("prm", "scorer"): (
+        MetricDefinition("prm_version", "gauge", "Version of the implicit PRM; of a scorer, the one that answers where none is named."),
+        MetricDefinition(
+            "score_requests",
+            "counter",
+            "Requests for token rewards: scored; refused (too much, too busy, no such version); failed; abandoned by who asked.",
+            ("outcome",),
+        ),
+        MetricDefinition(
+            "score_seconds", "histogram", "Time from a request for token rewards to its answer, by version: newest, or named.", ("version",)
+        ),
+        MetricDefinition("score_waiting_requests", "gauge", "Requests that wait for a forward pass."),
+        MetricDefinition("score_waiting_tokens", "gauge", "Tokens of these requests, each response with its prompt."),
+        MetricDefinition("score_pass_seconds", "histogram", "Time of one forward pass of PRM and reference, for all requests in it."),
+        MetricDefinition("score_pass_requests", "counter", "Requests in forward passes; a long one has a part in several."),
+        MetricDefinition("score_pass_tokens", "counter", "Tokens of forward passes, a shared prompt once."),
+    ),
     ("prm",): (
-        MetricDefinition("prm_version", "gauge", "Version of the implicit PRM."),
         MetricDefinition("prm_loss", "gauge", "Loss of the last PRM update, nats per rollout."),
         MetricDefinition("prm_accuracy_ratio", "gauge", "Rollouts of the last batch whose outcome the PRM predicted, 0 to 1."),
         MetricDefinition("scored_tokens", "counter", "Response tokens that got a process reward."),
@@ -114,7 +130,8 @@ SHOWN_BY: Mapping[tuple[str, ...], tuple[MetricDefinition, ...]] = {
         MetricDefinition("clipped_tokens_ratio", "gauge", "Response tokens of the last train step that the policy clip cut, 0 to 1."),
         MetricDefinition("staleness_versions", "gauge", "Largest staleness among the rollouts of the last train step."),
     ),
-    ("gateway",): (
+    # A scorer that is the gateway too (`oprime serve prm`).
+    ("gateway", "scorer"): (
         MetricDefinition("http_requests", "counter", "HTTP requests that the gateway answered.", ("route", "status")),
         MetricDefinition("http_request_seconds", "histogram", "Time to answer an HTTP request.", ("route",)),
     ),

@@ -23,6 +23,8 @@ class FrozenModel:
         self._causal_lm = causal_lm.requires_grad_(False)
         self._model = TokenLogprobModel(causal_lm, chunk_tokens, packing=packing, temperature=temperature).eval()
         self._device = causal_lm.device
+        self.weights = sum(parameter.numel() for parameter in causal_lm.parameters())
+        """How many there are."""
 
     @torch.no_grad()
     def logprobs(self, rows: TokenRows) -> Float[Tensor, "rollout token"]:

@@ -4,7 +4,7 @@ Nothing is spent on padding. Position ids start again with every rollout, and at
 matrix of all tokens by all tokens exists. Where the model allows it, a prompt stands there once for all responses to it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -30,6 +30,8 @@ _PROBE_FAMILY = (4, (2, 4, 4))
 """Tokens of a prompt and of the responses to it."""
 _MOST_MASKED = 2**24
 """Entries of the mask with which responses see a prompt that they share."""
+MOST_PADDING = 1.25
+"""Slots per token where pieces of different length share a call of attention, whose cost on short ones is the call itself."""
 _WORTH_SHARING = 1 / 16
 """Share of a family's tokens that must be saved: a prompt shared costs its responses a mask and copies of its keys."""
 
@@ -82,12 +84,17 @@ def hidden_before_response(
     return hidden[is_trained[attention_mask].nonzero().squeeze(-1) - 1]
 
 
-def hidden_before_shared(model: "PreTrainedModel", layout: FamilyLayout, device: torch.device) -> Float[Tensor, "response_token hidden"]:
-    """Last hidden state of the backbone before each response token of families; for a model whose packing `shares_prompts`."""
+def hidden_before_shared(
+    model: "PreTrainedModel", layout: FamilyLayout, device: torch.device, *, pads: bool = False
+) -> Float[Tensor, "response_token hidden"]:
+    """Last hidden state of the backbone before each response token of families; for a model whose packing `shares_prompts`.
+
+    With `pads` pieces of similar length share a call of attention; then nothing may want gradients, and results differ by rounding.
+    """
     token_ids, positions, before = (
         torch.as_tensor(ids, dtype=torch.int64).to(device) for ids in (layout.token_ids, layout.position_ids, layout.before)
     )
-    return _hidden(model, token_ids, positions, layout.blocks)[before]
+    return _hidden(model, token_ids, positions, layout.blocks, pads=pads)[before]
 
 
 class _Rows:
@@ -172,14 +179,60 @@ def trial_attention(causal_lm: "PreTrainedModel", name: str = "sdpa") -> Iterato
         causal_lm.train(was_training)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AttentionRun:
+    """Blocks that one call of attention computes: one, or several that begin and are of similar length."""
+
+    first: int
+    """Number of the first of them."""
+    blocks: tuple[Block, ...]
+    rows: Int[Tensor, " slot"] | None = None
+    """Where blocks of several lengths are together: the place in the run of what each slot of the padded rows has."""
+    slots: Int[Tensor, " token"] | None = None
+    """And the slot of each token."""
+
+    @property
+    def pieces(self) -> int:
+        return sum(block.pieces for block in self.blocks)
+
+
+def attention_runs(blocks: Sequence[Block], device: torch.device, *, pads: bool = False) -> tuple[AttentionRun, ...]:
+    """The calls of attention for a packed row. With `pads` blocks of similar length share one; then nothing may want gradients."""
+    runs: list[AttentionRun] = []
+    together: list[Block] = []
+    for number, block in enumerate(blocks):
+        if together and not (pads and _go_together([*together, block])):
+            runs.append(_run_of(number - len(together), together, device))
+            together = []
+        together.append(block)
+    return (*runs, _run_of(len(blocks) - len(together), together, device)) if together else tuple(runs)
+
+
+def _go_together(blocks: Sequence[Block]) -> bool:
+    if any(block.after is not None or not block.tokens for block in blocks):
+        return False
+    padded = sum(block.pieces for block in blocks) * max(block.tokens for block in blocks)
+    return padded <= MOST_PADDING * sum(block.pieces * block.tokens for block in blocks)
+
+
+def _run_of(first: int, blocks: Sequence[Block], device: torch.device) -> AttentionRun:
+    if len(blocks) == 1:
+        return AttentionRun(first=first, blocks=tuple(blocks))
+    own = torch.tensor([block.tokens for block in blocks for _ in range(block.pieces)])[:, None]
+    column = torch.arange(int(own.max()))[None]
+    rows = (own.cumsum(0) - own) + torch.minimum(column, own - 1)
+    slots = (column < own).flatten().nonzero().squeeze(-1)
+    return AttentionRun(first=first, blocks=tuple(blocks), rows=rows.flatten().to(device), slots=slots.to(device))
+
+
 def attention_per_rollout(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Causal attention of each piece to its prompt and itself, [1 head token size] each; plain sdpa without `packed_blocks`."""
+    """Causal attention of each piece to its prompt and itself, [1 head token size] each; plain sdpa without `attention_runs`."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    blocks: tuple[Block, ...] | None = options.pop("packed_blocks", None)
-    if blocks is None:
+    runs: tuple[AttentionRun, ...] | None = options.pop("attention_runs", None)
+    if runs is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if options.get("position_bias") is not None:
         raise ValueError("attention with a bias by position cannot be computed rollout by rollout")
@@ -187,20 +240,34 @@ def attention_per_rollout(
     outputs: list[Tensor] = []
     seen: dict[int, list[Tensor]] = {}
     start = 0
-    for number, block in enumerate(blocks):
-        part = slice(start, start + block.pieces * block.tokens)
-        start = part.stop
-        if not block.tokens:
-            continue
-        queries, *own = (_as_rows(tensor[:, :, part], block.pieces) for tensor in (query, key, value))
-        mask = None
-        if block.after is None:
-            seen[number] = own
-        else:
-            own = [torch.cat([_of_pieces(prompts, block), rows], dim=2) for prompts, rows in zip(seen[block.after], own, strict=True)]
-            mask = _causal_after_prompt(block.tokens, own[0].shape[2], query.device)
-        outputs.append(sdpa_attention_forward(module, queries, *own, mask, **options)[0].flatten(0, 1))
+    for run in runs:
+        for number, block in enumerate(run.blocks, run.first):
+            part = slice(start, start + block.pieces * block.tokens)
+            start = part.stop
+            if block.after is None:
+                seen[number] = [_as_rows(tensor[:, :, part], block.pieces) for tensor in (key, value)]
+        own = slice(start - sum(block.pieces * block.tokens for block in run.blocks), start)
+        if own.start < own.stop:
+            outputs.append(_attention_of(module, [tensor[:, :, own] for tensor in (query, key, value)], run, seen, options))
     return torch.cat(outputs)[None], None
+
+
+def _attention_of(
+    module: torch.nn.Module, packed: Sequence[Tensor], run: AttentionRun, seen: Mapping[int, Sequence[Tensor]], options: dict[str, Any]
+) -> Tensor:
+    """Attention of a run, [token head size]."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if run.rows is not None and run.slots is not None:
+        queries, keys, values = (_as_rows(tensor.index_select(2, run.rows), run.pieces) for tensor in packed)
+        return sdpa_attention_forward(module, queries, keys, values, None, **options)[0].flatten(0, 1).index_select(0, run.slots)
+    (block,) = run.blocks
+    queries, keys, values = (_as_rows(tensor, block.pieces) for tensor in packed)
+    mask = None
+    if block.after is not None:
+        keys, values = (torch.cat([_of_pieces(of, block), rows], dim=2) for of, rows in zip(seen[block.after], (keys, values), strict=True))
+        mask = _causal_after_prompt(block.tokens, keys.shape[2], queries.device)
+    return sdpa_attention_forward(module, queries, keys, values, mask, **options)[0].flatten(0, 1)
 
 
 def _of_pieces(prompts: Tensor, block: Block) -> Tensor:
@@ -226,18 +293,20 @@ def _packed_hidden(causal_lm: "PreTrainedModel", token_ids: Int[Tensor, " token"
     return _hidden(causal_lm, token_ids, positions, blocks)
 
 
-def _hidden(causal_lm: "PreTrainedModel", token_ids: Tensor, positions: Tensor, blocks: tuple[Block, ...]) -> Float[Tensor, "token hidden"]:
-    output = causal_lm.base_model(
-        input_ids=token_ids[None], position_ids=positions[None], use_cache=False, **_boundaries(causal_lm, blocks, token_ids.device)
-    )
+def _hidden(
+    causal_lm: "PreTrainedModel", token_ids: Tensor, positions: Tensor, blocks: tuple[Block, ...], *, pads: bool = False
+) -> Float[Tensor, "token hidden"]:
+    boundaries = _boundaries(causal_lm, blocks, token_ids.device, pads=pads)
+    output = causal_lm.base_model(input_ids=token_ids[None], position_ids=positions[None], use_cache=False, **boundaries)
     return output.last_hidden_state[0]
 
 
-def _boundaries(causal_lm: "PreTrainedModel", blocks: tuple[Block, ...], device: torch.device) -> dict[str, Any]:
+def _boundaries(causal_lm: "PreTrainedModel", blocks: tuple[Block, ...], device: torch.device, *, pads: bool) -> dict[str, Any]:
     """How the attention in use is told where rollouts end. Flash attention knows no shared prompts."""
     if causal_lm.config._attn_implementation != _FLASH:
         # A mask of four dimensions is passed on as it is: transformers makes none of all tokens by all tokens.
-        return {"attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device), "packed_blocks": blocks}
+        runs = attention_runs(blocks, device, pads=pads)
+        return {"attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device), "attention_runs": runs}
     lengths = [block.tokens for block in blocks for _ in range(block.pieces)]
     ends = torch.tensor((0, *lengths), device=device).cumsum(0, dtype=torch.int32)
     longest = max(lengths)

@@ -120,7 +120,7 @@ class TokenLogprobModel(nn.Module):
         """Log-probs of the response tokens of families, in their order, each prompt computed once; needs `packing.shares_prompts`."""
         device = self.head.weight.device
         token_ids = np.concatenate([ids for family in families for ids in family.responses])
-        hidden = hidden_before_shared(self.causal_lm, lay_out(families), device)
+        hidden = hidden_before_shared(self.causal_lm, lay_out(families), device, pads=not torch.is_grad_enabled())
         return self.head(hidden, torch.as_tensor(token_ids, dtype=torch.int64).to(device))
 
 

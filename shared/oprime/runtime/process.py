@@ -98,8 +98,10 @@ def main(
     serve: Callable[[SettingsT, Lifecycle], Awaitable[None]],
     *,
     ranks: Callable[[SettingsT], int] | None = None,
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> None:
-    """Run one service: `python -m oprime_NAME CONFIG.toml`. One with `ranks` starts them, unless it is one of them.
+    """Run one service: `python -m oprime_NAME CONFIG.toml`. One with `ranks` starts them, unless it is one of them. `loop` makes the event
+    loop; Python's own if None.
 
     Exits 2 on wrong settings, 3 when the run has ended for good and 4 when the settings leave the service nothing to do, so that a
     restart is useless, 1 on any other failure.
@@ -115,7 +117,8 @@ def main(
         configure_logs(name, run=settings.run.name, level=settings.run.log_level)
         if ranks is not None and (count := ranks(settings)):
             _on_ranks(name, arguments.config, count)
-        asyncio.run(_serve(settings, serve))
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(_serve(settings, serve))
     except OprimeError as error:
         log.error(_event(error), error=str(error))  # noqa: TRY400 - the message is for a person
         _exit_at_once(exit_code(error))

@@ -1,9 +1,11 @@
-"""The chain task's tokenizer: one token per word, in Hugging Face form."""
+"""The chain task's tokenizer: one token per word, in Hugging Face form; and where a response in its tokens goes wrong."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oprime.tasks.chain import ANSWER_MARK, END, MODULUS, QUESTION, SIGNS, STEP_MARK
+from oprime.runtime.errors import UnusableInputError
+from oprime.tasks.chain import ANSWER_MARK, END, MODULUS, QUESTION, SIGNS, STEP_MARK, first_wrong_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -20,6 +22,7 @@ WORDS = (
 )
 VOCABULARY = (*SPECIAL, *WORDS)
 """54 tokens; a token's place is its id."""
+_KNOWN = frozenset(VOCABULARY)
 
 CHAT_TEMPLATE = (
     "{%- set words = '" + " ".join(WORDS) + "'.split() -%}"
@@ -32,6 +35,17 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}"
 )
 """Contents pass through as they are; an assistant's turn ends with the end token. The prompt ends where the answer begins."""
+
+
+def first_wrong_token(prompt: str, tokens: Sequence[str]) -> int | None:
+    """Place of the first wrong word of a chain; None when all are right, and when the tokens are not the chain task's words."""
+    words = [token.strip() for token in tokens]
+    if not _KNOWN.issuperset(words):
+        return None
+    try:
+        return first_wrong_step(prompt, " ".join(words))
+    except UnusableInputError:
+        return None
 
 
 def chain_tokenizer(max_tokens: int = 128) -> "PreTrainedTokenizerFast":

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from oprime.core.types import ChatMessage
-from oprime.lm.responses import encode_response
 from oprime.tasks.chain_tokenizer import chain_tokenizer
 from oprime_cli.commands.prm import answer_of
 from oprime_cli.main import main
@@ -49,7 +48,7 @@ def solution(steps: int, label: int) -> dict[str, Any]:
 def test_scores_are_those_of_each_response_alone_and_end_with_the_context(prm: LocalPrm) -> None:
     ask = (ChatMessage(role="user", content="3 +8 ?"),)
     texts = ["=1 #1", " ".join(["=1"] * 200), "=2 =3 #3"]
-    encoded = [encode_response(prm.tokenizer, ask, text, prm.end_id) for text in texts]
+    encoded = prm.encoder.encode(ask, texts)
     heard: list[int] = []
     together = prm.score(encoded, heard.append)
     assert heard[-1] == 3
@@ -58,7 +57,7 @@ def test_scores_are_those_of_each_response_alone_and_end_with_the_context(prm: L
         (alone,) = prm.score([one], heard.append)
         np.testing.assert_allclose(found.process_rewards, alone.process_rewards, atol=1e-5)
         np.testing.assert_allclose(found.process_rewards, BETA * (found.prm_logprobs - found.reference_logprobs), atol=1e-12)
-    tight = encode_response(prm.tokenizer, (ChatMessage(role="user", content=" ".join(["3"] * 130)),), "=1", prm.end_id)
+    (tight,) = prm.encoder.encode((ChatMessage(role="user", content=" ".join(["3"] * 130)),), ["=1"])
     (nothing,) = prm.score([tight], heard.append)
     assert len(nothing.process_rewards) == 0
 

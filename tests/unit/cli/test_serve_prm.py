@@ -7,7 +7,7 @@ import pytest
 
 from oprime.runtime.errors import OprimeError
 from oprime_cli.running.devices import Gpu
-from oprime_cli.running.serve_prm import Wishes, checked, ready_lines, settings_of, specs
+from oprime_cli.running.serve_prm import Wishes, checked, ready_lines, scorers_apart, settings_of, specs
 from oprime_gateway.config import GatewaySettings
 from oprime_prm.config import ScorerSettings
 
@@ -44,6 +44,26 @@ def test_replicas_have_a_port_each_and_take_gpus_in_turn(tmp_path: Path) -> None
     assert [spec.env["OMP_NUM_THREADS"] for spec in found] == ["5", "5", "5", "1"]
     assert [spec.env.get("OPRIME_SCORER") for spec in found] == ["0", "1", "2", None]
     assert all("HF_HUB_OFFLINE" not in spec.env for spec in found)
+
+
+def test_a_single_process_is_gateway_and_scorer_in_one(tmp_path: Path) -> None:
+    (only,) = specs(*settings(tmp_path, model="Owner/m", overrides=["scoring.threads=3"]), tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)])
+    assert only.argv[1:3] == ("-m", "oprime_cli.running.serve_alone")
+    assert (only.env["CUDA_VISIBLE_DEVICES"], only.env["OMP_NUM_THREADS"]) == ("0", "3")
+    assert (scorers_apart(1), scorers_apart(3)) == (0, 3)
+
+
+def test_passes_are_smaller_on_a_cpu_unless_settings_say_otherwise(tmp_path: Path) -> None:
+    assert settings(tmp_path, model="m")[0].scoring.micro_batch_tokens == 1024
+    assert settings(tmp_path, model="m", has_gpu=True)[0].scoring.micro_batch_tokens == 4096
+    assert settings(tmp_path, model="m", overrides=["scoring.micro_batch_tokens=77"])[0].scoring.micro_batch_tokens == 77
+
+
+def test_metrics_of_several_processes_have_ports_that_follow_each_other(tmp_path: Path) -> None:
+    wishes = {"model": "m", "replicas": 2, "overrides": ["endpoints.metrics_port=9464"]}
+    found = specs(*settings(tmp_path, **wishes), tmp_path / "c.toml", [])
+    # The gateway has the one of the settings.
+    assert [spec.env.get("OPRIME_METRICS_PORT") for spec in found] == ["9465", "9466", None]
 
 
 def test_an_ipv6_host_is_written_in_brackets(tmp_path: Path) -> None:

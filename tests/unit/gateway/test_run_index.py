@@ -1,11 +1,14 @@
 import json
+import resource
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oprime_gateway.run_index import RunIndex, RunIndexes, Wanted
+from oprime_gateway.run_index import IndexUnwritableError, RunIndex, RunIndexes, Wanted
 
 BUDGET_S = 60.0
 
@@ -104,13 +107,21 @@ def test_what_is_known_of_a_rollout(index: RunIndex) -> None:
 
 
 def test_a_group_is_read_from_its_place_in_the_file(index: RunIndex) -> None:
-    siblings, row = index.siblings(2, 21)
-    assert [one.index for one in siblings] == [0]
-    assert (row["group_id"], row["prompt"]) == (21, "prompt 21")
+    found = index.siblings(2, 21)
+    assert [one.index for one in found.siblings] == [0]
+    assert (found.line["group_id"], found.line["prompt"]) == (21, "prompt 21")
     with pytest.raises(LookupError, match="no sampled group 9 at train step 2"):
         index.siblings(2, 9)
     with pytest.raises(LookupError, match="no sampled group 1 at train step 7"):
         index.siblings(7, 1)
+
+
+def test_a_group_stands_between_those_before_and_after_it_also_where_the_index_was_empty(index: RunIndex, run: Path) -> None:
+    sample(run, 9, group(90, rollout(0, 1.0, [0.5])))
+    assert [(found.before, found.after) for found in (index.siblings(9, 90), index.siblings(2, 20))] == [
+        ((2, 21), None), ((1, 10), (2, 21)),
+    ]  # fmt: skip
+    assert (index.siblings(2, 21).after, index.siblings(1, 10).before) == ((9, 90), None)
 
 
 def test_what_the_learner_adds_is_joined_by_group_and_index(index: RunIndex, run: Path) -> None:
@@ -120,7 +131,7 @@ def test_what_the_learner_adds_is_joined_by_group_and_index(index: RunIndex, run
         "rollouts": [{"index": 1, "advantages": [1, 2, 3, 4], "policy_logprobs": [-1.0] * 4, "tokens": []}],
     }
     (run / "samples" / "learned-000002.jsonl").write_text(f"half\n{json.dumps(learned)}\n", encoding="utf-8")
-    first, second = index.siblings(2, 20)[1]["rollouts"]
+    first, second = index.siblings(2, 20).line["rollouts"]
     assert "advantages" not in first
     assert (second["advantages"], second["policy_logprobs"], second["tokens"]) == ([1, 2, 3, 4], [-1.0] * 4, ["a"] * 4)
     assert index.rollouts(Wanted(), offset=0, limit=50, budget_s=BUDGET_S).files == 2
@@ -169,6 +180,41 @@ def test_an_index_of_another_release_is_made_anew(index: RunIndex, tmp_path: Pat
     assert len(names(index, Wanted())) == 5
 
 
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """No file of this process can grow beyond so many bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_named_with_its_place_and_what_to_do_and_nothing_is_lost(index: RunIndex, run: Path, tmp_path: Path) -> None:
+    assert len(names(index, Wanted())) == 5
+    before = (tmp_path / "index.sqlite").stat().st_size
+    sample(run, 3, *(group(number, rollout(0, 1.0, [0.5])) for number in range(300, 400)))
+    with files_of_at_most(before), pytest.raises(IndexUnwritableError, match=f"written to {tmp_path} .*XDG_CACHE_HOME on another disk"):
+        names(index, Wanted())
+    assert len(names(index, Wanted(), limit=500)) == 105
+
+
+def test_an_index_that_another_process_writes_is_not_taken_for_damaged(run: Path, tmp_path: Path) -> None:
+    index = RunIndex(run, tmp_path / "index.sqlite", busy_s=0.01)
+    assert len(names(index, Wanted())) == 5
+    place = (tmp_path / "index.sqlite").stat().st_ino
+    other = sqlite3.connect(tmp_path / "index.sqlite", isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            names(index, Wanted())
+    finally:
+        other.close()
+    assert (tmp_path / "index.sqlite").stat().st_ino == place
+
+
 def test_lines_that_are_no_group_are_passed_over(index: RunIndex, run: Path) -> None:
     large = '{"step": 1' + "0" * 30 + ', "group_id": 1, "rollouts": [{"index": 0}]}'
     whole = '{"step": 4, "group_id": 40, "rollouts": [1, {"index": 0, "process_rewards": [NaN, 1.5, 1e999], "tokens": ["a", "b"]}]}'
@@ -176,7 +222,7 @@ def test_lines_that_are_no_group_are_passed_over(index: RunIndex, run: Path) -> 
     (run / "samples" / "step-000004.jsonl").write_text(text, encoding="utf-8")
     (one,) = index.rollouts(Wanted(step_from=4), offset=0, limit=5, budget_s=BUDGET_S).rollouts
     assert (one.outcome_reward, one.process_reward, one.tokens) == (None, 1.5, 2)
-    assert index.siblings(4, 40)[1]["group_id"] == 40
+    assert index.siblings(4, 40).line["group_id"] == 40
 
 
 def test_a_run_without_samples_has_no_rollouts(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from transformers import GPT2Config, GPTNeoXConfig, Lfm2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
+from oprime.core.prompt_families import Block, PromptFamily
 from oprime.core.token_rows import TokenRows, ragged, token_rows, token_rows_of
 from oprime.lm.models import random_causal_lm
-from oprime.lm.packing import ATTENTION, at_responses, choose_packing, hidden_before_response
+from oprime.lm.packing import ATTENTION, at_responses, attention_runs, choose_packing, hidden_before_response
 from oprime.lm.token_logprobs import TokenLogprobModel
 from rollouts import in_turns, single_turn
 from tiny_models import plain_logprobs
@@ -184,6 +186,33 @@ def test_a_model_prepared_for_packing_still_takes_padded_rows_and_masks() -> Non
     choose_packing(causal_lm)
     assert causal_lm.config._attn_implementation == ATTENTION
     torch.testing.assert_close(causal_lm(**left).logits[:, 2:], expected, rtol=0, atol=1e-6)
+
+
+def test_pieces_of_similar_length_share_a_call_of_attention() -> None:
+    # 3 rows of 5 for 12 tokens are 1.25 times as many; a fourth of 9 would be too many, and what sees a prompt has calls of its own.
+    begin = [Block(pieces=1, tokens=length) for length in (3, 4, 5, 9)]
+    blocks = [*begin, Block(pieces=2, tokens=1, after=0, prompts=(0, 0)), Block(pieces=1, tokens=1, after=1, prompts=(0,))]
+    runs = attention_runs(blocks, torch.device("cpu"), pads=True)
+    assert [(run.first, len(run.blocks), run.pieces) for run in runs] == [(0, 3, 3), (3, 1, 1), (4, 1, 2), (5, 1, 1)]
+    assert runs[0].rows is not None
+    assert runs[0].rows.tolist() == [0, 1, 2, 2, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11]
+    assert runs[0].slots is not None
+    assert runs[0].slots.tolist() == [0, 1, 2, 5, 6, 7, 8, 10, 11, 12, 13, 14]
+    # Without padding each block has a call of its own.
+    assert [len(run.blocks) for run in attention_runs(blocks, torch.device("cpu"))] == [1] * 6
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_shares_a_call_has_the_values_that_it_has_in_a_call_of_its_own(name: str) -> None:
+    model = TokenLogprobModel(random_causal_lm(FAMILIES[name], 0), 3).eval()
+    ids = np.arange(4, 44, dtype=np.int32)
+    families = [PromptFamily(prompt_ids=ids[:3], responses=(ids[10 : 10 + length],)) for length in (5, 9, 6, 8, 7, 16)]
+    families += [PromptFamily(prompt_ids=ids[:size], responses=(ids[20:22], ids[22:25])) for size in (9, 10)]
+    apart = model.of_families(families).detach()
+    with torch.no_grad():
+        together = model.of_families(families)
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)
+    assert len(together) == 51 + 2 * 5
 
 
 def test_values_per_response_token_find_their_places() -> None:

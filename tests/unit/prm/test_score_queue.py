@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from fakes import ManualClock
+from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.core.prompt_families import PromptFamily
 from oprime.runtime.errors import NotReadyError, TooBusyError
 from oprime.runtime.heartbeat import BusyMeter
 from oprime_prm.scoring.inputs import ScoreInput
+from oprime_prm.scoring.meter import ScoreMeter
 from oprime_prm.scoring.pair import TokenScores
 from oprime_prm.scoring.queue import MOST_RESTARTS, ScoreQueue
 from oprime_prm.scoring.share import TimeShare
@@ -48,8 +50,16 @@ def inputs(*responses: list[int], prompt: int = 1) -> list[ScoreInput]:
 
 
 @asynccontextmanager
-async def queue(tokens: int = 8, waiting: int = 1000, share: TimeShare | None = None) -> AsyncIterator[ScoreQueue]:
-    made = ScoreQueue(micro_batch_tokens=tokens, waiting_tokens=waiting, share=share or TimeShare(1.0, ManualClock()), meter=BusyMeter())
+async def queue(
+    tokens: int = 8, waiting: int = 1000, share: TimeShare | None = None, scores: ScoreMeter | None = None
+) -> AsyncIterator[ScoreQueue]:
+    made = ScoreQueue(
+        micro_batch_tokens=tokens,
+        waiting_tokens=waiting,
+        share=share or TimeShare(1.0, ManualClock()),
+        meter=BusyMeter(),
+        scores=scores,
+    )
     working = asyncio.create_task(made.run())
     try:
         yield made
@@ -69,6 +79,19 @@ async def test_requests_share_a_micro_batch_and_each_gets_its_own_scores_in_orde
         assert made.scored_tokens == 4
     assert answers == [([[5.0], [6.0, 7.0]], 0), ([[8.0]], 0)]
     assert model.passes == [[[5], [6, 7], [8]]]
+
+
+async def test_passes_and_what_waits_are_shown() -> None:
+    metrics = PrometheusMetrics()
+    async with queue(tokens=8, scores=ScoreMeter(metrics)) as made:
+        await asyncio.gather(rewards(made, Echo(), [5], [6, 7]), rewards(made, Echo(), [8]))
+        await asyncio.sleep(0)
+    shown = metrics.render()[0].decode()
+    # Models of their own, so a pass each: a prompt of one token with 3 tokens of responses, and one with 1.
+    assert "oprime_score_pass_requests_total 2.0" in shown
+    assert "oprime_score_pass_tokens_total 6.0" in shown
+    assert "oprime_score_waiting_requests 0.0" in shown
+    assert "oprime_score_waiting_tokens 0.0" in shown
 
 
 async def test_scores_of_one_request_are_of_one_version() -> None:

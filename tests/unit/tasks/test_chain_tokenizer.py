@@ -10,7 +10,7 @@ from oprime.core.types import ChatMessage
 from oprime.lm.tokenizers import render_prompt
 from oprime.runtime.errors import UnusableInputError
 from oprime.tasks.chain import END, Teacher, problem
-from oprime.tasks.chain_tokenizer import VOCABULARY, save_chain_tokenizer
+from oprime.tasks.chain_tokenizer import VOCABULARY, first_wrong_token, save_chain_tokenizer
 
 PROMPT = "3 +8 -5 ?"
 
@@ -68,3 +68,10 @@ def test_a_word_of_another_language_is_refused_by_name(tokenizer: Any) -> None:
 def test_problems_of_64_steps_fit_the_vocabulary(tokenizer: Any) -> None:
     posed = problem("heldout", 0, 64)
     assert len(tokenizer(f"{posed.prompt} {posed.right_response}").input_ids) == 66 + 65
+
+
+def test_a_first_wrong_token_is_looked_for_in_chains_alone() -> None:
+    assert first_wrong_token("3 +8 -5 ?", ["=1", "=7", "#7", "<eos>"]) == 1
+    assert first_wrong_token("3 +8 -5 ?", ["=1", "=6", "#6", "<eos>"]) is None
+    assert first_wrong_token("3 +8 -5 ?", ["=", "1", "=7"]) is None
+    assert first_wrong_token("no chain", ["=1"]) is None

@@ -9,6 +9,9 @@ import {Controls, TokenView} from "./tokens.js";
 const RIGHT_FROM = 0.5;
 const MOST = 8;
 const NAMES = {logprob: "behaviour log-prob"};
+// Kept from one group to the next.
+const STAYS = ["q", "steps", "numbers"];
+let cameByKey = false;
 
 export const title = (route) => `Train step ${route.parts[3]}, group ${route.parts[4]}`;
 
@@ -22,12 +25,24 @@ export function open(main, route) {
   const link = make("button", {on: {click: copy}}, "Copy the link");
   controls.node.append(link);
   const grid = make("div", {class: "views"});
-  main.append(about, make("section", {class: "card"}, make("h2", {class: "hidden-text"}, "Prompt"), prompt),
+  const before = make("button", {disabled: true, on: {click: () => turn("before")}}, "Previous group");
+  const after = make("button", {disabled: true, on: {click: () => turn("after")}}, "Next group");
+  const groups = make("nav", {class: "pages", "aria-label": "Sampled groups"}, before, after);
+  controls.keys.append(make("p", {class: "soft"}, "In the tokens: ", make("kbd", {}, "p"), " ", make("kbd", {}, "n"), " the group before and after."));
+  main.append(about, groups, make("section", {class: "card"}, make("h2", {class: "hidden-text"}, "Prompt"), prompt),
     make("div", {class: "bar"}, make("fieldset", {}, make("legend", {}, `Siblings, up to ${MOST} side by side`), siblings)), controls.node, controls.keys,
     make("h2", {class: "hidden-text"}, "Responses"), grid);
   const views = new Map();
   const known = new Map();
-  let members = [];
+  let members = [], places = {};
+
+  // The sampled group beside this one, in the same colours.
+  function turn(way, {byKey = false} = {}) {
+    const to = places[way];
+    if (!to) { announce(way === "after" ? "This is the newest group" : "This is the first group"); return; }
+    cameByKey = byKey;
+    location.hash = href(["runs", name, "rollouts", to.step, to.group_id], Object.fromEntries(STAYS.map((key) => [key, current().values.get(key)])));
+  }
 
   const indexes = () => members.map((one) => one.index);
 
@@ -62,7 +77,7 @@ export function open(main, route) {
     });
     for (const [index, view] of views) if (!show.includes(index)) { view.gone(); views.delete(index); }
     keep(grid, show, (index) => index, (index) => {
-      const view = new TokenView({id: "r" + index, heading: `rollout ${index}`, chosen: (token) => change({of: index, token}), leave: (by) => neighbour(index, by)});
+      const view = new TokenView({id: "r" + index, heading: `rollout ${index}`, chosen: (token) => change({of: index, token}), leave: (by) => neighbour(index, by), turn: (by) => turn(by > 0 ? "after" : "before", {byKey: true})});
       views.set(index, view);
       head(view, members.find((one) => one.index === index));
       return view.node;
@@ -72,6 +87,10 @@ export function open(main, route) {
       view.show(known.get(index).columns, how);
       const own = index === of ? token : null;
       if (view.selected !== own) view.select(own);
+    }
+    if (cameByKey && views.size) {
+      cameByKey = false;
+      views.get(show[0]).list.focus();
     }
   }
 
@@ -97,6 +116,8 @@ export function open(main, route) {
     if (!members.length) {
       const answer = await ask(path, {signal});
       members = answer.siblings;
+      places = {before: answer.before, after: answer.after};
+      for (const [button, way] of [[before, "before"], [after, "after"]]) setAttribute(button, "disabled", places[way] ? null : "");
       prompt.textContent = visible(answer.prompt, {keepLines: true});
       about.replaceChildren(make("a", {href: href(["runs", name, "rollouts"])}, "Rollouts of " + name), ` \u00b7 ${members.length} siblings, scored by PRM version ${answer.prm_version}`);
     }
@@ -127,5 +148,5 @@ function head(view, one) {
 function columnsOf(one) {
   const ratio = one.policy_logprobs && one.behaviour_logprobs
     ? one.policy_logprobs.map((value, i) => (isNumber(value) && isNumber(one.behaviour_logprobs[i]) ? Math.exp(value - one.behaviour_logprobs[i]) : null)) : undefined;
-  return {texts: one.tokens, reward: one.process_rewards, advantage: one.advantages, logprob: one.behaviour_logprobs, reference: one.reference_logprobs, ratio, version: one.weight_versions};
+  return {firstWrong: one.first_wrong_token, isWrong: !right(one), texts: one.tokens, reward: one.process_rewards, advantage: one.advantages, logprob: one.behaviour_logprobs, reference: one.reference_logprobs, ratio, version: one.weight_versions};
 }

@@ -1,7 +1,7 @@
 // Responses token by token: colours for a quantity, a keyboard, reasoning steps as bars, and all numbers as a table.
 
 import {Bars} from "./charts.js";
-import {isNumber, make, number, setAttribute, setText, signed, table, visible} from "./dom.js";
+import {isNumber, make, number, setAttribute, setHidden, setText, signed, table, visible} from "./dom.js";
 
 // `scale`: diverging colours say on which side of 0 a number lies, sequential ones how far from 0; `centre` is what counts as 0.
 export const QUANTITIES = {
@@ -70,24 +70,28 @@ function stepValues(columns, starts, quantity) {
 }
 
 export class TokenView {
-  // `chosen(token)` is called when a person selects a token; `leave(by)` when the keys [ and ] ask for another response.
-  constructor({id, heading, chosen, leave}) {
+  // `chosen(token)` is called when a person selects a token; `leave(by)` when the keys [ and ] ask for another response, `turn(by)`, where
+  // there is one, when p and n ask for other responses altogether.
+  constructor({id, heading, chosen, leave, turn}) {
     this.id = id;
     this.chosen = chosen;
     this.leave = leave;
+    this.turn = turn;
     this.selected = null;
     this.head = make("header");
     this.facts = make("dl", {class: "facts"});
     this.list = make("div", {class: "tokens", role: "listbox", tabindex: 0, "aria-label": "Tokens of " + heading, on: {
       click: (event) => this.click(event), keydown: (event) => this.key(event), focus: () => { if (this.selected === null && this.columns?.texts.length) this.pick(0); },
     }});
+    this.marks = make("p", {class: "small marks", hidden: true});
     this.bars = new Bars("Reasoning steps", (step) => this.pick(this.starts[step]));
     this.page = 0;
     this.numbers = make("details", {on: {toggle: () => this.fillTable()}}, make("summary", {}, "All numbers"));
-    this.node = make("article", {class: "card view", "aria-label": heading}, this.head, this.list, this.facts, this.bars.node, this.numbers);
+    this.node = make("article", {class: "card view", "aria-label": heading}, this.head, this.marks, this.list, this.facts, this.bars.node, this.numbers);
   }
 
-  // `columns`: texts, and for each quantity that is known one number per token.
+  // `columns`: texts, and for each quantity that is known one number per token. `firstWrong` is the token that begins the first wrong step,
+  // where that is known; of a response that `isWrong` as a whole, the step that the PRM thinks least of is marked too.
   show(columns, how) {
     const same = this.columns === columns;
     if (same && this.how === how) return;
@@ -97,9 +101,10 @@ export class TokenView {
     this.names = names;
     this.quantity = quantity;
     if (!same) this.build();
+    this.starts = stepStarts(columns.texts, steps);
+    this.mark();
     this.paint(limit, floor);
     setAttribute(this.list, "class", numbered ? "tokens numbered" : "tokens");
-    this.starts = stepStarts(columns.texts, steps);
     this.showSteps(range);
     this.fillTable(true);
     this.showFacts();
@@ -122,6 +127,24 @@ export class TokenView {
     setAttribute(this.list, "aria-activedescendant", null);
   }
 
+  mark() {
+    const {firstWrong = null, isWrong = false, texts} = this.columns;
+    const sums = isWrong ? stepValues(this.columns, this.starts, "reward") : [];
+    const lowest = sums.reduce((best, value, i) => (isNumber(value) && value < 0 && (best < 0 || value < sums[best]) ? i : best), -1);
+    this.wrong = firstWrong;
+    this.suspect = lowest < 0 ? null : this.starts[lowest];
+    const place = (at) => `token ${at}, ${visible(texts[at])}`;
+    const agree = this.wrong !== null && this.suspect !== null && this.stepOf(this.wrong) === lowest;
+    const told = [this.wrong === null ? null : `\u2717 first wrong step: ${place(this.wrong)}`,
+      this.suspect === null ? null : `\u25bc lowest step of the PRM: ${agree ? "the same" : place(this.suspect)}`].filter(Boolean);
+    setText(this.marks, told.join(" \u00b7 "));
+    setHidden(this.marks, !told.length);
+  }
+
+  stepOf(at) {
+    return this.starts.findLastIndex((start) => start <= at);
+  }
+
   paint(limit, floor) {
     const {scale} = QUANTITIES[this.quantity];
     const values = this.columns[this.quantity] ?? [];
@@ -130,10 +153,10 @@ export class TokenView {
       const distance = isNumber(value) ? value - floor : 0;
       const strength = Math.min(92, Math.round((92 * Math.abs(distance)) / limit));
       const side = strength === 0 ? "" : scale === "sequential" ? " sequential" : distance < 0 ? " negative" : " positive";
-      setAttribute(span, "class", "token" + side);
+      setAttribute(span, "class", "token" + side + (i === this.wrong ? " first-wrong" : "") + (i === this.suspect ? " suspect" : ""));
       span.style.setProperty("--strength", strength + "%");
       setText(span.lastChild, shown(value, this.quantity));
-      setAttribute(span, "aria-label", `${i}: ${visible(this.columns.texts[i])}, ${this.label(this.quantity)} ${shown(value, this.quantity)}`);
+      setAttribute(span, "aria-label", `${i}: ${visible(this.columns.texts[i])}, ${this.label(this.quantity)} ${shown(value, this.quantity)}${i === this.wrong ? ", first wrong step" : ""}${i === this.suspect ? ", lowest step of the PRM" : ""}`);
     });
   }
 
@@ -170,7 +193,7 @@ export class TokenView {
   showFacts() {
     const at = this.selected;
     if (at === null || !this.columns) { this.facts.replaceChildren(make("div", {}, make("dt", {}, "Select a token for its numbers"))); return; }
-    const step = this.starts.findLastIndex((start) => start <= at);
+    const step = this.stepOf(at);
     const facts = [["token", `${at} of ${this.columns.texts.length}`], ["text", visible(this.columns.texts[at])], ["reasoning step", String(step + 1)],
       ...this.known().map((quantity) => [this.label(quantity), number(this.columns[quantity][at], 4)])];
     this.facts.replaceChildren(...facts.map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value))));
@@ -184,11 +207,12 @@ export class TokenView {
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const last = this.spans.length - 1, at = this.selected ?? 0;
-    const step = this.starts.findLastIndex((start) => start <= at);
+    const step = this.stepOf(at);
     const to = {ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: last, PageDown: at + JUMP, PageUp: at - JUMP,
       ArrowDown: this.starts[step + 1] ?? last, ArrowUp: at > this.starts[step] ? this.starts[step] : (this.starts[step - 1] ?? 0), l: this.lowest()}[event.key];
     if (to !== undefined && last >= 0) this.pick(Math.max(0, Math.min(last, to)));
     else if (event.key === "[" || event.key === "]") this.leave(event.key === "]" ? 1 : -1);
+    else if (this.turn && (event.key === "n" || event.key === "p")) this.turn(event.key === "n" ? 1 : -1);
     else return;
     event.preventDefault();
   }

@@ -1,5 +1,6 @@
 """python -m oprime_prm.scoring CONFIG.toml"""
 
+from oprime.runtime.fast_loop import fast_loop
 from oprime.runtime.process import Lifecycle, main
 from oprime_prm.config import ScorerSettings
 
@@ -11,4 +12,4 @@ async def serve(settings: ScorerSettings, lifecycle: Lifecycle) -> None:
 
 
 if __name__ == "__main__":
-    main("prm.scoring", ScorerSettings, serve)
+    main("prm.scoring", ScorerSettings, serve, loop=fast_loop())

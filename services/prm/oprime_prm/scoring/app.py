@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from oprime.adapters.system_clock import SystemClock
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.models import load_causal_lm, longest_context
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id
+from oprime.ports import Metrics
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.heartbeat import BusyMeter
 from oprime.runtime.process import Lifecycle
 from oprime_prm.config import ScorerSettings
 from oprime_prm.scoring.inputs import InputReader
+from oprime_prm.scoring.meter import ScoreMeter
 from oprime_prm.scoring.models import require_the_same_tokenizer
 from oprime_prm.scoring.queue import ScoreQueue
 from oprime_prm.scoring.scorer import Scorer
@@ -27,6 +30,8 @@ from oprime_prm.scoring.versions import FollowedVersions
 from oprime_prm.servicer import PrmServicer
 from oprime_proto.v1.prm_pb2_grpc import add_PrmServiceServicer_to_server
 
+FEW_WEIGHTS = 4_000_000
+"""Below, a forward pass is so short that threads wait for each other longer than they compute."""
 REPLICA = "OPRIME_SCORER"
 """Environment variable: which of endpoints.scorers is this process's own, where there are several."""
 
@@ -39,23 +44,42 @@ async def serve(settings: ScorerSettings, lifecycle: Lifecycle) -> None:
             tls=settings.endpoints.tls,
             on_serving=lifecycle.note_ready,
         )
-        clock, meter = SystemClock(), BusyMeter(metrics)
-        scoring = settings.scoring
-        reader, versions = await lifecycle.before_serving(build, settings, clock)
-        queue = ScoreQueue(
-            micro_batch_tokens=scoring.micro_batch_tokens, waiting_tokens=scoring.waiting_tokens, share=TimeShare(1.0, clock), meter=meter
-        )
-        scorer = Scorer(reader, queue, versions, max_items=settings.prm.max_score_items)
-        start = settings.prm.initial_model or settings.model.path
-        servicer = PrmServicer(scorer, meter, model=start, reference_model=settings.prm.reference_model or start, beta=settings.prm.beta)
-        server.add(add_PrmServiceServicer_to_server, servicer, "oprime_proto.v1.PrmService")
+        parts = await scoring_parts(settings, lifecycle, metrics)
+        server.add(add_PrmServiceServicer_to_server, parts.servicer, "oprime_proto.v1.PrmService")
         try:
             await server.start()
-            await versions.start()
+            await parts.versions.start()
             await server.set_serving(True)
-            await lifecycle.run(queue.run(), versions.follow())
+            await lifecycle.run(parts.queue.run(), parts.versions.follow())
         finally:
             await server.stop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringParts:
+    """What answers requests. `versions` is to be started first, then it follows while the queue runs."""
+
+    servicer: PrmServicer
+    queue: ScoreQueue
+    versions: FollowedVersions
+
+
+async def scoring_parts(settings: ScorerSettings, lifecycle: Lifecycle, metrics: Metrics) -> ScoringParts:
+    """Everything but the network. Loads the reference; a process that is asked to stop meanwhile ends."""
+    clock, meter, scores = SystemClock(), BusyMeter(metrics), ScoreMeter(metrics)
+    scoring = settings.scoring
+    reader, versions = await lifecycle.before_serving(build, settings, clock, scores)
+    queue = ScoreQueue(
+        micro_batch_tokens=scoring.micro_batch_tokens,
+        waiting_tokens=scoring.waiting_tokens,
+        share=TimeShare(1.0, clock),
+        meter=meter,
+        scores=scores,
+    )
+    scorer = Scorer(reader, queue, versions, max_items=settings.prm.max_score_items, scores=scores)
+    start = settings.prm.initial_model or settings.model.path
+    servicer = PrmServicer(scorer, meter, model=start, reference_model=settings.prm.reference_model or start, beta=settings.prm.beta)
+    return ScoringParts(servicer=servicer, queue=queue, versions=versions)
 
 
 def listen_address(settings: ScorerSettings) -> str:
@@ -66,7 +90,7 @@ def listen_address(settings: ScorerSettings) -> str:
     return settings.endpoints.listen_at(addresses[number if number < len(addresses) else 0])
 
 
-def build(settings: ScorerSettings, clock: SystemClock) -> tuple[InputReader, FollowedVersions]:
+def build(settings: ScorerSettings, clock: SystemClock, scores: ScoreMeter) -> tuple[InputReader, FollowedVersions]:
     """What reads requests, and the models behind them; the reference is loaded already."""
     start = settings.prm.initial_model or settings.model.path
     tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
@@ -76,6 +100,8 @@ def build(settings: ScorerSettings, clock: SystemClock) -> tuple[InputReader, Fo
     device = chosen_device(settings.scoring.device)
     load = partial(_load, settings, device)
     frozen, longest = load(settings.prm.reference_model or start)
+    if device == "cpu" and not settings.scoring.threads and frozen.weights < FEW_WEIGHTS:
+        torch.set_num_threads(1)
     same = (settings.prm.reference_model or start) == start
     reader = InputReader(tokenizer, end_id=end_token_ids(tokenizer, settings.model.path)[0], longest=longest)
     versions = FollowedVersions(
@@ -88,6 +114,7 @@ def build(settings: ScorerSettings, clock: SystemClock) -> tuple[InputReader, Fo
         fixed=settings.scoring.version,
         clock=clock,
         poll_s=settings.scoring.poll_s,
+        note=scores.serves,
     )
     return reader, versions
 

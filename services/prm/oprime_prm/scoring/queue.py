@@ -18,6 +18,7 @@ from oprime.core.prompt_families import PromptFamily
 from oprime.runtime.errors import NotReadyError, TooBusyError
 from oprime.runtime.heartbeat import BusyMeter
 from oprime_prm.scoring.inputs import ScoreInput
+from oprime_prm.scoring.meter import ScoreMeter
 from oprime_prm.scoring.pair import TokenScores
 from oprime_prm.scoring.share import TimeShare
 from oprime_prm.scoring.turns import Row, Share, Waiting, cut
@@ -60,12 +61,15 @@ class _Request(Waiting):
 class ScoreQueue:
     """`run` does the work; `score` is answered while it runs."""
 
-    def __init__(self, *, micro_batch_tokens: int, waiting_tokens: int, share: TimeShare, meter: BusyMeter) -> None:
+    def __init__(
+        self, *, micro_batch_tokens: int, waiting_tokens: int, share: TimeShare, meter: BusyMeter, scores: ScoreMeter | None = None
+    ) -> None:
         """Micro-batches have at most so many tokens, or one row; requests that would let more than `waiting_tokens` wait are refused."""
         self._micro_batch_tokens = micro_batch_tokens
         self._most_waiting = waiting_tokens
         self._share = share
         self._meter = meter
+        self._scores = scores or ScoreMeter()
         self._waiting: deque[_Request] = deque()
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
@@ -88,6 +92,7 @@ class ScoreQueue:
                 f"({self._most_waiting}): try again in a moment"
             )
         self._waiting.append(request)
+        self._scores.waiting(requests=len(self._waiting), tokens=waiting + request.tokens)
         self._arrived.set()
         try:
             version = await request.done
@@ -105,6 +110,7 @@ class ScoreQueue:
                 self._arrived.clear()
                 continue
             await self._pass(cut(self._waiting, self._micro_batch_tokens))
+            self._scores.waiting(requests=len(self._waiting), tokens=self.waiting_tokens)
 
     async def _pass(self, shares: list[Share[_Request]]) -> None:
         families = [_families(share) for share in shares]
@@ -118,7 +124,9 @@ class ScoreQueue:
             self._fail(shares, error)
             return
         finally:
-            self._share.note(time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self._share.note(seconds)
+            self._scores.passed(requests=len(shares), tokens=sum(_tokens(family) for own in families for family, _ in own), seconds=seconds)
         scores = iter(found)
         for share, own in zip(shares, families, strict=True):
             self._note(
@@ -171,6 +179,10 @@ def _rows(model: Scores, inputs: Sequence[ScoreInput]) -> list[Row]:
         shares = len(places) > 1 and model.shares(prompt_tokens, max(len(inputs[place].response_ids) for place in places))
         rows += [Row(place, number, prompt_tokens, len(inputs[place].response_ids), shares) for place in places]
     return rows
+
+
+def _tokens(family: PromptFamily) -> int:
+    return len(family.prompt_ids) + family.response_tokens
 
 
 def _families(share: Share[_Request]) -> list[tuple[PromptFamily, list[int]]]:

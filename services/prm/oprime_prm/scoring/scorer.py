@@ -7,6 +7,7 @@ from typing import Protocol
 
 from oprime.runtime.errors import UnusableInputError, WeightVersionMissingError
 from oprime_prm.scoring.inputs import InputReader, ScoreInput, Wanted
+from oprime_prm.scoring.meter import ScoreMeter
 from oprime_prm.scoring.pair import TokenScores
 from oprime_prm.scoring.queue import ScoreQueue, Scores
 
@@ -44,10 +45,13 @@ class ScoredRequest:
 class Scorer:
     """Reads inputs and has those scored that can be."""
 
-    def __init__(self, reader: InputReader, queue: ScoreQueue, versions: Versions, *, max_items: int) -> None:
+    def __init__(
+        self, reader: InputReader, queue: ScoreQueue, versions: Versions, *, max_items: int, scores: ScoreMeter | None = None
+    ) -> None:
         self._reader = reader
         self._queue = queue
         self._max_items = max_items
+        self._scores = scores or ScoreMeter()
         self.versions = versions
 
     @property
@@ -60,6 +64,10 @@ class Scorer:
 
     async def score(self, inputs: Sequence[Wanted], version: int | None) -> ScoredRequest:
         """Scores of all inputs, from one version of the PRM: the one that is named, or else the newest."""
+        with self._scores.request(named=version is not None):
+            return await self._score(inputs, version)
+
+    async def _score(self, inputs: Sequence[Wanted], version: int | None) -> ScoredRequest:
         if len(inputs) > self._max_items:
             raise UnusableInputError(f"{len(inputs)} items exceed prm.max_score_items ({self._max_items}): send them in several requests")
         read = await self._reader.read(inputs)

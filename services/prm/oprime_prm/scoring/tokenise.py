@@ -1,23 +1,15 @@
 """From the texts and tokens of a score request to the PRM's tokens. Pure but for the tokenizer."""
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
 from oprime.core.types import ChatMessage
-from oprime.lm.tokenizers import render_prompt, render_text
+from oprime.lm.responses import Ids, ResponseEncoder, Span
+from oprime.lm.tokenizers import render_text
 from oprime.runtime.errors import UnusableInputError
-
-Ids = tuple[int, ...]
-Span = tuple[int, int]
-
-FIRST_STAND_IN = 0xF0000
-"""Code points without meaning (Unicode's private use area) take the place of special tokens' names while a template is applied."""
 
 
 class Truncation(StrEnum):
@@ -50,28 +42,28 @@ class Tokeniser:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, end_id: int, longest: int) -> None:
         self._tokenizer = tokenizer
+        self._encoder = ResponseEncoder(tokenizer, end_id)
         self._end_id = end_id
         self._longest = longest
 
     def prompt(self, messages: tuple[ChatMessage, ...], *, special_tokens: bool = False) -> Ids:
         """A conversation up to where the answer begins. Raises UnusableInputError."""
-        return tuple(render_prompt(self._tokenizer, messages) if special_tokens else self._plain_prompt(messages))
+        return self._encoder.prompt(messages, special_tokens=special_tokens)
 
     def answer(self, prompt: Ids, response: str, *, special_tokens: bool = False) -> TokenisedInput:
         """A response as the policy would have sampled it: the text, then the end token. Raises UnusableInputError."""
-        ids, spans = self._encode(response, special_tokens=special_tokens)
-        end = (len(response), len(response))
-        return TokenisedInput(prompt_ids=prompt, response_ids=(*ids, self._end_id), spans=(*spans, end))
+        ids, spans = self._encoder.response(response, special_tokens=special_tokens)
+        return TokenisedInput(prompt_ids=prompt, response_ids=ids, spans=spans)
 
     def text(self, prompt: str, response: str) -> TokenisedInput:
         """A text that a chat template has written already. Raises UnusableInputError."""
         if not prompt:
             prompt, response = self._parted(response)
         scored = self._until_end(response)
-        ids, spans = self._encode(scored, special_tokens=True)
-        trailing = len(self._encode(response[len(scored) :], special_tokens=True)[0])
+        ids, spans = self._encoder.text(scored, special_tokens=True)
+        trailing = len(self._encoder.text(response[len(scored) :], special_tokens=True)[0])
         if prompt:
-            prompt_ids, _ = self._encode(prompt, special_tokens=True)
+            prompt_ids, _ = self._encoder.text(prompt, special_tokens=True)
         else:
             prompt_ids, ids, spans = ids[:1], ids[1:], spans[1:]
         return TokenisedInput(prompt_ids=prompt_ids, response_ids=ids, spans=spans, trailing=trailing)
@@ -103,48 +95,6 @@ class Tokeniser:
         wrong = next((token for token in (*item.prompt_ids, *item.response_ids) if not 0 <= token < vocabulary), None)
         if wrong is not None:
             raise UnusableInputError(f"token id {wrong} is not in the vocabulary of {vocabulary}: use the PRM's own tokenizer")
-
-    def _encode(self, text: str, *, special_tokens: bool) -> tuple[Ids, tuple[Span, ...]]:
-        try:
-            encoded = self._tokenizer(
-                text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=not special_tokens, verbose=False
-            )
-        except (ImportError, MemoryError):
-            raise
-        except Exception as error:
-            # The tokenizers library has no errors of its own: a word that the vocabulary lacks is a plain Exception.
-            raise UnusableInputError(f"the text cannot be tokenised ({error}): write it in the vocabulary of the model") from error
-        columns = cast(dict[str, Any], encoded)
-        ids = tuple(columns["input_ids"])
-        if not special_tokens and not self._special_ids.isdisjoint(ids):
-            name = next(self._tokenizer.convert_ids_to_tokens(token) for token in ids if token in self._special_ids)
-            raise UnusableInputError(
-                f"the text holds {name!r}, which this tokenizer only knows as a special token: leave it out, or ask for special tokens"
-            )
-        return ids, tuple((int(start), int(end)) for start, end in columns["offset_mapping"])
-
-    @cached_property
-    def _special_ids(self) -> frozenset[int]:
-        """Without the token for unknown text, which any text may give."""
-        unknown = cast("int | None", self._tokenizer.unk_token_id)
-        return frozenset(self._tokenizer.all_special_ids) - ({unknown} if unknown is not None else set())
-
-    @cached_property
-    def _names(self) -> tuple[str, ...]:
-        """Names of special tokens, the longest first."""
-        return tuple(sorted(filter(None, map(str, self._tokenizer.all_special_tokens)), key=len, reverse=True))
-
-    def _plain_prompt(self, messages: tuple[ChatMessage, ...]) -> Sequence[int]:
-        """Through the chat template, in which names of special tokens are its own; those in messages stay text."""
-        if not any(name in message.content for message in messages for name in self._names):
-            return render_prompt(self._tokenizer, messages)
-        name_of = {chr(FIRST_STAND_IN + place): name for place, name in enumerate(self._names)}
-        stand_in_of = {name: stand_in for stand_in, name in name_of.items()}
-        any_name, any_stand_in = re.compile("|".join(map(re.escape, self._names))), re.compile(f"([{''.join(name_of)}])")
-        hidden = tuple(replace(one, content=any_name.sub(lambda found: stand_in_of[found[0]], one.content)) for one in messages)
-        parts = any_stand_in.split(render_text(self._tokenizer, hidden, asks=True))
-        encoded = (self._encode(name_of.get(part, part), special_tokens=part not in name_of)[0] for part in parts if part)
-        return [token for ids in encoded for token in ids]
 
     def _parted(self, text: str) -> tuple[str, str]:
         """What stands before the response and the response, where the text has the template's generation prompt."""

@@ -40,9 +40,11 @@ class FollowedVersions:
         fixed: int | None,
         clock: Clock,
         poll_s: float,
+        note: Callable[[int], object] = int,
     ) -> None:
         """`load` makes a model of a version's directory, and of None the one that the PRM starts from. `fixed` is the version that answers
-        where none is named; None follows the newest. At most `most` versions are held, and one more while a newer one is loaded."""
+        where none is named; None follows the newest. At most `most` versions are held, and one more while a newer one is loaded. `note`
+        hears which one answers."""
         self._store = store
         self._load = load
         self._reference = reference
@@ -52,6 +54,7 @@ class FollowedVersions:
         self._fixed = fixed
         self._clock = clock
         self._poll_s = poll_s
+        self._note = note
         self._held: dict[int, _Held] = {}
         """The one that was used last stands last."""
         self._freed = asyncio.Condition()
@@ -67,6 +70,7 @@ class FollowedVersions:
         first = self._fixed if self._fixed is not None else max(self._on_disk, default=START)
         self._held[first] = _Held(await self._loaded(first))
         self.newest = first
+        self._note(first)
 
     async def follow(self) -> None:
         """Move to newer versions as they appear, and back where a run goes on from an earlier checkpoint. A version that cannot be loaded
@@ -92,6 +96,7 @@ class FollowedVersions:
             if version not in self._held:
                 self._held[version] = _Held(await self._loaded(version))
             self.newest, self._refused = version, ""
+            self._note(version)
             if version < previous:
                 del self._held[previous]
         log.info("weights_followed", prm_version=version, previous=previous)
