@@ -115,10 +115,11 @@ test-compose: setup  ## Run the containers for real, where a Docker Engine is: b
 test-wheel: setup  ## Install the built wheel with [client], [verifier] and [gateway], each in a fresh environment, and use it without torch
 	$(PY) tests/fresh_install.py
 
-fuzz: setup  ## Fuzz what reads hostile text, FUZZ_S seconds each
+fuzz: setup  ## Fuzz what reads hostile text, and ask Math-Verify for a second opinion, FUZZ_S seconds each
 	$(PY) -m pip --disable-pip-version-check install -qq atheris==3.0.0
 	$(PY) tests/fuzz/fuzz_verifier_text.py math -max_total_time=$(FUZZ_S) -max_len=300
 	$(PY) tests/fuzz/fuzz_verifier_text.py code -max_total_time=$(FUZZ_S) -max_len=2000
+	PYTHONPATH=tests:. $(PY) tests/fuzz/fuzz_math_verify.py $(FUZZ_S) $(SEED)
 
 fuzz-api: setup  ## Fuzz the HTTP API by its own document, FUZZ_S seconds (Schemathesis, in an environment of its own)
 	$(PY) -m venv $(VENV)-fuzz

@@ -17,6 +17,10 @@ class MathOptions(Section):
     mathematics (`conclusion`), or pay nothing (`none`). A number inside prose is never picked up."""
     reasoning_tags: tuple[str, ...] = ("think", "thinking", "reasoning")
     """Tags around reasoning. What stands inside is not graded, and reasoning that does not end earns nothing."""
+    answer_tags: tuple[str, ...] = ("answer",)
+    """Tags around the answer, as in `<answer>5</answer>`. Where a response has them, the last pair alone is graded."""
+    answer_heading: bool = True
+    """Without a box or `####`: what follows a line `**Final Answer**` is the answer."""
     starts_in_reasoning: bool = False
     """The prompt has opened the reasoning already, so the response must close it."""
     decimal_digits: int = Field(default=12, ge=2, le=100)

@@ -113,7 +113,8 @@ def _decided(gold: str, answer: str, options: MathOptions) -> tuple[Same, str]:
 def _decide(gold: str, answer: str, options: MathOptions) -> tuple[Same, str]:  # noqa: PLR0911 - one line for each way to decide
     if _written_alike(gold, answer):
         return Same.YES, "the answer is written like the gold"
-    expected, found = read(gold), read(answer)
+    expected = read(gold)
+    found = read(answer, expected.variables)
     if expected.text == found.text and expected.text:
         return Same.YES, "the answer is written like the gold"
     if found.too_large:
@@ -123,9 +124,21 @@ def _decide(gold: str, answer: str, options: MathOptions) -> tuple[Same, str]:  
     if found.value is None:
         return Same.NO, f"the answer is not mathematics that is read: {found.problem}"
     try:
-        return _compared(expected, found, options)
+        return _in_both_readings(expected, found, options, gold, answer)
     except RecursionError:  # thousands of signs behind one number, say
         return Same.UNKNOWN, "the answer or the gold is nested too deeply to compare"
+
+
+def _in_both_readings(expected: Reading, found: Reading, options: MathOptions, gold: str, answer: str) -> tuple[Same, str]:
+    """Of names that are functions in the gold and stand alone in the answer, what follows may be an argument as well as a factor:
+    equal is what is equal both ways.
+    """
+    verdict, reason = _compared(expected, found, options)
+    doubtful = expected.applied & found.variables
+    if not doubtful:
+        return verdict, reason
+    other, _ = _compared(read(gold, doubtful), read(answer, expected.variables | doubtful), options)
+    return (verdict, reason) if verdict is other else (Same.UNKNOWN, _EITHER)
 
 
 def _written_alike(gold: str, answer: str) -> bool:
@@ -136,13 +149,14 @@ def _compared(gold: Reading, answer: Reading, options: MathOptions) -> tuple[Sam
     comparison = Comparison(options, _symbolic.prove)
     pairs = [(gold.value, answer.value), (gold.value, answer.other), (gold.other, answer.value)]
     if isinstance(gold.value, Num) and gold.value.digits:
-        pairs.append((gold.value, decimal_comma(answer.text)))
+        pairs.append((gold.value, decimal_comma(answer.written)))
     verdict = either(comparison.same(one, other) for one, other in pairs if one is not None and other is not None)
     if verdict is Same.YES and options.strict_form and not same_form(gold.text, answer.text):
         return Same.NO, "the answer equals the gold, but is written in another form"
     return verdict, _REASONS[verdict]
 
 
+_EITHER = "whether the answer equals the gold depends on whether a name before brackets is a function or a factor"
 _REASONS = {
     Same.YES: "the answer equals the gold",
     Same.NO: "the answer differs from the gold",

@@ -322,7 +322,7 @@ def test_powers_factorials_and_products_are_read_as_tex_sets_them(answer: str, g
     ("\\text{1 hour}", "60\\text{ minutes}", YES),
     ("\\text{50 percent}", "0.5", YES),
     ("\\text{3 of 5}", "3", NO),
-    ("\\text{1st}", "1", NO),
+    ("\\text{1st}", "1", YES),
     ("90 deg", "90", YES),
     ("90 deg", "90^\\circ", YES),
     ("90 deg", "\\frac\\pi2", YES),

@@ -67,3 +67,17 @@ def test_of_two_statements_on_one_line_the_last_one_counts() -> None:
     response = "The answer is 3. No wait, the answer is 5."
     assert judged(response, "5", bare=False) is Verdict.CORRECT
     assert judged(response, "3", bare=False) is Verdict.INCORRECT
+
+
+def test_a_function_of_very_many_cases_is_too_large_and_ends_at_once() -> None:
+    cases = "\\\\".join(f"{number} & {number}<x<{number + 1}" for number in range(200))
+    assert judged(f"\\begin{{cases}} {cases} \\end{{cases}}", "|x|") is Verdict.NO_ANSWER
+
+
+@pytest.mark.parametrize("answer", ["(" * 300 + " integer", "[" * 200 + "," * 300, ",(" * 300 + "k \\in \\mathbb{Z})", "_" * 400 + "C_2"])
+def test_texts_that_look_like_conditions_or_brackets_end_at_once(answer: str) -> None:
+    assert judged(answer, "2k, k\\in\\mathbb{Z}") is not Verdict.CORRECT
+
+
+def test_a_family_with_a_tiny_step_is_not_split_into_as_many_classes() -> None:
+    assert judged("\\frac{k\\pi}{1000}, k\\in\\mathbb{Z}", "k\\pi, k\\in\\mathbb{Z}") is not Verdict.CORRECT

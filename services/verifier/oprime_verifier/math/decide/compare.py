@@ -4,26 +4,36 @@ from collections.abc import Callable
 from fractions import Fraction
 from itertools import product
 
+from oprime_verifier.math.decide.families import same_families
+from oprime_verifier.math.decide.labels import Label, are_other_letters, is_one_name, label
+from oprime_verifier.math.decide.piecewise import same_piecewise
 from oprime_verifier.math.decide.quantities import same_quantities
-from oprime_verifier.math.decide.relations import is_name, named_value, same_relations, split_name
+from oprime_verifier.math.decide.relations import named_value, same_relations, split_name
 from oprime_verifier.math.decide.scalar import Prove, Scalars
 from oprime_verifier.math.decide.sets import same_sets
 from oprime_verifier.math.decide.signs import with_signs_listed
+from oprime_verifier.math.decide.vectors import in_components, in_one_font
 from oprime_verifier.math.decide.verdicts import Same, either, every, is_true, matched
 from oprime_verifier.math.options import MathOptions
-from oprime_verifier.math.tree.build import mapped
+from oprime_verifier.math.read import words
+from oprime_verifier.math.read.counting import with_arrangements
+from oprime_verifier.math.tree.build import replaced
 from oprime_verifier.math.tree.values import (
+    DOTS,
     EXPRESSIONS,
     INFINITY,
     Bracketed,
+    Branch,
     Call,
     Choice,
     Expr,
+    Family,
     Items,
     Matrix,
     Mul,
     NamedSet,
     Num,
+    Piecewise,
     Pow,
     Quantity,
     Ratio,
@@ -33,6 +43,7 @@ from oprime_verifier.math.tree.values import (
     Sym,
     Value,
     Words,
+    free_symbols,
     symbols,
     walk,
 )
@@ -48,13 +59,25 @@ class Comparison:
     def __init__(self, options: MathOptions, prove: Prove) -> None:
         self.options = options
         self.scalars = Scalars(options, prove)
+        self._rules: tuple[Callable[[Value, Value], Same | None], ...] = (
+            self._choices,
+            self._words,
+            self._families,
+            self._relations,
+            self._piecewise,
+            self._vectors,
+            self._lists,
+            self._matrices,
+            self._sets,
+            self._ratios,
+        )
 
     def same(self, gold: Value, answer: Value) -> Same:
         """Proven equal, proven different, or unknown."""
         gold, answer = with_signs_listed(gold), with_signs_listed(answer)
         if gold == answer:
             return Same.YES
-        for rule in (self._choices, self._words, self._relations, self._lists, self._matrices, self._sets, self._ratios):
+        for rule in self._rules:
             found = rule(gold, answer)
             if found is not None:
                 return found
@@ -89,7 +112,9 @@ class Comparison:
             return None
         if {type(gold), type(answer)} == {Words, NamedSet}:
             text = next(side.text for side in (gold, answer) if isinstance(side, Words))
-            return is_true(NamedSet("empty") in (gold, answer) and text in ("empty set", "the empty set"))
+            return is_true(NamedSet("empty") in (gold, answer) and text in words.NO_SOLUTION)
+        if isinstance(gold, Words) and isinstance(answer, Words) and {gold.text, answer.text} <= words.NO_SOLUTION:
+            return Same.YES
         if not (isinstance(gold, Words) and isinstance(answer, Words)):
             return Same.NO
         if _bare(gold.text) == _bare(answer.text):
@@ -129,20 +154,46 @@ class Comparison:
     def _two_names(self, gold: Relation, answer: Relation) -> Same | None:
         """y = 2x and f(x) = 2x name one function; x = 5 and y = 5 say different things. None where they must be compared whole."""
         (name, *_), (other, *_) = split_name(gold), split_name(answer)
-        if name is None or other is None or not (name == other or _names_functions(name, other)):
+        if name is None or other is None:
             return None
+        wanted, given = label(name), label(other)
+        if are_other_letters(wanted, given):
+            return Same.NO
         expected, found = named_value(gold, self.scalars), named_value(answer, self.scalars)
-        if not expected or not found:
+        if not is_one_name(wanted, given) or not expected or not found:
             return None
-        if isinstance(name, Call) and isinstance(other, Call) and name.args != other.args:
-            found = tuple(_renamed(value, other, name) for value in found)
+        if wanted.kind == given.kind == "function" and isinstance(wanted.of, Sym) and isinstance(given.of, Sym):
+            if given.of != wanted.of and wanted.of.name in free_symbols(found[-1]):  # f(n) = x says something else than f(x) = x
+                return Same.NO
+            found = tuple(_renamed(value, given.of, wanted.of) for value in found)
         return either(self.same(*pair) for pair in product(expected, found))
+
+    # Families, functions by cases, vectors
+
+    def _families(self, gold: Value, answer: Value) -> Same | None:
+        if isinstance(gold, Family) or isinstance(answer, Family):
+            return same_families(gold, answer, self.scalars)
+        return None
+
+    def _piecewise(self, gold: Value, answer: Value) -> Same | None:
+        if isinstance(gold, Piecewise) or isinstance(answer, Piecewise):
+            return same_piecewise(gold, answer, self.scalars)
+        return None
+
+    def _vectors(self, gold: Value, answer: Value) -> Same | None:
+        """2i - 3j is the point (2, -3)."""
+        components = in_components(gold, answer)
+        if components is not None:
+            return self._in_order(*components)
+        italics = in_one_font(gold, answer)
+        return None if italics is None else self.same(*italics)
 
     # Lists, tuples, sets
 
     def _lists(self, gold: Value, answer: Value) -> Same | None:
         if self._are_conditions(gold, answer):
             return None
+        gold, answer = _point_of(gold, answer), _point_of(answer, gold)
         if isinstance(gold, Bracketed) and isinstance(answer, Bracketed):
             return self._two_tuples(gold, answer)
         if isinstance(gold, Bracketed) and isinstance(answer, Items):
@@ -175,21 +226,46 @@ class Comparison:
         return every(in_order(*pair) for pair in zip(ordered.items, values, strict=True))
 
     def _unordered(self, gold: Value, answer: Value) -> Same | None:
-        if not any(isinstance(side, Items | SetOf) for side in (gold, answer)):
+        if not any(isinstance(side, Items | SetOf) for side in (gold, answer)) or any(isinstance(side, SetExpr) for side in (gold, answer)):
             return None
-        if isinstance(gold, SetExpr) or isinstance(answer, SetExpr):
-            return None
-        if {type(gold), type(answer)} == {SetOf, NamedSet}:
-            # Braces around nothing are read as the empty set itself, so these hold something, and finitely much of it.
+        # Braces around nothing are read as the empty set itself, so these hold something, and finitely much of it.
+        if {type(gold), type(answer)} == {SetOf, NamedSet} or not _may_share_labels(gold, answer):
             return Same.NO
+        if isinstance(gold, Items) and isinstance(answer, Items):
+            if _has_labels(gold) and not _labels(answer):
+                return self._labelled(gold, answer, lambda values: self._in_order(values, answer.items))
+            if _has_labels(answer) and not _labels(gold):
+                return self._labelled(answer, gold, lambda values: self._in_order(gold.items, values))
+            if _are_named(gold) and _are_named(answer):  # f(w) = x, f(x) = 2 - x: names are compared as well
+                return self._as_elements(list(gold.items), list(answer.items), in_order=self.options.list_order == "kept")
+        return self._two_collections(gold, answer)
+
+    def _two_collections(self, gold: Value, answer: Value) -> Same:
         golds, answers = self._elements(gold), self._elements(answer)
+        if DOTS in (*golds, *answers):
+            return self._with_dots(golds, answers)
         if isinstance(gold, SetOf) or isinstance(answer, SetOf):
             golds, answers = self._distinct(golds), self._distinct(answers)
+        is_list = isinstance(gold, Items) and isinstance(answer, Items)
+        return self._as_elements(golds, answers, in_order=is_list and self.options.list_order == "kept")
+
+    def _as_elements(self, golds: list[Value], answers: list[Value], *, in_order: bool) -> Same:
         if max(len(golds), len(answers)) > MAX_ITEMS:
             return self._many(golds, answers)
-        if self.options.list_order == "kept" and isinstance(gold, Items) and isinstance(answer, Items):
+        return self._in_order(tuple(golds), tuple(answers)) if in_order else matched(golds, answers, self.same)
+
+    def _with_dots(self, golds: list[Value], answers: list[Value]) -> Same:
+        """Lists that go on: they are alike, or differ in what both show."""
+        if len(golds) == len(answers) and (golds.index(DOTS) if DOTS in golds else -1) == (answers.index(DOTS) if DOTS in answers else -1):
             return self._in_order(tuple(golds), tuple(answers))
-        return matched(golds, answers, self.same)
+        return Same.UNKNOWN
+
+    def _labelled(self, named: Items, bare: Items, in_order: Callable[[tuple[Value, ...]], Same]) -> Same:
+        """x = 1, y = 2 beside 1, 2: the values in the order of the names, as they are written or in the alphabet's."""
+        if len(named.items) != len(bare.items):
+            return Same.NO
+        written = tuple(split_name(item)[1][-1] for item in named.items if isinstance(item, Relation))
+        return either((in_order(written), in_order(tuple(_assigned(named)))))
 
     def _are_conditions(self, gold: Value, answer: Value) -> bool:
         """x < 1 or x > 3 is one set, and no list of two answers."""
@@ -277,16 +353,61 @@ class Comparison:
         return None
 
     def _numbers(self, gold: Value, answer: Value) -> Same:
+        if gold != (counted := with_arrangements(gold, answer)) or answer != with_arrangements(answer, gold):
+            return self._numbers(counted, with_arrangements(answer, gold))
         if isinstance(gold, EXPRESSIONS) and isinstance(answer, EXPRESSIONS):
-            return self._bases(gold, answer)
+            return self._letters(gold, answer)
         if isinstance(gold, (*EXPRESSIONS, Quantity)) and isinstance(answer, (*EXPRESSIONS, Quantity)):
             return same_quantities(gold, answer, self.options, self.scalars.same)
         return Same.NO
+
+    def _letters(self, gold: Expr, answer: Expr) -> Same:
+        """MR and RM: a product commutes, and the letters of a name do not."""
+        are_products = isinstance(gold, Mul) and isinstance(answer, Mul)
+        return Same.UNKNOWN if are_products and are_other_letters(label(gold), label(answer)) else self._bases(gold, answer)
 
     def _bases(self, gold: Expr, answer: Expr) -> Same:
         if self.options.base_optional and _has_digits_of(gold, answer):
             return Same.YES
         return self.scalars.same(gold, answer)
+
+
+def _point_of(value: Value, other: Value) -> Value:
+    """A(1, 2) beside a point is the point with its name."""
+    if (
+        isinstance(other, Bracketed)
+        and isinstance(value, Call)
+        and value.name[0] == "@"
+        and value.name[1:2].isupper()
+        and len(value.args) > 1
+    ):
+        return Bracketed(value.args, "(", ")")
+    return value
+
+
+def _may_share_labels(gold: Value, answer: Value) -> bool:
+    """Whether no value of one name is beside a value of another one, where a side gives one name to all of its values."""
+    one, other = (_labels(side) for side in (gold, answer))
+    if not one or not other or (len(one) > 1 and len(other) > 1):
+        return True
+    return all(is_one_name(*pair) for pair in product(one, other))
+
+
+def _are_named(value: Value) -> bool:
+    """Whether it is a list of equations with names."""
+    return isinstance(value, Items) and all(isinstance(item, Relation) and split_name(item)[0] is not None for item in value.items)
+
+
+def _labels(value: Value) -> frozenset[Label]:
+    items = value.items if isinstance(value, Items | SetOf) else (value,)
+    names = [split_name(item)[0] for item in items if isinstance(item, Relation)]
+    return frozenset(label(name) for name in names if name is not None)
+
+
+def _has_labels(value: Items) -> bool:
+    """Whether each item has a name of its own."""
+    names = [split_name(item)[0] if isinstance(item, Relation) else None for item in value.items]
+    return None not in names and len(set(names)) == len(names) > 1
 
 
 def _has_digits_of(gold: Expr, answer: Expr) -> bool:
@@ -321,16 +442,16 @@ def _assigned(bare: Items) -> list[Value]:
     return [value for _, value in sorted(zip(map(str, names), values, strict=True), key=lambda pair: pair[0])]
 
 
-def _names_functions(one: Value, other: Value) -> bool:
-    """Whether two names may stand for one function: f(x), g(n), y."""
-    return all((isinstance(name, Call) and is_name(name)) or name in (Sym("y"), Sym("f"), Sym("g"), Sym("h")) for name in (one, other))
-
-
-def _renamed(value: Value, call: Call, like: Call) -> Value:
-    if not isinstance(value, EXPRESSIONS) or len(call.args) != len(like.args):
-        return value
-    table = dict(zip(call.args, like.args, strict=True))
-    return mapped(value, lambda part: table.get(part, part))
+def _renamed(value: Value, old: Sym, new: Sym) -> Value:
+    if isinstance(value, EXPRESSIONS):
+        return replaced(value, old, new)
+    if isinstance(value, Piecewise):
+        return Piecewise(
+            tuple(Branch(_renamed(one.value, old, new), one.condition and _renamed(one.condition, old, new)) for one in value.branches)
+        )
+    if isinstance(value, Relation):
+        return Relation(tuple(_renamed(side, old, new) for side in value.sides), value.operators)
+    return value
 
 
 def _is_clock(ratio: Ratio) -> bool:

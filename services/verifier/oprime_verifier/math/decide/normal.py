@@ -52,12 +52,10 @@ def same(left: Quotient, right: Quotient) -> bool:
 
 
 def is_polynomial(quotient: Quotient) -> bool:
-    """Whether it is a polynomial in variables and unknown functions alone, of which two that differ are different."""
+    """Whether it is a polynomial in variables alone, of which two that differ are different."""
     if set(quotient.lower) != {ONE}:
         return False
-    return all(
-        atom.startswith(("v:", "f:@")) and power.denominator == 1 and power > 0 for monomial in quotient.upper for atom, power in monomial
-    )
+    return all(atom.startswith("v:") and power.denominator == 1 and power > 0 for monomial in quotient.upper for atom, power in monomial)
 
 
 def constant_ratio(left: Quotient, right: Quotient) -> Fraction | None:

@@ -1,5 +1,6 @@
 """Values of expressions to many digits, with every step's size checked before it is taken."""
 
+import random
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from mpmath.ctx_mp import MPContext
 
 from oprime_verifier.math.tree.exact import UndefinedError
-from oprime_verifier.math.tree.values import Add, Call, Const, Expr, Mul, Num, Pow, Sym, TooLargeError
+from oprime_verifier.math.tree.values import Add, Call, Const, Expr, Mul, Num, Pow, Sym, TooLargeError, free_symbols
 
 MAX_EXPONENT_BITS = 200_000
 MAX_ANGLE_BITS = 20_000
@@ -38,9 +39,13 @@ def context(digits: int) -> MPContext:
 
 
 class Evaluator:
-    def __init__(self, digits: int, point: Mapping[str, Number]) -> None:
+    def __init__(self, digits: int, point: Mapping[str, Number], *, chance: str = "", real: bool = False) -> None:
+        """`chance` seeds the values of functions of which nothing is known. With `real`, roots and logarithms of negative numbers that
+        depend on a variable have no value.
+        """
         self.mp = context(digits)
         self.point = dict(point)
+        self.chance, self.real = chance, real
         self.tiny = self.mp.mpf(10) ** (-digits // 2)
         self.terms = 0
 
@@ -57,7 +62,7 @@ class Evaluator:
         if isinstance(tree, Mul):
             return self._product(tree)
         if isinstance(tree, Pow):
-            return self.power(self.value(tree.base), self.value(tree.exponent))
+            return self._raised(tree)
         return self._call(tree) if isinstance(tree, Call) else self._unknown(type(tree).__name__)
 
     def _unknown(self, name: str) -> Number:
@@ -79,6 +84,16 @@ class Evaluator:
         return found
 
     # Powers
+
+    def _raised(self, tree: Pow) -> Number:
+        found = self.power(self.value(tree.base), self.value(tree.exponent))
+        return self._real(tree.base, found) if self.real else found
+
+    def _real(self, inner: Expr, found: Number) -> Number:
+        """What was found, unless it is imaginary because of a variable."""
+        if self.mp.im(found) != 0 and abs(self.mp.im(found)) > self.tiny * abs(found) and free_symbols(inner):
+            raise UndefinedError("no real value")
+        return found
 
     def power(self, base: Number, exponent: Number) -> Number:
         mp = self.mp
@@ -115,16 +130,26 @@ class Evaluator:
     def _call(self, tree: Call) -> Number:
         if tree.name in ("sum", "prod"):
             return self._repeated(tree)
+        values = [self.value(argument) for argument in tree.args] if (tree.name, len(tree.args)) in _RULES or tree.name[0] == "@" else []
         rule = _RULES.get((tree.name, len(tree.args)))
         if rule is None:
-            return self._unknown(tree.name)
-        values = [self.value(argument) for argument in tree.args]
+            return self._arbitrary(tree.name, values) if values else self._unknown(tree.name)
         try:
-            return rule(self, *values)
+            found = rule(self, *values)
+            return self._real(tree.args[0], found) if self.real and tree.name in _BRANCHING else found
         except (ValueError, ZeroDivisionError, OverflowError) as error:
             if isinstance(error, UndefinedError | NoNumberError | TooLargeError):
                 raise
             raise UndefinedError(f"{tree.name} has no value there") from error
+
+    def _arbitrary(self, name: str, values: list[Number]) -> Number:
+        """A value of a function of which nothing is known: the same for the same arguments, and another one for others.
+
+        It jumps between arguments whose first digits differ and rises between others, so that f(1) differs from f(1 + 10^-20) by as little.
+        """
+        shown = ",".join(f"{self.mp.nstr(self.mp.re(value), 15)};{self.mp.nstr(self.mp.im(value), 15)}" for value in values)
+        chance = random.Random(f"{name}({shown}){self.chance}")  # noqa: S311 - must be repeatable, not secret
+        return self.mp.mpf(chance.randint(101, 4000)) / 997 + self.mp.fsum(value * (7 + place) / 11 for place, value in enumerate(values))
 
     def _repeated(self, tree: Call) -> Number:
         body, index, low, high = tree.args
@@ -222,6 +247,7 @@ def _cotangent(self: Evaluator, value: Number) -> Number:
     return self.mp.cos(self.angle(value)) * self.inverse(self.mp.sin(value))
 
 
+_BRANCHING = frozenset({"root", "ln", "log", "logb", "asin", "acos", "acosh", "atanh"})
 _RULES: dict[tuple[str, int], Callable[..., Number]] = {
     ("sin", 1): _trigonometric("sin"),
     ("cos", 1): _trigonometric("cos"),

@@ -9,13 +9,20 @@ from oprime_verifier.math.decide.numeric import Evaluator, HugeError, NoNumberEr
 from oprime_verifier.math.tree import exact
 from oprime_verifier.math.tree.values import Call, Const, Expr, Mul, Num, Pow, TooLargeError, children, free_symbols, symbols, walk
 
-POINTS = 10
+Point = tuple[tuple[str, tuple[int, int]], ...]
+"""Variables with their values as fractions."""
+_NOWHERE: Point = ()
+
+POINTS = 12
+STEPPED_POINTS = 8
+"""More points, whole and half, where floors and their like may jump."""
 ENOUGH = 4
 START_DIGITS = 40
 MAX_DIGITS = 4000
 MAX_HEIGHT = 1000
 """Digits that the numbers of two expressions may have before agreement says nothing."""
 _INTEGER_FUNCTIONS = frozenset({"factorial", "factorial2", "binom", "mod", "sum", "prod", "gcd", "lcm"})
+_BRANCHING = frozenset({"root", "ln", "log", "logb", "asin", "acos", "atan", "acot", "asec", "acsc", "acosh", "atanh", "arg"})
 _STEPS = frozenset({"floor", "ceil", "mod", "sign", "max", "min", "abs", "gcd", "lcm"})
 
 
@@ -37,7 +44,7 @@ class Pair:
 def compare(left: Expr, right: Expr) -> Evidence:
     """What numbers say about the equality of two expressions."""
     names = sorted(free_symbols(left) | free_symbols(right))
-    points = _points(names, left, right) if names else [{}]
+    points = _points(names, left, right) if names or has_unknown(left) or has_unknown(right) else [_NOWHERE]
     found = _at_points(Pair(left, right), points, START_DIGITS)
     height = _height(left) + _height(right) if found is Evidence.AGREE else 0
     if height > MAX_HEIGHT:
@@ -46,9 +53,14 @@ def compare(left: Expr, right: Expr) -> Evidence:
     return _at_points(Pair(left, right), points, START_DIGITS + 2 * height) if height else found
 
 
-def _at_points(pair: Pair, points: list[dict[str, tuple[int, int]]], digits: int) -> Evidence:
-    if points == [{}]:
-        return _at_point(pair, {}, digits, undefined=Evidence.UNDEFINED)
+def has_unknown(tree: Expr) -> bool:
+    """Whether a function of which nothing is known is part of it."""
+    return any(isinstance(part, Call) and part.name[0] == "@" for part in walk(tree))
+
+
+def _at_points(pair: Pair, points: list[Point], digits: int) -> Evidence:
+    if points == [_NOWHERE]:
+        return _at_point(pair, _NOWHERE, digits, undefined=Evidence.UNDEFINED)
     agreed = 0
     for point in points:
         found = _at_point(pair, point, digits)
@@ -58,9 +70,21 @@ def _at_points(pair: Pair, points: list[dict[str, tuple[int, int]]], digits: int
     return Evidence.AGREE if agreed >= ENOUGH else Evidence.UNKNOWN
 
 
-def is_smooth(tree: Expr) -> bool:
-    """Whether agreement at random points leaves no room for steps between them."""
-    return not any(isinstance(part, Call) and (part.name in _STEPS or part.name.startswith("@")) for part in walk(tree))
+def is_analytic(tree: Expr) -> bool:
+    """Whether it is one analytic function wherever it has a value, so that agreement at random points is agreement everywhere.
+
+    Steps are none, and neither are roots and logarithms of what has variables: their branches may agree on one side of a point alone.
+    """
+    return not any(_branches(part) for part in walk(tree))
+
+
+def _branches(part: object) -> bool:
+    if isinstance(part, Pow):
+        exponent = exact_or_none(part.exponent)
+        return bool(free_symbols(part.base)) and (exponent is None or exponent.denominator != 1)
+    if not isinstance(part, Call):
+        return False
+    return part.name in _STEPS or (part.name in _BRANCHING and bool(free_symbols(part)))
 
 
 def number(tree: Expr, digits: int = START_DIGITS) -> Any:
@@ -98,20 +122,39 @@ def exact_or_none(tree: Expr) -> Any:
         return None
 
 
-def _points(names: list[str], left: Expr, right: Expr) -> list[dict[str, Any]]:
+def _points(names: list[str], left: Expr, right: Expr) -> list[Point]:
     whole = _integer_names(left) | _integer_names(right)
-    found: list[dict[str, Any]] = []
-    for seed in range(POINTS):
+    stepped = not (_is_stepless(left) and _is_stepless(right))
+    found: list[Point] = []
+    for seed in range(POINTS + (STEPPED_POINTS if stepped else 0)):
         chance = random.Random(seed)  # noqa: S311 - points must be repeatable, not secret
-        found.append({name: _sample(chance, seed, whole=name in whole) for name in names})
-    return found
+        values = (_sample(chance, seed, whole=name in whole) for name in names)
+        found.append(tuple((name, _signed(value, seed, place)) for place, (name, value) in enumerate(zip(names, values, strict=True))))
+    # Without a variable the points differ in what functions of which nothing is known are worth.
+    return found if names else [(("", (seed, 1)),) for seed in range(POINTS)]
+
+
+def _is_stepless(tree: Expr) -> bool:
+    return not any(isinstance(part, Call) and part.name in _STEPS for part in walk(tree))
 
 
 def _sample(chance: random.Random, seed: int, *, whole: bool) -> tuple[int, int]:
+    """A number as a fraction; whole numbers have the denominator 1."""
     if whole:
         return chance.randint(2, 9 + 2 * seed), 1
-    low, high = ((101, 4000), (-4000, -101), (101, 900))[seed % 3]
+    if seed >= POINTS:  # where steps are
+        return chance.randint(-9, 9), chance.choice((1, 1, 2))
+    low, high = (101, 900) if seed % 3 == 2 else (101, 4000)
     return chance.randint(low, high), chance.choice((997, 1009, 1013))
+
+
+def _signed(value: tuple[int, int], seed: int, place: int) -> tuple[int, int]:
+    """The value of the variable at a place, with the sign that it has at a point: at every second one the signs differ among variables."""
+    upper, lower = value
+    if lower < 3 or seed % 2 == 0:
+        return value
+    negative = ((place + 1) % 2, True, place % 2, (place // 2) % 2, (place // 2 + 1) % 2, place % 3 == 0)[seed // 2 % 6]
+    return (-upper if negative else upper), lower
 
 
 def _integer_names(tree: Expr) -> frozenset[str]:
@@ -127,19 +170,19 @@ def _integer_names(tree: Expr) -> frozenset[str]:
     return frozenset(found)
 
 
-def _at_point(pair: Pair, point: dict[str, tuple[int, int]], digits: int, undefined: Evidence = Evidence.UNKNOWN) -> Evidence:
+def _at_point(pair: Pair, point: Point, digits: int, undefined: Evidence = Evidence.UNKNOWN) -> Evidence:
     try:
         return _escalating(pair, point, digits)
     except exact.UndefinedError:
         return undefined
     except HugeError:
-        return _by_size(pair) if not point else Evidence.UNKNOWN
+        return _by_size(pair) if point == _NOWHERE else Evidence.UNKNOWN
     except (NoNumberError, TooLargeError, ArithmeticError, TypeError, ValueError, RecursionError):
         # A TypeError is an order of complex numbers, which have none.
         return Evidence.UNKNOWN
 
 
-def _escalating(pair: Pair, point: dict[str, tuple[int, int]], digits: int) -> Evidence:
+def _escalating(pair: Pair, point: Point, digits: int) -> Evidence:
     """A difference counts when more digits confirm it; agreement when it shrinks with the digits."""
     imaginary = any(part == Const("i") for tree in (pair.left, pair.right) for part in walk(tree))
     rough, _ = _difference(pair, point, digits, imaginary)
@@ -153,9 +196,10 @@ def _escalating(pair: Pair, point: dict[str, tuple[int, int]], digits: int) -> E
     return Evidence.UNKNOWN if digits * 4 > MAX_DIGITS else _escalating(pair, point, digits * 4)
 
 
-def _difference(pair: Pair, point: dict[str, tuple[int, int]], digits: int, imaginary: bool) -> tuple[Any, Any]:
+def _difference(pair: Pair, point: Point, digits: int, imaginary: bool) -> tuple[Any, Any]:
     mp = context(digits)
-    evaluator = Evaluator(digits, {name: mp.mpf(upper) / lower for name, (upper, lower) in point.items()})
+    values = {name: mp.mpf(upper) / lower for name, (upper, lower) in point}
+    evaluator = Evaluator(digits, values, chance=str(point), real=bool(point) and not imaginary)
     left, right = evaluator.value(pair.left), evaluator.value(pair.right)
     for value in (left, right):
         if not mp.isfinite(value):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import takewhile
 
 from oprime_verifier.math.decide import probe
 from oprime_verifier.math.decide.verdicts import Same, either
@@ -29,22 +30,32 @@ def same_quantities(gold: Expr | Quantity, answer: Expr | Quantity, options: Mat
     if isinstance(gold, Quantity) and not isinstance(answer, Quantity):
         answer = _with_letters_as_unit(answer)
     if isinstance(gold, Quantity) and isinstance(answer, Quantity):
-        return _both(gold, answer, options, same)
+        found = _both(gold, answer, options, same)
+        return found if gold.unit.text == answer.unit.text else _unless_unknown(found, gold.unit, answer.unit)
     if isinstance(gold, Quantity):
-        return _without_unit(gold, answer, options, same, gold_has_it=True)  # pyright: ignore[reportArgumentType]
+        found = _without_unit(gold, answer, options, same, gold_has_it=True)  # pyright: ignore[reportArgumentType]
+        return _unless_unknown(found, gold.unit)
     if not isinstance(answer, Quantity):
         return same(gold, answer)
-    return _without_unit(answer, gold, options, lambda measured, bare: same(bare, measured), gold_has_it=False)
+    found = _without_unit(answer, gold, options, lambda measured, bare: same(bare, measured), gold_has_it=False)
+    return _unless_unknown(found, answer.unit)
+
+
+def _unless_unknown(found: Same, *units: Unit) -> Same:
+    """Words that neither measure nor count may be part of the number, so that equal numbers do not settle it."""
+    return Same.UNKNOWN if found is Same.YES and not all(unit.is_known for unit in units) else found
 
 
 def _with_letters_as_unit(answer: Expr | Quantity) -> Expr | Quantity:
     """`5 m` for a gold that has a unit: the letter is metres, and no variable."""
-    if not isinstance(answer, Mul) or len(answer.factors) < 2:
+    if not isinstance(answer, Mul):
         return answer
-    name = "".join(part.name for part in answer.factors[1:] if isinstance(part, Sym))
-    if len(name) != len(answer.factors) - 1 or isinstance(answer.factors[0], Sym) or not is_unit_name(name):
+    letters = list(takewhile(lambda part: isinstance(part, Sym) and len(part.name) == 1, reversed(answer.factors)))
+    name = "".join(part.name for part in reversed(letters) if isinstance(part, Sym))
+    rest = answer.factors[: -len(letters)] if letters else ()
+    if not rest or not is_unit_name(name):
         return answer
-    return Quantity(answer.factors[0], make_unit(((name, 1),)))
+    return Quantity(rest[0] if len(rest) == 1 else Mul(rest), make_unit(((name, 1),)))
 
 
 def _both(gold: Quantity, answer: Quantity, options: MathOptions, same: SameExpr) -> Same:

@@ -1,25 +1,19 @@
 """Equations and inequalities: what they name, what they say, and when two of them say the same."""
 
-from fractions import Fraction
 from itertools import pairwise
 
 from oprime_verifier.math.decide import probe
+from oprime_verifier.math.decide.labels import is_name, is_sum_of_names
 from oprime_verifier.math.decide.normal import constant_ratio, normal
 from oprime_verifier.math.decide.scalar import Scalars
 from oprime_verifier.math.decide.verdicts import Same, either, every
 from oprime_verifier.math.tree.values import (
     EXPRESSIONS,
-    IMAGINARY,
-    MINUS_ONE,
     Add,
-    Bracketed,
     Call,
     Expr,
-    Mul,
     Num,
-    Pow,
     Quantity,
-    Ratio,
     Relation,
     Sym,
     TooLargeError,
@@ -27,31 +21,10 @@ from oprime_verifier.math.tree.values import (
     free_symbols,
     negative,
     symbols,
+    walk,
 )
 
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!=", "~": "~", "in": "in"}
-
-
-def is_name(value: Value) -> bool:
-    """Whether it only names something: x, AB, f(x), P(A), S_10 or a point (x, y)."""
-    if isinstance(value, Sym) or value == IMAGINARY:
-        return True
-    if isinstance(value, Call):
-        return (value.name.startswith("@") and value.name != "@residue") or (value.name == "abs" and _is_length(value.args[0]))
-    if isinstance(value, Mul):
-        return all((isinstance(part, Sym | Mul) and is_name(part)) or part == IMAGINARY or _is_inverse_name(part) for part in value.factors)
-    if isinstance(value, Ratio):
-        return all(map(is_name, value.parts))
-    return isinstance(value, Bracketed) and all(isinstance(item, Sym) for item in value.items)
-
-
-def _is_inverse_name(value: Value) -> bool:
-    return isinstance(value, Pow) and value.exponent == MINUS_ONE and is_name(value.base)
-
-
-def _is_length(value: Value) -> bool:
-    """AB in |AB|: two points, where |x| would be a condition on x."""
-    return isinstance(value, Mul) and all(isinstance(part, Sym) and part.name[0].isupper() for part in value.factors)
 
 
 def split_name(relation: Relation) -> tuple[Value | None, tuple[Value, ...], tuple[str, ...]]:
@@ -71,6 +44,8 @@ def named_value(relation: Relation, scalars: Scalars) -> tuple[Value, ...]:
     if not set(relation.operators) <= {"=", "~", "in"}:
         return ()
     if name is None and relation.operators[0] == "=" and (free_symbols(relation) or len(set(relation.sides)) == 1):
+        return ()
+    if name is not None and is_sum_of_names(name) and any(symbols(value) for value in values):
         return ()
     if name is not None and symbols(name) and any(symbols(name) & symbols(value) for value in values if is_plain_name(name)):
         return ()
@@ -137,7 +112,7 @@ def _upward(link: Link) -> Link:
 
 def _same_difference(gold: Expr, answer: Expr, sign: str, scalars: Scalars) -> Same:
     """f = 0 and c f = 0 are one equation for a number c; f < 0 and c f < 0 for a positive one."""
-    if not symbols(gold) or symbols(gold) != symbols(answer):
+    if not _names(gold) or _names(gold) != _names(answer):
         return Same.NO
     expected, found = normal(gold), normal(answer)
     if expected is not None and found is not None:
@@ -153,4 +128,6 @@ def _same_difference(gold: Expr, answer: Expr, sign: str, scalars: Scalars) -> S
     return either(trials)
 
 
-ZERO = Num(Fraction(0))
+def _names(tree: Expr) -> frozenset[str]:
+    """Variables, and functions of which nothing is known."""
+    return symbols(tree) | {part.name for part in walk(tree) if isinstance(part, Call) and part.name[:1] == "@"}

@@ -66,9 +66,14 @@ def same_sets(gold: Value, answer: Value, same: Callable[[Expr, Expr], Same]) ->
         expected, found = real_set(gold), real_set(answer)
     except NotASetError:
         return None
-    if len(expected) != len(found):
+    return same_intervals(expected, found, same)
+
+
+def same_intervals(gold: list[Interval], answer: list[Interval], same: Callable[[Expr, Expr], Same]) -> Same:
+    """Whether disjoint intervals in order are the same."""
+    if len(gold) != len(answer):
         return Same.NO
-    return every(_same_interval(*pair, same) for pair in zip(expected, found, strict=True))
+    return every(_same_interval(*pair, same) for pair in zip(gold, answer, strict=True))
 
 
 def _same_interval(gold: Interval, answer: Interval, same: Callable[[Expr, Expr], Same]) -> Same:
@@ -79,7 +84,7 @@ def _same_interval(gold: Interval, answer: Interval, same: Callable[[Expr, Expr]
 
 def real_set(value: Value) -> list[Interval]:
     """Disjoint intervals in order. Raises NotASetError."""
-    return _merged(_parts(value))
+    return merged(_parts(value))
 
 
 def _parts(value: Value) -> list[Interval]:
@@ -106,7 +111,7 @@ def _joined(value: Items) -> list[Interval]:
         return [interval for part in parts for interval in part]
     found = parts[0]
     for part in parts[1:]:
-        found = _intersection(found, part)
+        found = intersection(found, part)
     return found
 
 
@@ -114,7 +119,7 @@ def _combined(value: SetExpr) -> list[Interval]:
     left, right = (real_set(part) for part in value.parts)
     if value.operator == "union":
         return left + right
-    return _intersection(left, right if value.operator == "intersection" else _complement(right))
+    return intersection(left, right if value.operator == "intersection" else complement(right))
 
 
 def _interval(value: Bracketed) -> Interval:
@@ -140,7 +145,7 @@ def _end(value: Value) -> End:
     return End(number.real, value)  # pyright: ignore[reportArgumentType]
 
 
-def _merged(parts: list[Interval]) -> list[Interval]:
+def merged(parts: list[Interval]) -> list[Interval]:
     if len(parts) > MAX_PARTS:
         raise NotASetError(f"more than {MAX_PARTS} intervals")
     found: list[Interval] = []
@@ -166,7 +171,7 @@ def _hull(left: Interval, right: Interval) -> Interval:
     return left
 
 
-def _intersection(left: list[Interval], right: list[Interval]) -> list[Interval]:
+def intersection(left: list[Interval], right: list[Interval]) -> list[Interval]:
     found: list[Interval] = []
     for one in left:
         for other in right:
@@ -176,7 +181,7 @@ def _intersection(left: list[Interval], right: list[Interval]) -> list[Interval]
     return [part for part in found if not part.is_empty]
 
 
-def _complement(parts: list[Interval]) -> list[Interval]:
+def complement(parts: list[Interval]) -> list[Interval]:
     found, low, closed = list[Interval](), EVERYTHING.low, False
     for part in parts:
         found.append(Interval(low, part.low, closed, not part.low_closed))
@@ -203,7 +208,7 @@ def _solved(relation: Relation) -> list[Interval]:
     for left, operator, right in zip(relation.sides, relation.operators, relation.sides[1:], strict=False):
         if not (isinstance(left, EXPRESSIONS) and isinstance(right, EXPRESSIONS)):
             raise NotASetError("an inequality between what are no numbers")
-        found = _intersection(found, _link(left, operator, right, name))
+        found = intersection(found, _link(left, operator, right, name))
     return found
 
 
@@ -234,7 +239,7 @@ def _linear(tree: Expr, name: str) -> tuple[Fraction, Fraction]:
 def _half_line(operator: str, bound: Expr) -> list[Interval]:
     end = _end(bound)
     if operator == "!=":
-        return _complement([Interval(end, end, True, True)])
+        return complement([Interval(end, end, True, True)])
     if operator in (">", ">="):
         return [Interval(end, EVERYTHING.high, operator == ">=", False)]
     return [Interval(EVERYTHING.low, end, False, operator == "<=")]
@@ -242,10 +247,10 @@ def _half_line(operator: str, bound: Expr) -> list[Interval]:
 
 def _around(inner: Expr, operator: str, bound: Expr, name: str) -> list[Interval]:
     """|a x + b| < c and its like."""
-    below = _intersection(_link(inner, "<", bound, name), _link(inner, ">", negative(bound), name))
-    closed = _intersection(_link(inner, "<=", bound, name), _link(inner, ">=", negative(bound), name))
+    below = intersection(_link(inner, "<", bound, name), _link(inner, ">", negative(bound), name))
+    closed = intersection(_link(inner, "<=", bound, name), _link(inner, ">=", negative(bound), name))
     if operator in ("<", "<="):
         return below if operator == "<" else closed
     if operator == "!=":
         raise NotASetError("an absolute value that differs")
-    return _complement(_merged(closed if operator == ">" else below))
+    return complement(merged(closed if operator == ">" else below))

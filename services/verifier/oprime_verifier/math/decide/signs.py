@@ -35,7 +35,9 @@ def with_signs_listed(value: Value) -> Value:
     if not _has_sign(value):
         return value
     listed = _signs_listed(value)
-    return listed[0] if len(listed) == 1 else Items(tuple(listed), ",")
+    # x is neither of the values that it differs from.
+    joiner = "and" if isinstance(value, Relation) and value.operators == ("!=",) else ","
+    return listed[0] if len(listed) == 1 else Items(tuple(listed), joiner)
 
 
 def _has_sign(value: Value) -> bool:

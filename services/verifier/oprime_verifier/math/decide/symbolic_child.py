@@ -3,13 +3,15 @@
 Expressions are built from our own tree by calling sympy's constructors. No text is ever parsed by sympy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import product
 from typing import Any
 
 import sympy
 from sympy import Integer, Rational, S
 
-from oprime_verifier.math.tree.values import Add, Call, Const, Expr, Mul, Num, Pow, Sym
+from oprime_verifier.math.tree.build import mapped
+from oprime_verifier.math.tree.values import Add, Call, Const, Expr, Mul, Num, Pow, Sym, free_symbols, negative
 
 _CONSTANTS = {"pi": S.Pi, "e": S.Exp1, "i": S.ImaginaryUnit, "inf": S.Infinity}
 
@@ -20,23 +22,115 @@ class UnbuildableError(ValueError):
 
 def prove(left: Expr, right: Expr) -> bool | None:
     """Whether two expressions are equal; None where sympy cannot tell."""
-    difference = _difference(left, right)
-    if difference is None:
+    sides = _sides(left, right)
+    if sides is None:
         return None
-    for simplify in _WAYS:
-        found = simplify(difference)
-        if found == 0:
-            return True
-        if found.is_number and not found.free_symbols and _is_surely_nonzero(found):
-            return False
+    difference = sides[0] - sides[1]
+    found = _simplified(difference, (*_WAYS[:_CHEAP], _with_factored_roots))
+    if found is None and _has_branches(difference):
+        found = _by_signs(left, right) or None
+    if found is None:
+        found = _simplified(difference, _WAYS[_CHEAP:])
+    if found is not None:
+        return found
     if difference.is_number:
         return _constant(difference)
     answer = difference.equals(0)
     return answer if answer is None else bool(answer)
 
 
-def _difference(left: Expr, right: Expr) -> Any:
-    """left - right with its sums, integrals and limits computed; None where that is not possible."""
+def _simplified(difference: Any, ways: tuple[Callable[[Any], Any], ...]) -> bool | None:
+    for simplify in ways:
+        found = simplify(difference)
+        if found == 0:
+            return True
+        if found.is_number and not found.free_symbols and _is_surely_nonzero(found):
+            return False
+    return None
+
+
+# Roots and logarithms, by the signs of their variables
+
+
+def _has_branches(value: Any) -> bool:
+    """Whether it has roots or logarithms of what depends on a few variables."""
+    return 0 < len(value.free_symbols) <= MAX_SIGNED and any(map(_is_branching, sympy.preorder_traversal(value)))
+
+
+def _is_branching(part: Any) -> bool:
+    is_root = isinstance(part, sympy.Pow) and part.exp.is_integer is not True
+    return bool(part.free_symbols) and (is_root or isinstance(part, (sympy.log, sympy.Abs, sympy.sign)))
+
+
+def _under(part: Any) -> Any:
+    """What must not be negative for the part to be real; None where nothing must."""
+    if isinstance(part, sympy.log):
+        inner = part.args[0]
+    elif isinstance(part, sympy.Pow) and not (isinstance(part.exp, Rational) and part.exp.q % 2):
+        inner = part.base
+    else:
+        return None
+    return inner if inner.free_symbols else None
+
+
+def _by_signs(left: Expr, right: Expr) -> bool:
+    """Whether the sides are equal for each choice of signs of the variables for which both of them are real somewhere."""
+    names = sorted(free_symbols(left) | free_symbols(right))
+    sides = [build(left), build(right)]
+    proven = False
+    for signs in product((1, -1), repeat=len(names)):
+        if not any(all(_is_real(side, point) for side in sides) for point in _signed_points(names, signs)):
+            continue
+        positive = (Sym(f"{_POSITIVE}{name}") for name in names)
+        table = {name: one if sign > 0 else negative(one) for name, one, sign in zip(names, positive, signs, strict=True)}
+        difference = build(_with_signs(left, table)) - build(_with_signs(right, table))
+        if _simplified(difference, (*_WAYS[:_CHEAP], _with_positive_radicands, _with_factored_roots, sympy.simplify)) is not True:
+            return False
+        proven = True
+    return proven
+
+
+def _with_signs(tree: Expr, table: Mapping[str, Expr]) -> Expr:
+    return mapped(tree, lambda part: table.get(part.name, part) if isinstance(part, Sym) else part)
+
+
+def _with_positive_radicands(value: Any) -> Any:
+    """Each sum under a root as one positive variable: where the root is real, it is none other."""
+    inner = (_under(part) for part in sympy.preorder_traversal(value))
+    sums = {part for part in inner if part is not None and part.is_Add}
+    return value.subs({part: sympy.Dummy(positive=True) for part in sums})
+
+
+def _with_factored_roots(value: Any) -> Any:
+    """sqrt(x^2 + 2x + 1) as |x + 1|."""
+    return value.replace(
+        lambda part: isinstance(part, sympy.Pow) and part.exp.is_Rational and not part.exp.is_integer,
+        _factored,
+    )
+
+
+def _factored(root: Any) -> Any:
+    return sympy.factor(root.base) ** root.exp
+
+
+def _signed_points(names: list[str], signs: tuple[int, ...]) -> list[dict[Any, Any]]:
+    samples = ((100, 37, 97), (13, 211, 53), (700, 11, 19))
+    return [
+        {
+            sympy.Symbol(name, real=True): sign * Rational(start + step * place, scale)
+            for place, (name, sign) in enumerate(zip(names, signs, strict=True))
+        }
+        for start, step, scale in samples
+    ]
+
+
+def _is_real(value: Any, point: dict[Any, Any]) -> bool:
+    inner = (_under(part) for part in sympy.preorder_traversal(value))
+    return all(bool(part.subs(point).evalf(20) >= 0) for part in inner if part is not None)
+
+
+def _sides(left: Expr, right: Expr) -> list[Any] | None:
+    """Both sides with their sums, integrals and limits computed; None where that is not possible."""
     try:
         sides = [build(left), build(right)]
     except UnbuildableError:
@@ -47,7 +141,7 @@ def _difference(left: Expr, right: Expr) -> Any:
         sides = [side.doit() for side in sides]
         if any(side.has(*_IMPROPER) for side in sides):
             return None
-    return sides[0] - sides[1]
+    return sides
 
 
 def _is_confirmed(value: Any) -> bool:
@@ -106,13 +200,19 @@ def _is_surely_nonzero(value: Any) -> bool:
     )
 
 
+_POSITIVE = "+"
+"""Before the name of a variable that is positive."""
+_CHEAP = 3
+"""Ways that take no time worth mentioning."""
+MAX_SIGNED = 5
+"""Variables whose signs are tried one by one."""
 _WAYS: tuple[Callable[[Any], Any], ...] = (
     lambda value: value,
     sympy.expand,
+    lambda value: sympy.expand_log(value),
     sympy.radsimp,
     sympy.sqrtdenest,
     lambda value: sympy.logcombine(value, force=False),
-    lambda value: sympy.expand_log(value),
     sympy.trigsimp,
     lambda value: sympy.gammasimp(sympy.combsimp(value)),
     sympy.simplify,
@@ -126,7 +226,7 @@ def build(tree: Expr) -> Any:  # noqa: PLR0911 - one line for each kind of node
     if isinstance(tree, Num):
         return Rational(tree.value.numerator, tree.value.denominator)
     if isinstance(tree, Sym):
-        return sympy.Symbol(tree.name, real=True)
+        return sympy.Symbol(tree.name, positive=True) if tree.name[0] == _POSITIVE else sympy.Symbol(tree.name, real=True)
     if isinstance(tree, Const) and tree.name in _CONSTANTS:
         return _CONSTANTS[tree.name]
     if isinstance(tree, Add):
@@ -149,7 +249,7 @@ def _power(base: Any, exponent: Any) -> Any:
 def _call(tree: Call) -> Any:
     if tree.name in _BINDERS:
         return _BINDERS[tree.name](tree)
-    function = _FUNCTIONS.get(tree.name)
+    function = sympy.Function(tree.name, real=True) if tree.name[0] == "@" else _FUNCTIONS.get(tree.name)
     if function is None:
         raise UnbuildableError(tree.name)
     return function(*map(build, tree.args))

@@ -2,15 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from oprime_verifier.math.read import quantities, words
+from oprime_verifier.math.read import quantities
 from oprime_verifier.math.read.tokens import Token
 from oprime_verifier.math.tree import build
 from oprime_verifier.math.tree.values import (
     EXPRESSIONS,
     Bracketed,
-    Expr,
     Items,
-    Matrix,
     NamedSet,
     Num,
     Relation,
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 _CLOSING = {"(": (")", "]"), "[": ("]", ")")}
 _BARS = ("|", "vert", "lvert", "rvert", "Vert", "lVert", "rVert")
 _OPENING_BARS = ("|", "vert", "lvert")
-_MATRICES = ("matrix", "pmatrix", "bmatrix", "array", "smallmatrix", "Bmatrix")
 
 
 def mark(parser: "Parser", token: Token) -> Value:
@@ -111,60 +108,16 @@ def set_of(parser: "Parser") -> Value:
 
 
 def _such_that(inner: Value, condition: Value) -> Value:
-    """{x | x > 2} and {x in R : x > 2} are their condition."""
+    """{x | x > 2} and {x in R : x > 2} are their condition; {2k | k in Z} is a list with one."""
+    if (
+        isinstance(condition, Relation)
+        and condition.operators == ("in",)
+        and isinstance(inner, EXPRESSIONS)
+        and inner != condition.sides[0]
+    ):
+        return Items((inner, condition))
     if isinstance(inner, Relation) and inner.operators == ("in",) and inner.sides[1] == NamedSet("R"):
         inner = inner.sides[0]
     if isinstance(inner, Sym) and isinstance(condition, Relation | Items):
         return condition
     raise UnreadableError("this set is described in words that are not read")
-
-
-# Environments
-
-
-def environment(parser: "Parser") -> Value:
-    name = parser.raw_group()
-    if name == "array" and parser.is_next("mark", "{"):
-        columns = parser.raw_group()
-        has_relation = any(token.text in words.RELATIONS for token in parser.tokens[parser.place :])
-        name = "cases" if len(columns) == 1 and has_relation else name
-    if name == "cases":
-        return _system(parser)
-    if name not in (*_MATRICES, "vmatrix"):
-        raise UnreadableError(f"the environment {name} is not read")
-    rows = _rows(parser)
-    if parser.raw_group() != name:
-        raise UnreadableError(f"\\begin{{{name}}} ends as something else")
-    matrix = Matrix(rows)
-    return build.determinant(matrix) if name == "vmatrix" else matrix
-
-
-def _system(parser: "Parser") -> Value:
-    """Equations one above the other."""
-    found = list[Value]()
-    while not parser.accept("name", "end"):
-        found.append(parser.relation())
-        parser.accept("mark", ",")
-        parser.accept("name", "\\")
-    parser.raw_group()
-    if not found or not all(isinstance(item, Relation) for item in found):
-        raise UnreadableError("cases are read as equations alone")
-    return Items(tuple(found))
-
-
-def _rows(parser: "Parser") -> tuple[tuple[Expr, ...], ...]:
-    rows, row = list[tuple[Expr, ...]](), list[Expr]()
-    while not parser.accept("name", "end"):
-        entry = parser.sum()
-        if not isinstance(entry, EXPRESSIONS):
-            raise UnreadableError("a matrix holds expressions")
-        row.append(entry)
-        if parser.peek().text == "&":
-            parser.take()
-            continue
-        rows.append(tuple(row))
-        row = []
-        parser.accept("name", "\\")
-    if not rows or len({len(found) for found in rows}) != 1:
-        raise UnreadableError("the rows of a matrix have one length")
-    return tuple(rows)

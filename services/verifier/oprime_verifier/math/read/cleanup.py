@@ -29,6 +29,7 @@ _CHARACTERS = {
     "⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ", "⌉": "\\rceil ", "⟨": "\\langle ", "⟩": "\\rangle ", "∣": "|", "∧": " \\land ",
     "∨": " \\lor ", "→": "\\to ", "…": "\\ldots ", "⋯": "\\cdots ", "′": "'", "″": "''", "’": "'", "‘": "'", "“": '"', "”": '"',
     **dict.fromkeys("„‟«»", '"'), **dict.fromkeys("‚‛", "'"),
+    "、": ", ", "。": ".",
     "％": "\\%", "ℏ": "\\hbar ", "Å": "\\AA ", "\u212b": "\\AA ", "\u2126": "\\Omega ", "µ": "\\mu ",
     "π": "\\pi ", "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "δ": "\\delta ", "ε": "\\epsilon ", "θ": "\\theta ", "λ": "\\lambda ",
     "μ": "\\mu ", "ρ": "\\rho ", "σ": "\\sigma ", "τ": "\\tau ", "φ": "\\phi ", "ϕ": "\\phi ", "χ": "\\chi ", "ψ": "\\psi ",
@@ -40,6 +41,41 @@ _TABLE = str.maketrans(_CHARACTERS)
 _RAISED = re.compile(f"[{''.join(map(re.escape, _SUPERSCRIPTS))}]+")
 _LOWERED = re.compile(f"[{''.join(map(re.escape, _SUBSCRIPTS))}]+")
 _BARE_ROOT = re.compile(r"\\(sqrt|cbrt)\s+\(([^()]*)\)")
+
+_ENDINGS = {"1": "st", "2": "nd", "3": "rd"}
+
+
+def _without_ordinal(found: re.Match[str]) -> str:
+    """5 for 5th; what has another ending is left as it is."""
+    number, ending = found[1], found[2] or found[3]
+    wanted = "th" if number[-2:-1] == "1" else _ENDINGS.get(number[-1], "th")
+    if ending == "nd" and "^" in found[0] and "\\" not in found[0]:  # 2^{nd} is a power
+        return found[0]
+    unclosed = found[0].count("{") - found[0].count("}")
+    return found[0] if ending != wanted or unclosed > 0 else number + "}" * -unclosed
+
+
+def _choices_in_front(found: re.Match[str]) -> str:
+    """{}_5C_2 and ^5C_2 by the upper number in front."""
+    upper, lower = found[1], found[3] or found[4]
+    return f"\\binom{{{upper}}}{{{lower}}}" if found[2] == "C" else f"\\frac{{{upper}!}}{{({upper}-{lower})!}}"
+
+
+_CHOICES_IN_FRONT = re.compile(
+    r"(?:\{\s*\}\s*)?[_^]\s*\{?\s*([a-zA-Z0-9]{1,6})\s*\}?\s*([CP])\s*_\s*(?:\{\s*([a-zA-Z0-9]{1,6})\s*\}|([a-zA-Z0-9]))"
+)
+_ORDINAL = re.compile(
+    r"(?<![\d.])(\d+)\s*(?:\^\s*)?(?:\{\s*)?(?:\\(?:text|mathrm|textrm|rm|textsuperscript|mbox)\s*)?"
+    r"(?:\{\s*(st|nd|rd|th)\s*\}|(st|nd|rd|th)(?![a-zA-Z]))(?:\s*\})?"
+)
+
+
+def _with_plain_numbers(text: str) -> str:
+    """Ordinals as their numbers, and numbers of choices with the upper number in front as what they are."""
+    if any(ending in text for ending in ("st", "nd", "rd", "th")):
+        text = _ORDINAL.sub(_without_ordinal, text)
+    return _CHOICES_IN_FRONT.sub(_choices_in_front, text) if "_" in text and ("C" in text or "P" in text) else text
+
 
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z{}$%(\[])")
 _ROW_SPACE = re.compile(r"\\\\\s*\[[^\]]{0,12}(?:pt|em|ex|mm|cm|in)\s*\]")
@@ -81,19 +117,31 @@ _QUOTES = ('"', "'", "``")
 _QUOTED_WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[ ,.-])*")
 """Words may be quoted; quotes around a number make it text of a program."""
 _ENDS = " \t\n.,;:\\"
+_PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _SPACES = re.compile(r"\s+")
 _IDLE_SPACES = re.compile(r"(?<![\w.])\s|\s(?![\w.])")
 
 
 def clean(text: str) -> str:
     """LaTeX in one spelling, without display commands, delimiters or a final stop."""
+    if _PLAIN_NUMBER.fullmatch(text):
+        return text
     text = _ascii(text)
     if "\\begin" not in text and "&" not in text:
         text = _DOUBLED.sub(r"\\", text)
     text = _dollars(_ROW_SPACE.sub(r"\\\\", text))
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
-    return _with_base_below(_trimmed(text))
+    text = _with_plain_numbers(text)
+    return _with_one_letter_form(_with_base_below(_trimmed(text)))
+
+
+def _with_one_letter_form(text: str) -> str:
+    """\\varphi as \\phi, and its like, where a text does not have both forms."""
+    for letter in words.LETTER_FORMS if "\\var" in text else ():
+        if f"\\var{letter}" in text and not re.search(rf"\\{letter}(?![a-zA-Z])", text):
+            text = re.sub(rf"\\var{letter}(?![a-zA-Z])", rf"\\{letter}", text)
+    return text
 
 
 def _with_base_below(text: str) -> str:

@@ -13,7 +13,7 @@ MAX_BARE_GOLD_WORDS = 12
 """A longer gold may be a solution that ends in `the answer is ...`."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
-_BARE_BOX = re.compile(r"\\boxed\s+([^\s${}\\]+)")
+_BARE_BOX = re.compile(r"\\boxed\s+(?=[^\s${}\\]*\d|[A-Z](?![a-zA-Z]))([^\s${}\\]+)")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _JOINER = re.compile(r"^\s*(?:,|;|&)?\s*(?:\\text\s*\{\s*)?(and|or|,|;|&)?(?:\s*\})?\s*")
 _MATH_SPACE = re.compile(r"\\q?quad(?![a-zA-Z])|\\[,;:! ()\[\]]|[$~]")
@@ -21,7 +21,7 @@ _NAMED = re.compile(r"(?:[A-Za-z](?:_\{?\w+\}?)?\s*=)?\s*")
 _TRAILING_UNIT = re.compile(r"\s*(?:\\[,;: ]|~)*(\^\s*\{?\s*\\circ\s*\}?|\\%|\\(?:text|mathrm|textrm)\s*\{[^{}]{1,40}\}(?:\^\{?\d\}?)?)")
 _STATED = re.compile(
     r"(?:final\s+answer|correct\s+answer|the\s+answer|answer|correct\s+(?:option|choice))\s*(?:\*\*)?\s*"
-    r"(?:to\s+[^.\n]{0,80}?)?(?:is\s*:?|are\s*:?|:|=)\s*(?:\*\*)?\s*(?:therefore\s+|thus\s+)?(?=([^\n]{0,400}))",
+    r"(?:to\s+[^.\n]{0,80}?)?(?:(?:is|are|was|(?:would|should|must|will|can\s+only)\s+be|comes\s+to|equals)\s*:?|:|=)\s*(?:\*\*)?\s*(?:therefore\s+|thus\s+)?(?=([^\n]{0,400}))",
     re.IGNORECASE,
 )
 _CLAIM = re.compile(r"[A-Za-z$]\s+(?:is|are|equals)\s+(?:equal\s+to\s+)?(\$[^$]+\$|[-+]?\\?\$?\d[\d.,/]*\s*\\?%?)\s*$")
@@ -29,6 +29,26 @@ _CONCLUSION = re.compile(r"^(?:[^\n]*[.!]\s+)?(?:therefore|thus|so|hence|consequ
                          r"[^\n]*?[\s,](?:is|are|equals)\s+(?:\*\*)?"
                          r"(\$[^$\n]+\$|[-+]?\\?\$?\d[\d.,/]*\s*\\?%?)(?:\*\*)?\s*\.?\s*$", re.IGNORECASE)  # fmt: skip
 _LABEL_LINE = re.compile(r"^\s*(?:\*\*)?A:\s*([^\n]+)$", re.MULTILINE)
+_REASON = re.compile(
+    r",?\s+(?:because|since|as|so|which|therefore|thus|hence|where)\s+(?=[\w$\\(])"
+    r"|,\s+(?:in\s+total|in\s+all|altogether|making|giving|meaning|given|based|that|this|it|we|they|he|she|and\s+so|after|by"
+    r"|corresponding|obtained|i\.e\.|namely|respectively|rounded|as|in|the|there)\b"
+    r"|\s+(?:in\s+total|in\s+all|altogether)$|\s+[\u2013\u2014]\s+(?=[A-Za-z]{3,})"
+)
+_HEDGE = re.compile(
+    r"\b(?:or|but|maybe|perhaps|possibly|either|not|unless|however|wait|instead|another|alternatively|if|except|also|actually|could|might)\b",
+    re.IGNORECASE,
+)
+_PLACEHOLDER = re.compile(
+    r"\s*(?:\.{2,}|\\[lc]?dots|\u2026|\\?_+|\\cdot|\?|(?:\\text\s*\{)?\s*(?:your |the |final )*answer(?: here)?\s*\}?)?\s*", re.IGNORECASE
+)
+"""What a box holds that only shows how an answer should look."""
+_HEADING = re.compile(
+    r"^[ \t]{0,8}(?:#{1,6}[ \t]{0,8})?(?:\*\*|__)?[ \t]{0,8}(?:the[ \t])?final[ \t]{1,8}answer[ \t]{0,8}:?[ \t]{0,8}(?:\*\*|__)?"
+    r"[ \t]{0,8}:?[ \t]{0,8}$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FIRST_DISPLAY = re.compile(r"\s*(?:\$\$(?!\$)(.+?)\$\$|\\\[(.+?)\\\])", re.DOTALL)
 _SENTENCE_END = re.compile(r"\.(?=\s+[A-Z\\$]|\s*$)|\s+I hope\b")
 _DISPLAY = re.compile(r"^\s*(?:\$\$?|\\\[|\\\()(.+?)(?:\$\$?|\\\]|\\\))\.?\s*$", re.DOTALL)
 _LAST_DISPLAY = re.compile(r"(?:\$\$(?!\$)(.+?)\$\$|\\\[(.+?)\\\])\s*\.?\s*$", re.DOTALL)
@@ -50,13 +70,39 @@ def extract(response: str, options: MathOptions) -> Extracted:
     visible, problem = _after_reasoning(response, options)
     if problem:
         return Extracted(problem=problem)
+    tagged = _tagged(visible, options)
+    if tagged is None:
+        return _extracted(visible, options)
+    if not _PLACEHOLDER.fullmatch(tagged):
+        return _from_tag(tagged, options)
+    boxes = [box for box in _boxes(visible) if not _PLACEHOLDER.fullmatch(box.content)]
+    return _from_boxes(visible, boxes, options) if boxes else Extracted(problem="the answer between its tags is empty")
+
+
+def _extracted(visible: str, options: MathOptions) -> Extracted:
     boxes = _boxes(visible)
-    if boxes:
-        return _from_boxes(visible, boxes, options)
+    answers = [box for box in boxes if not _PLACEHOLDER.fullmatch(box.content)]
+    if answers:
+        return _from_boxes(visible, answers, options)
     hashes = _HASHES.findall(visible)
     if hashes:
         return _checked(hashes[-1].strip(), "the text after #### is empty")
-    return _concluded(visible[-MAX_SEARCHED_CHARS:], options)
+    found = _concluded(visible[-MAX_SEARCHED_CHARS:], options)
+    return Extracted(problem="the final box is empty") if boxes and not _states(visible[-MAX_SEARCHED_CHARS:]) else found
+
+
+def _tagged(visible: str, options: MathOptions) -> str | None:
+    """What stands between the last tags around an answer; None where there are none."""
+    for tag in options.answer_tags:
+        before, end, _ = visible.rpartition(f"</{tag}>")
+        if end and f"<{tag}>" in before:
+            return before.rpartition(f"<{tag}>")[2].strip()
+    return None
+
+
+def _from_tag(content: str, options: MathOptions) -> Extracted:
+    found = _extracted(content, options)
+    return found if found.answers or len(content) > MAX_LINE_CHARS else Extracted(answers=(content,))
 
 
 def final_text(gold: str) -> str:
@@ -122,8 +168,6 @@ def _closing(text: str, start: int) -> int | None:
 def _from_boxes(text: str, boxes: list[_Box], options: MathOptions) -> Extracted:
     last = boxes[-1]
     contents = [box.content.strip() for box in boxes]
-    if not last.content.strip():
-        return Extracted(problem="the final box is empty")
     if options.boxes == "same" and len(set(contents)) > 1:
         return Extracted(problem="several boxes hold different answers")
     unit = _TRAILING_UNIT.match(text, last.stop)
@@ -163,6 +207,9 @@ def _joined_by(between: str) -> str:
 def _concluded(text: str, options: MathOptions) -> Extracted:
     if "\\boxed{" in text:
         return Extracted(problem="the response ends inside a box: it has no answer")
+    headed = _HEADING.split(text)[-1].strip() if options.answer_heading and _HEADING.search(text) else ""
+    if headed:
+        return _below_heading(headed)
     stated = list(_STATED.finditer(text))
     if stated:
         return _checked(_sentence(stated[-1][1]), "the stated answer is empty")
@@ -174,6 +221,21 @@ def _concluded(text: str, options: MathOptions) -> Extracted:
         if found:
             return Extracted(answers=(found,))
     return Extracted(problem="the response has no answer: no \\boxed{}, no ####, no stated answer")
+
+
+def _states(text: str) -> bool:
+    """Whether the text says what the answer is, besides an empty box."""
+    return bool(_STATED.search(text) or _LABEL_LINE.search(text) or _HEADING.search(text))
+
+
+def _below_heading(text: str) -> Extracted:
+    """The mathematics set apart below a heading, what is stated there, or its first line."""
+    display = _FIRST_DISPLAY.match(text)
+    if display:
+        return Extracted(answers=((display[1] or display[2]).strip(),))
+    stated = list(_STATED.finditer(text))
+    line = stated[-1][1] if stated else text.partition("\n")[0]
+    return _checked(_sentence(line), "the text below the heading is empty")
 
 
 def _standing_alone(text: str) -> str:
@@ -194,9 +256,20 @@ def _standing_alone(text: str) -> str:
 def _sentence(text: str) -> str:
     """Up to the end of the sentence; of `the largest n is 34`, what it is."""
     end = _SENTENCE_END.search(text)
-    sentence = (text[: end.start()] if end else text).strip().strip("*").strip()
+    sentence = _without_reason((text[: end.start()] if end else text).strip().strip("*").strip())
     claim = _CLAIM.search(sentence)
     return claim[1].strip() if claim else sentence
+
+
+def _without_reason(sentence: str) -> str:
+    """`64, in total, so the shop earns that much` without what is said of the answer behind it.
+
+    What takes it back or names another one stays, so that it is no answer: `5, but maybe 6`, `A or B`.
+    """
+    reason = _REASON.search(sentence)
+    if not reason or _HEDGE.search(sentence[reason.start() :]):
+        return sentence
+    return sentence[: reason.start()].strip().strip("*").strip() or sentence
 
 
 def _checked(answer: str, problem: str) -> Extracted:

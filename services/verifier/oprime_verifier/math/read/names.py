@@ -4,7 +4,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from oprime_verifier.math.read import brackets, calculus, functions, quantities, words
+from oprime_verifier.math.read import applied, brackets, calculus, counting, environments, functions, quantities, words
 from oprime_verifier.math.read.tokens import Token
 from oprime_verifier.math.tree import build
 from oprime_verifier.math.tree.values import (
@@ -13,7 +13,6 @@ from oprime_verifier.math.tree.values import (
     IMAGINARY,
     INFINITY,
     PI,
-    Bracketed,
     NamedSet,
     Num,
     Sym,
@@ -26,8 +25,6 @@ from oprime_verifier.math.tree.values import (
 
 if TYPE_CHECKING:
     from oprime_verifier.math.read.parser import Parser
-
-_LABEL_FUNCTIONS = frozenset("fgh")
 
 
 def word_value(text: str) -> Value:
@@ -46,13 +43,15 @@ def word_value(text: str) -> Value:
 
 def letter(parser: "Parser", token: Token) -> Value:
     if token.text in ("e", "i") and not parser.is_next("mark", "_", "'"):
-        return EULER if token.text == "e" else IMAGINARY
-    symbol = _subscripted(parser, token.text)
-    if symbol.name.rstrip("'") in _LABEL_FUNCTIONS and parser.peek().text == "(":
-        parser.take()
-        inner = brackets.closed(parser, "(")
-        return build.call(f"@{symbol.name}", inner.items if isinstance(inner, Bracketed) else (inner,))
-    return symbol
+        return applied.constant_application(parser, token.text) or (EULER if token.text == "e" else IMAGINARY)
+    return counting.choices(parser, token.text) or _named(parser, token.text)
+
+
+def _named(parser: "Parser", name: str) -> Value:
+    """A variable, or the function of this name where an argument follows."""
+    symbol = _subscripted(parser, name)
+    derived = applied.derived_name(parser, symbol.name)
+    return applied.application(parser, derived or symbol.name) or symbol
 
 
 def _subscripted(parser: "Parser", name: str) -> Sym:
@@ -74,17 +73,25 @@ def name(parser: "Parser", token: Token) -> Value:  # noqa: PLR0911 - one line f
         return _COMMANDS[text](parser)
     if text in words.CONSTANTS:
         return PI if words.CONSTANTS[text] == "pi" else INFINITY
-    if text in words.FUNCTIONS and not (text in words.GREEK and parser.peek().text != "("):
+    if text in words.FUNCTIONS and text != "gamma" and not (text in words.GREEK and parser.peek().text != "("):
         return functions.function(parser, text)
     if text in words.NAMED_SETS:
         return NamedSet(words.NAMED_SETS[text])
     if text in quantities.MONEY_SIGNS:
         return quantities.money(parser, text)
     if text in words.ACCENTS:
-        return Sym(f"{text} {parser.raw_group()}")
+        return _accented(parser, text)
     if text in words.GREEK or text in ("star", "prime"):
-        return _subscripted(parser, text)
+        return _named(parser, text)
     raise UnreadableError(f"\\{text} is not read")
+
+
+def _accented(parser: "Parser", accent: str) -> Value:
+    below = parser.raw_group().removeprefix("vec ")
+    direction = below.removesuffix("math")
+    if accent == "hat" and direction in ("i", "j", "k"):
+        return Sym(f"vec {direction}")
+    return _named(parser, f"{accent} {below}")
 
 
 def _overlined(parser: "Parser") -> Value:
@@ -105,7 +112,7 @@ def _geometric(parser: "Parser") -> Value:
 
 _COMMANDS: dict[str, Callable[["Parser"], Value]] = {
     "frac": lambda parser: build.fraction(parser.token_argument(), parser.token_argument()),
-    "binom": lambda parser: build.call("binom", (parser.argument(), parser.argument())),
+    "binom": lambda parser: build.call("binom", (parser.token_argument(), parser.token_argument())),
     "cbrt": lambda parser: build.call("root", (parser.argument(), integer(3))),
     "lfloor": lambda parser: brackets.rounded(parser, "floor", "rfloor"),
     "lceil": lambda parser: brackets.rounded(parser, "ceil", "rceil"),
@@ -116,7 +123,7 @@ _COMMANDS: dict[str, Callable[["Parser"], Value]] = {
     "bar": _overlined,
     "angle": _geometric,
     "triangle": _geometric,
-    "begin": brackets.environment,
+    "begin": environments.environment,
     "{": brackets.set_of,
     "lbrace": brackets.set_of,
     "sum": lambda parser: calculus.over_an_index(parser, "sum"),

@@ -9,6 +9,7 @@ from oprime_verifier.math.read.tokens import END, MAX_NESTING, Token
 from oprime_verifier.math.tree import build
 from oprime_verifier.math.tree.exact import Budget
 from oprime_verifier.math.tree.values import (
+    DOTS,
     EXPRESSIONS,
     IMAGINARY,
     Call,
@@ -36,14 +37,18 @@ _STARTING_NAMES = (
 _OPERATORS = ("*", "cdot", "times", "ast", "/", "div", "bmod", "mod")
 
 
-def parse(tokens: list[Token]) -> Value:
-    """The value that the tokens write. Raises UnreadableError and TooLargeError."""
-    return Parser(tokens).whole()
+def parse(tokens: list[Token], factors: frozenset[str] = frozenset()) -> Value:
+    """The value that the tokens write. Raises UnreadableError and TooLargeError.
+
+    Names among `factors` are factors where brackets follow; others may be functions.
+    """
+    return Parser(tokens, factors).whole()
 
 
 class Parser:
-    def __init__(self, tokens: list[Token]) -> None:
+    def __init__(self, tokens: list[Token], factors: frozenset[str] = frozenset()) -> None:
         self.tokens = list(tokens)
+        self.factors = factors
         self.place = 0
         self.bars = 0
         """Absolute values that are open: inside them a bar closes."""
@@ -128,8 +133,12 @@ class Parser:
             if joined is None or (self.at_end() and joined == ","):
                 break
             joiner = joined if joined != "," else joiner
-            found.append(self.relation())
+            found.append(self._dots() or self.relation())
         return found[0] if len(found) == 1 else Items(tuple(found), joiner)
+
+    def _dots(self) -> Value | None:
+        """Dots in place of an item."""
+        return DOTS if self.accept("name", "ldots", "dots", "cdots") else None
 
     def _separator(self) -> str | None:
         joined = "," if self.accept("mark", ",", ";") else None
@@ -170,7 +179,7 @@ class Parser:
         parts = [value]
         while self.peek().text in (":", "colon") and not self.in_set:
             self.take()
-            parts.append(self.sum())
+            parts.append(self._dots() or self.sum())
         if len(parts) == 1:
             return value
         plain = [part for part in parts if isinstance(part, EXPRESSIONS)]

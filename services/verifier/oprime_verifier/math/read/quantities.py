@@ -1,12 +1,13 @@
 """Numbers with their units: money, angles, percentages and measures."""
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from oprime_verifier.math.read import words
 from oprime_verifier.math.read.tokens import Token
 from oprime_verifier.math.read.units import CURRENCY_SIGNS, make_unit, words_to_parts
 from oprime_verifier.math.tree import build
-from oprime_verifier.math.tree.values import DEGREE, EXPRESSIONS, Add, Expr, Mul, Num, Quantity, UnreadableError, Value, integer
+from oprime_verifier.math.tree.values import DEGREE, EXPRESSIONS, PI, Add, Expr, Mul, Num, Quantity, UnreadableError, Value, integer
 
 if TYPE_CHECKING:
     from oprime_verifier.math.read.parser import Parser
@@ -26,10 +27,13 @@ def money(parser: "Parser", sign: str) -> Value:
         raise UnreadableError("money is a number")
     unit = make_unit(((MONEY_SIGNS[sign], 1),))
     token = parser.peek()
-    first = token.text.split(" ")[0].lower() if token.kind == "word" else ""
+    first, _, rest = token.text.lower().partition(" ") if token.kind == "word" else ("", "", "")
     if first in words.MAGNITUDES:
         parser.take()
-        return Quantity(Mul((inner, integer(words.MAGNITUDES[first]))), unit)
+        return Quantity(Mul((inner, Num(words.MAGNITUDES[first]))), unit)
+    if first in ("per", "an", "a", "each", "every") and rest:
+        parser.take()
+        return Quantity(inner, make_unit(((MONEY_SIGNS[sign], 1), *words_to_parts(f"per {rest}"))))
     return Quantity(inner, unit)
 
 
@@ -58,7 +62,22 @@ def angle(parser: "Parser", value: Value) -> Value:
     """An angle behind its degree sign, or a temperature."""
     if parser.peek().text in ("C", "F") and parser.peek().kind in ("letter", "word") and isinstance(value, EXPRESSIONS):
         return Quantity(value, make_unit(((f"degree{parser.take().text}", 1),)))
+    for marks, share in (("'", Fraction(1, 60)), ("''", Fraction(1, 3600))):
+        part = _minutes(parser, marks)
+        value = value if part is None else build.add(value, Num(part * share))
     return build.multiply(value, DEGREE)
+
+
+def _minutes(parser: "Parser", marks: str) -> Fraction | None:
+    """The number before one prime (minutes of arc) or two (seconds); None where there is none."""
+    token = parser.peek()
+    if token.number is None or token.number.value >= 60:
+        return None
+    for texts in (tuple(marks), ("^", *["prime"] * len(marks)), ("^", "{", *["prime"] * len(marks), "}"), ("prime",) * len(marks)):
+        if tuple(parser.peek(1 + place).text for place in range(len(texts))) == texts and parser.peek(1 + len(texts)).text != "'":
+            parser.place += 1 + len(texts)
+            return token.number.value
+    return None
 
 
 # Units in words and symbols
@@ -73,7 +92,7 @@ def with_unit(parser: "Parser", value: Value) -> Value:
     """The value of a term with the unit behind it, or with what it is a residue of."""
     token = parser.peek()
     if parser.accept("name", "pmod"):
-        return build.call("@residue", (value, parser.factor()))
+        return build.residue(value, parser.factor())
     if not (token.kind == "word" or starts_unit(parser, 0) or (token.text == "/" and starts_unit(parser, 1))):
         return value
     if isinstance(value, Quantity) and value.unit.text == "degree" and token.text in ("C", "F", "K"):
@@ -82,13 +101,23 @@ def with_unit(parser: "Parser", value: Value) -> Value:
     if not isinstance(value, EXPRESSIONS):
         raise UnreadableError("only a number has a unit")
     first, _, rest = token.text.partition(" ")
-    if token.kind == "word" and first.lower() in words.MAGNITUDES:
-        if rest:
-            parser.tokens[parser.place] = Token("word", rest)
-        else:
-            parser.take()
-        return with_unit(parser, build.multiply(value, integer(words.MAGNITUDES[first.lower()])))
-    return _measured(parser, value)
+    changed = _changed(value, first.lower()) if token.kind == "word" else None
+    if changed is None:
+        return _measured(parser, value)
+    if rest:
+        parser.tokens[parser.place] = Token("word", rest)
+    else:
+        parser.take()
+    return with_unit(parser, changed)
+
+
+def _changed(value: Expr, word: str) -> Value | None:
+    """The value with a word behind it that is part of the number: million, thirds, squared; None for other words."""
+    if word in words.MAGNITUDES:
+        return build.multiply(value, Num(words.MAGNITUDES[word]))
+    if word in words.POWER_WORDS:
+        return build.power(value, integer(words.POWER_WORDS[word]))
+    return build.multiply(value, PI) if word == "pi" else None
 
 
 def _measured(parser: "Parser", value: Expr) -> Value:

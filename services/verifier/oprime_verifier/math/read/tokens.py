@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from oprime_verifier.math.read import words
-from oprime_verifier.math.read.units import is_unit_name
+from oprime_verifier.math.read import chinese, words
+from oprime_verifier.math.read.units import is_plain_unit, is_unit_name
 from oprime_verifier.math.tree.values import Num, TooLargeError, UnreadableError
 
 MAX_TOKENS = 3000
@@ -51,15 +51,24 @@ _UNIT_FRACTION = re.compile(rf"\\frac\s*\{{\s*(?:{_UPRIGHT_UNIT})+\}}\s*\{{\s*(?
 _FONT = re.compile(r"\\(?:text|mathrm|textrm)(?=\s*\{)")
 _FRACTION_MARKS = re.compile(r"\\frac\s*|\\(?:cdot|times)(?![a-zA-Z])|\\[,;: ]|\}\s*\{")
 _UNIT_WORD = re.compile(r"([a-zA-Z]+)\s*(?:\^\s*\{?\s*-?\d\s*\}?)?|[\s/*{}]")
+_DIRECTION = re.compile(r"\s*(?:\\(?:hat|vec|mathbf|bm|boldsymbol)\s*)?\{?\s*\\?([ijk])(?:math)?\s*\}?\s*")
+_BARE_DIRECTION = re.compile(r"\s*\\?([ijk])(?:math)?(?![a-zA-Z])")
+_GROUPING = re.compile(r"\d,\d{3}(?!\d)")
+_LETTERS_AS_UNIT = re.compile(rf"[a-z}})]\s+(?:{'|'.join(sorted(words.PLAIN_UNITS))})(?![a-zA-Z])")
 _GROUP = re.compile(r"\s*\{")
 
 
-def tokenize(text: str, *, thousands: bool = True) -> list[Token]:
+def tokenize(text: str, *, thousands: bool = True, units: bool = True) -> list[Token]:
     """Tokens of a cleaned text. Raises UnreadableError and TooLargeError.
 
-    Without `thousands`, a comma always separates items.
+    Without `thousands`, a comma always separates items. Without `units`, letters behind a symbol are a product.
     """
-    return _Tokenizer(text, thousands=thousands).run()
+    return _Tokenizer(text, thousands=thousands, units=units).run()
+
+
+def may_have_letters_as_unit(text: str) -> bool:
+    """Whether letters behind a symbol may be a unit as well as a product."""
+    return bool(_LETTERS_AS_UNIT.search(text))
 
 
 def has_thousands(text: str) -> bool:
@@ -68,8 +77,8 @@ def has_thousands(text: str) -> bool:
 
 
 class _Tokenizer:
-    def __init__(self, text: str, *, thousands: bool) -> None:
-        self.text, self.place, self.thousands = text, 0, thousands
+    def __init__(self, text: str, *, thousands: bool, units: bool = True) -> None:
+        self.text, self.place, self.thousands, self.units = text, 0, thousands, units
         self.tokens: list[Token] = []
         self.spaced = False
         self.depth = 0
@@ -120,7 +129,7 @@ class _Tokenizer:
         self._add("number", digits, number)
 
     def _digits(self) -> str:
-        grouped = self.thousands and (self.depth == 0 or self.spacing.get(self._opening(), False))
+        grouped = self.thousands and (self.spacing.get(self._opening(), self.depth == 0) if self.spacing else self.depth == 0)
         match = (_NUMBER if grouped else _PLAIN_NUMBER).match(self.text, self.place)
         if match is None:  # a digit of another script that Unicode does not call decimal
             raise UnreadableError(f"{self.text[self.place]!r} is no digit that is read")
@@ -171,13 +180,22 @@ class _Tokenizer:
         elif name in words.FONTS:
             self._font(name)
         elif name in ("mathbb", "Bbb"):
-            self._add("set", self._group().strip())
+            self._blackboard()
         else:
             self._named(name)
+
+    def _blackboard(self) -> None:
+        """A set of numbers, or the operator of a probability or mean before its argument."""
+        content = self._group().strip()
+        is_applied = content in ("E", "P") and self.text[self.place :].lstrip()[:1] in ("(", "[")
+        self._add("letter" if is_applied else "set", content)
 
     def _named(self, name: str) -> None:
         if name in _COMMANDS or len(name) == 1:
             self._add("name", name)
+            return
+        if name in words.NAMED_FUNCTIONS:
+            self._add("letter", name)
             return
         known = max((known for known in words.FUNCTIONS | {"pi"} if name.startswith(known)), key=len, default="")
         if not known or len(name) - len(known) > 2:
@@ -188,10 +206,16 @@ class _Tokenizer:
 
     def _font(self, name: str) -> None:
         if not _GROUP.match(self.text, self.place):
+            bare = _BARE_DIRECTION.match(self.text, self.place) if name in words.VECTOR_FONTS else None
+            if bare:
+                self.place = bare.end()
+                self._add("letter", f"vec {bare[1]}")
             return
         content = self._group()
         if content.strip() in words.NAMED_SETS and name == "mathbf":
             self._add("set", content.strip())
+        elif name in words.VECTOR_FONTS and (direction := _DIRECTION.fullmatch(content)):
+            self._add("letter", f"vec {direction[1]}")
         else:
             self._inline(content)
 
@@ -202,6 +226,8 @@ class _Tokenizer:
         lowered = content.strip().lower()
         if lowered in words.JOINERS:
             self._add("joiner", words.JOINERS[lowered])
+        elif lowered == "pi":
+            self._add("name", "pi")
         elif self._is_function(name, content.strip()):
             self._add("name", content.strip())
         elif (based := _BASED_DIGITS.match(f"{content.strip()}{self.text[self.place :]}")) and based.end(1) == len(content.strip()):
@@ -213,10 +239,10 @@ class _Tokenizer:
         elif measured := _MEASURED.fullmatch(content):
             self._inline(measured[1])
             self._add("word", measured[2])
-        elif name == "mathrm" and len(content.strip()) == 1 and self._is_symbol(content.strip()):
+        elif self._is_symbol(name, content.strip()) or self._is_applied(content.strip()):
             self._add("letter", content.strip())
         elif content.strip() and self._glued(content):
-            self._add("word", content.strip())
+            self._add("word", self._behind_number(content.strip()))
 
     def _is_function(self, name: str, content: str) -> bool:
         """lcm in any upright font before its argument; min behind a number is minutes."""
@@ -224,9 +250,22 @@ class _Tokenizer:
             return False
         return name == "operatorname" or not is_unit_name(content) or self.text[self.place :].lstrip().startswith("(")
 
-    def _is_symbol(self, letter: str) -> bool:
-        """Whether an upright letter is no unit: the constants, the d of an integral, and what no number stands before."""
-        return letter in "ied" or not (self.tokens and self.tokens[-1].kind in ("number", "word"))
+    def _is_symbol(self, font: str, content: str) -> bool:
+        """Whether upright text is one letter and no unit, as in 3n and 4i; a unit is one only behind a value."""
+        if len(content) != 1 or not content.isascii() or not content.isalpha():
+            return False
+        if not is_unit_name(content):
+            return True
+        return not self.tokens or (font == "mathrm" and self.tokens[-1].kind not in ("number", "word"))
+
+    def _is_applied(self, content: str) -> bool:
+        """Whether an upright word is the name of a function with its argument behind it, as Var in Var(X)."""
+        return content in words.NAMED_FUNCTIONS and self.text[self.place :].lstrip()[:1] in ("(", "[", "{")
+
+    def _behind_number(self, run: str) -> str:
+        """Chinese behind a number in the words that the tables of units know."""
+        is_behind = bool(self.tokens) and (self.tokens[-1].kind in ("number", "word") or self.tokens[-1].text in ("}", ")", "pi"))
+        return chinese.behind_number(run) if is_behind and not run.isascii() else run
 
     def _glued(self, content: str) -> bool:
         """Join upright text to the upright text before it; whether there was none."""
@@ -239,7 +278,7 @@ class _Tokenizer:
     def _inline(self, content: str) -> None:
         if content.count("{") > MAX_NESTING:
             raise TooLargeError(f"brackets are nested deeper than {MAX_NESTING}")
-        inner = _Tokenizer(content, thousands=self.thousands)
+        inner = _Tokenizer(content, thousands=self.thousands, units=self.units)
         inner.depth = self.depth
         self.tokens += inner.run()
 
@@ -272,6 +311,9 @@ class _Tokenizer:
         if match is None:
             raise UnreadableError(f"{self.text[self.place]!r} is not a character that is read")
         run = match[0]
+        if "-" in run and not self._is_word(run):  # ab-ac is a difference
+            run = run.partition("-")[0]
+            match = _LETTERS.match(self.text, self.place, self.place + len(run)) or match
         follows = self.text[match.end() : match.end() + 1]
         self.place = match.end()
         self._run(run, follows)
@@ -286,14 +328,23 @@ class _Tokenizer:
             self._restart(run)
         elif run in words.FUNCTIONS and not self._is_measure(run, follows):
             self._add("name", run)
-        elif self._is_word(run):
-            self._word(run)
+        elif self._is_applied(run) and follows in ("(", "["):
+            self._add("letter", run)
+        elif self._is_word(run) or self._is_unit_behind_symbol(run):
+            self._word(self._behind_number(run))
         else:
             self._product(run)
 
     def _is_measure(self, run: str, follows: str) -> bool:
         """5 min and 90 deg, but not 5 min(2, 3)."""
         return is_unit_name(run) and bool(self.tokens) and self.tokens[-1].kind == "number" and follows not in ("(", "_", "{", "\\")
+
+    def _is_unit_behind_symbol(self, run: str) -> bool:
+        """2\\pi cm: letters that are a unit and end the answer, behind a value and a space."""
+        if not self.units or run not in words.PLAIN_UNITS or not self.spaced or not self.tokens:
+            return False
+        is_last = not self.text[self.place :].lstrip(" \t^{23}.") or self.text[self.place :].lstrip()[:1] in (",", ";", "/")
+        return is_last and (self.tokens[-1].text in ("}", ")", "pi", "e") or self.tokens[-1].kind in ("letter", "number"))
 
     def _product(self, run: str) -> None:
         """Letters side by side; a function's name may be among them, as in xsinx."""
@@ -321,9 +372,10 @@ class _Tokenizer:
         if len(run) == 3 and run == self.text.strip() and set(lowered) & set("eiou") and not run.isupper():
             return True
         last = self.tokens[-1] if self.tokens else END
-        if last.kind == "word" or (last.kind == "number" and is_unit_name(run)):
+        if last.kind == "word" or (last.kind == "number" and is_plain_unit(run)):
             return True
-        return ((len(run) >= 4 or not run.isascii()) and any(vowel in lowered for vowel in "aeiouy" if run.isascii())) or not run.isascii()
+        longest = max(map(len, run.split("-")))
+        return ((longest >= 4 or not run.isascii()) and any(vowel in lowered for vowel in "aeiouy" if run.isascii())) or not run.isascii()
 
     def _word(self, run: str) -> None:
         if self.tokens and self.tokens[-1].kind == "word":
@@ -334,6 +386,10 @@ class _Tokenizer:
     # Marks
 
     def _mark(self, character: str) -> None:
+        if self.text.startswith("...", self.place):
+            self.place += 3
+            self._add("name", "ldots")
+            return
         mark = next((mark for mark in _MARKS if self.text.startswith(mark, self.place)), character)
         self.place += len(mark)
         self.depth += (mark in "([{") - (mark in ")]}")
@@ -355,7 +411,7 @@ _COMMANDS = (
         "rceil langle rangle lvert rvert vert mid lVert rVert Vert lbrace rbrace lbrack rbrack sum prod int lim to rightarrow infty ldots "
         "dots cdots angle triangle dot ddot AA pounds euro yen star ast bullet colon operatorname nearrow not perp parallel tfrac dfrac "
         "hat widehat tilde widetilde check breve acute grave"
-        " hphantom atop implies Rightarrow iff Leftrightarrow quad mathbb textdegree celsius"
+        " odot oplus otimes dagger hphantom atop implies Rightarrow iff Leftrightarrow quad mathbb textdegree celsius"
     )
 )
 
@@ -377,16 +433,20 @@ def _is_compound_unit(content: str) -> bool:
 
 
 def _comma_spacing(text: str) -> dict[int, bool]:
-    """For each bracket that opens at a place: whether items inside are separated by a comma and a space."""
+    """For each bracket that opens at a place (-1 for none): whether its items are separated by a comma and a space, so that a comma
+    without one groups thousands. A comma without a space that groups nothing is a separator, and then all of them are.
+    """
     found: dict[int, bool] = {}
-    stack: list[int] = []
+    stack = [-1]
     for place, character in enumerate(text):
         if character in "([{":
             stack.append(place)
-        elif character in ")]}" and stack:
+        elif character in ")]}" and len(stack) > 1:
             stack.pop()
-        elif character in ",;" and stack and text[place + 1 : place + 2].isspace():
-            found[stack[-1]] = True
+        elif character in ",;":
+            is_spaced = text[place + 1 : place + 2].isspace()
+            if is_spaced or not _GROUPING.match(text, max(0, place - 1)):
+                found[stack[-1]] = is_spaced and found.get(stack[-1], True)
     return found
 
 

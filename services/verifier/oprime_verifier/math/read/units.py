@@ -4,6 +4,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
+from oprime_verifier.math.read.nouns import is_counted, is_describing
 from oprime_verifier.math.tree.values import Unit
 
 Dimension = tuple[tuple[str, int], ...]
@@ -31,6 +32,16 @@ _PREFIXED: dict[str, tuple[str, Fraction, dict[str, int]]] = {
     "eV": ("electronvolt", _F(1), {"eV": 1}),
     "mol": ("mole", _F(1), {"mol": 1}),
     "cal": ("calorie", _F(1), {"cal": 1}),
+    "C": ("coulomb", _F(1), {"A": 1, "s": 1}),
+    "K": ("kelvin", _F(1), {"K": 1}),
+    "F": ("farad", _F(1), {"F": 1}),
+    "T": ("tesla", _F(1), {"T": 1}),
+    "H": ("henry", _F(1), {"H": 1}),
+    "Wb": ("weber", _F(1), {"Wb": 1}),
+    "Bq": ("becquerel", _F(1), {"Bq": 1}),
+    "bar": ("", _F(10**5), {"kg": 1, "m": -1, "s": -2}),
+    "pc": ("parsec", _F(1), {"pc": 1}),
+    "Wh": ("", _F(3600), {"kg": 1, "m": 2, "s": -2}),
 }
 _PLAIN: dict[str, tuple[Fraction, dict[str, int]]] = {
     "metre": (_F(1), _METRE), "meter": (_F(1), _METRE), "kilometre": (_F(1000), _METRE), "centimetre": (_F(1, 100), _METRE),
@@ -58,8 +69,21 @@ _PLAIN: dict[str, tuple[Fraction, dict[str, int]]] = {
     "gbp": (_F(1), {"gbp": 1}), "yen": (_F(1), {"yen": 1}), "rupee": (_F(1), {"inr": 1}), "rs": (_F(1), {"inr": 1}),
     "byte": (_F(1), {"byte": 1}), "bit": (_F(1), {"bit": 1}), "b": (_F(1), {"bit": 1}),
     "unit": (_F(1), {}), "sq": (_F(1), {}),
+    "yuan": (_F(1), {"cny": 1}), "rmb": (_F(1), {"cny": 1}), "jiao": (_F(1, 10), {"cny": 1}), "jin": (_F(1, 2), _KILOGRAM),
+    "li": (_F(500), _METRE),
+    "mu": (_F(2000, 3), {"m": 2}), "degreec": (_F(1), {"degreeC": 1}), "degreef": (_F(1), {"degreeF": 1}),
+    "celsius": (_F(1), {"degreeC": 1}), "fahrenheit": (_F(1), {"degreeF": 1}), "erg": (_F(1, 10**7), {"kg": 1, "m": 2, "s": -2}),
+    "dyne": (_F(1, 10**5), {"kg": 1, "m": 1, "s": -2}), "gauss": (_F(1, 10**4), {"T": 1}), "atm": (_F(101325), {"kg": 1, "m": -1, "s": -2}),
+    "torr": (_F(101325, 760), {"kg": 1, "m": -1, "s": -2}), "au": (_F(149597870700), _METRE), "ly": (_F(9460730472580800), _METRE),
+    "lightyear": (_F(9460730472580800), _METRE), "rev": (_F(1), {"rev": 1}), "db": (_F(1), {"dB": 1}), "decibel": (_F(1), {"dB": 1}),
+    "teaspoon": (_F(1, 768), {"gallon": 1}), "tablespoon": (_F(1, 256), {"gallon": 1}), "quid": (_F(1), {"gbp": 1}),
+    "nickel": (_F(1), {"nickel": 1}), "dime": (_F(1), {"dime": 1}), "ohm": (_F(1), {"ohm": 1}),
+    "knot": (_F(1852, 3600), {"m": 1, "s": -1}), "photon": (_F(1), {}), "electron": (_F(1), {}), "atom": (_F(1), {}),
+    "molecule": (_F(1), {}),
+    "particle": (_F(1), {}), "ion": (_F(1), {}), "nucleus": (_F(1), {}), "nuclei": (_F(1), {}),
 }  # fmt: skip
 CURRENCY_SIGNS = {"\\$": "dollar", "\u20ac": "euro", "\u00a3": "gbp", "\u00a5": "yen", "\u20b9": "rupee"}
+_UPRIGHT_ONLY = frozenset("CKFTH")
 _SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS = {"squared": 2, "cubed": 3}
 _INCH = "in"
@@ -68,12 +92,13 @@ _FILLERS = frozenset({"of", "the", "a", "an", "in", "total", "long", "old", "awa
 DEGREES: Dimension = (("degree", 1),)
 RADIANS: Dimension = (("radian", 1),)
 PERCENT: Dimension = (("percent", 1),)
-MONEY = frozenset({"usd", "eur", "gbp", "yen", "inr"})
+MONEY = frozenset({"usd", "eur", "gbp", "yen", "inr", "cny"})
 
 
 def single(name: str) -> tuple[Fraction, dict[str, int]] | None:
     """One unit's factor and dimension by its name or symbol; None for a word that is none."""
-    lowered = name.lower()
+    # One letter means one thing: 5 M is no length, and 5 n nothing at all.
+    lowered = name.lower() if len(name) > 1 else name
     for candidate in (name, lowered, *_singulars(lowered)):
         if candidate in _PREFIXED:
             return _PREFIXED[candidate][1:]
@@ -111,11 +136,17 @@ def is_unit_name(name: str) -> bool:
 
 
 @lru_cache(maxsize=2048)
+def is_plain_unit(name: str) -> bool:
+    """Whether letters behind a number are a unit also in italics: cm is one, and kT is a product."""
+    return is_unit_name(name) and not (name[-1:] in _UPRIGHT_ONLY and len(name) <= 2)
+
+
+@lru_cache(maxsize=2048)
 def make_unit(parts: tuple[tuple[str, int], ...]) -> Unit:
     """The unit of `parts`: words or symbols with their exponents. Unknown words make a unit without dimension."""
     factor, dimension, pending, unknown = Fraction(1), dict[str, int](), 1, False
-    for name, exponent in parts:
-        if name.lower() in _SQUARES:
+    for place, (name, exponent) in enumerate(parts):
+        if name.lower() in _SQUARES and place + 1 < len(parts):
             pending = _SQUARES[name.lower()]
             continue
         found = single(name)
@@ -127,12 +158,26 @@ def make_unit(parts: tuple[tuple[str, int], ...]) -> Unit:
         for base, power in powers.items():
             dimension[base] = dimension.get(base, 0) + power * total
     kept = tuple(sorted((base, power) for base, power in dimension.items() if power))
-    return Unit(_spelling(parts), Fraction(1) if unknown else factor, None if unknown else kept)
+    return Unit(_spelling(parts), Fraction(1) if unknown else factor, None if unknown else kept, _is_known(parts))
+
+
+def _is_known(parts: tuple[tuple[str, int], ...]) -> bool:
+    """Whether all words measure, or count and describe what is counted."""
+    measuring = [_measures(name) or (name.lower() in _SQUARES and len(parts) > 1) for name, _ in parts]
+    return any(measuring) and all(found or is_describing(name) for found, (name, _) in zip(measuring, parts, strict=True))
+
+
+def _measures(name: str) -> bool:
+    parts = name.split("-")
+    is_compound = len(parts) > 1 and all(is_counted(part) or len(part) == 1 for part in parts)
+    return single(name) is not None or is_counted(name) or is_compound
 
 
 def _spelling(parts: tuple[tuple[str, int], ...]) -> str:
     words = [
-        _one_form(name.lower()) + (f"^{exponent}" if exponent != 1 else "") for name, exponent in parts if name.lower() not in _FILLERS
+        (_one_form(name.lower()) if len(name) > 2 else name) + (f"^{exponent}" if exponent != 1 else "")
+        for name, exponent in parts
+        if name.lower() not in _FILLERS
     ]
     return " ".join(words)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from oprime_verifier.math.read import words
+from oprime_verifier.math.tree import matrices
 from oprime_verifier.math.tree.values import (
     DEGREE,
     EXPRESSIONS,
@@ -23,11 +24,9 @@ from oprime_verifier.math.tree.values import (
     Sym,
     UnreadableError,
     Value,
-    integer,
     negative,
 )
 
-MAX_DETERMINANT = 6
 _TRIGONOMETRIC = words.names("sin cos tan cot sec csc")
 
 
@@ -51,15 +50,10 @@ def multiply(left: Value, right: Value) -> Value:
     if isinstance(left, EXPRESSIONS) and isinstance(right, Quantity):
         return Quantity(Mul((left, right.value)), right.unit)
     if isinstance(left, Matrix) and isinstance(right, Matrix) and len(left.rows[0]) == len(right.rows):
-        columns = tuple(zip(*right.rows, strict=True))
-        return Matrix(tuple(tuple(_dot(row, column) for column in columns) for row in left.rows))
+        return matrices.product(left, right)
     if isinstance(left, Matrix) and isinstance(right, EXPRESSIONS):
         return multiply(right, left)
     raise UnreadableError("these cannot be multiplied")
-
-
-def _dot(row: tuple[Expr, ...], column: tuple[Expr, ...]) -> Expr:
-    return Add(tuple(Mul(pair) for pair in zip(row, column, strict=True)))
 
 
 def _shape(matrix: Matrix) -> tuple[int, int]:
@@ -87,10 +81,23 @@ def power(base: Value, exponent: Value) -> Value:
 def _matrix_power(base: Value, exponent: Value) -> Value:
     if isinstance(base, Matrix) and exponent in (Sym("T"), Const("top")):
         return Matrix(tuple(zip(*base.rows, strict=True)))
+    if isinstance(base, Matrix) and isinstance(exponent, Num) and exponent.value.denominator == 1:
+        return matrices.power(base, int(exponent.value))
     raise UnreadableError("this has no powers")
 
 
+def residue(value: Value, modulus: Value) -> Value:
+    """A class of residues: of numbers, by its least natural representative."""
+    if isinstance(value, Num) and isinstance(modulus, Num) and value.value.denominator == modulus.value.denominator == 1 <= modulus.value:
+        return Call("@residue", (Num(value.value % modulus.value), modulus))
+    if isinstance(value, Call) and value.name == "@residue":
+        raise UnreadableError("a residue of a residue")
+    return call("@residue", (value, modulus))
+
+
 def negate(value: Value) -> Value:
+    if isinstance(value, Call) and value.name == "@residue":
+        return residue(negate(value.args[0]), value.args[1])
     if isinstance(value, EXPRESSIONS):
         return negative(value)
     if isinstance(value, Quantity):
@@ -105,9 +112,9 @@ def signed(value: Value, sign: Sign) -> Value:
 def call(name: str, args: tuple[Value, ...]) -> Expr:
     """A function of expressions; an angle in degrees becomes radians inside a trigonometric function."""
     if name == "abs" and len(args) == 1 and isinstance(args[0], Matrix):
-        return determinant(args[0])
+        return matrices.determinant(args[0])
     if name == "det" and len(args) == 1 and isinstance(args[0], Matrix):
-        return determinant(args[0])
+        return matrices.determinant(args[0])
     plain = numbers(name, args)
     if name in _TRIGONOMETRIC:
         plain = tuple(replaced(value, DEGREE, Mul((PI, Num(Fraction(1, 180))))) for value in plain)
@@ -120,19 +127,6 @@ def numbers(name: str, args: tuple[Value, ...]) -> tuple[Expr, ...]:
     if len(plain) != len(args):
         raise UnreadableError(f"{name} takes numbers")
     return tuple(plain)
-
-
-def determinant(matrix: Matrix) -> Expr:
-    rows = matrix.rows
-    if len(rows) != len(rows[0]) or len(rows) > MAX_DETERMINANT:
-        raise UnreadableError("only small square matrices have a determinant here")
-    if len(rows) == 1:
-        return rows[0][0]
-    terms: list[Expr] = []
-    for column, entry in enumerate(rows[0]):
-        minor = Matrix(tuple(row[:column] + row[column + 1 :] for row in rows[1:]))
-        terms.append(Mul((integer((-1) ** column), entry, determinant(minor))))
-    return Add(tuple(terms))
 
 
 def replaced(tree: Expr, old: Expr, new: Expr) -> Expr:
@@ -178,6 +172,8 @@ def point(items: tuple[Value, ...], opening: str, closing: str) -> Value:
         if (opening, closing) not in (("(", ")"), ("[", "]")):
             raise UnreadableError("a bracket is closed by another one")
         return items[0]
+    if len(items) > 2 and (opening, closing) in (("(", "]"), ("[", ")")):
+        raise UnreadableError("a bracket is closed by another one")
     rows = [item.items for item in items if isinstance(item, Bracketed) and item.opening == "[" and item.closing == "]"]
     if opening == "[" and closing == "]" and len(rows) == len(items) and len({len(row) for row in rows}) == 1:
         return Matrix(tuple(tuple(_entry(entry) for entry in row) for row in rows))

@@ -4,10 +4,11 @@ import math
 from fractions import Fraction
 
 from oprime_verifier.math.tree.build import replaced
-from oprime_verifier.math.tree.values import Add, Call, Expr, Mul, Num, Pow, Sym, TooLargeError
+from oprime_verifier.math.tree.values import MINUS_ONE, Add, Call, Expr, Mul, Num, Pow, Sym, TooLargeError
 
 MAX_BITS = 13_300
 """About 4,000 decimal digits."""
+MAX_FACTORIAL = 1400
 MAX_TERMS = 1000
 """Of all sums and products of one answer together, nested ones and neighbours."""
 
@@ -50,7 +51,7 @@ def rational(tree: Expr, budget: Budget | None = None) -> Fraction | None:
         parts = _all(tree.terms, budget)
         return None if parts is None else sum(parts, Fraction(0))
     if isinstance(tree, Mul):
-        parts = _all(tree.factors, budget)
+        parts = _all(_without_large_factorials(tree.factors), budget)
         return None if parts is None else _product(parts)
     if isinstance(tree, Pow):
         pair = _all((tree.base, tree.exponent), budget)
@@ -66,6 +67,28 @@ def _all(trees: tuple[Expr, ...], budget: Budget | None) -> list[Fraction] | Non
             return None
         found.append(value)
     return found
+
+
+def _without_large_factorials(factors: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """The factors, with a quotient of two large factorials that lie close together as the product between them."""
+    above = [factor for factor in factors if isinstance(factor, Call) and _large_factorial(factor)]
+    below = [factor for factor in factors if isinstance(factor, Pow) and factor.exponent == MINUS_ONE and _large_factorial(factor.base)]
+    if len(above) != 1 or len(below) != 1:
+        return factors
+    high, low = _large_factorial(above[0]), _large_factorial(below[0].base)
+    if abs(high - low) > MAX_TERMS:
+        return factors
+    between = _product([Fraction(number) for number in range(min(high, low) + 1, max(high, low) + 1)])
+    rest = tuple(factor for factor in factors if factor is not above[0] and factor is not below[0])
+    return (*rest, Num(between if high >= low else 1 / between))
+
+
+def _large_factorial(tree: Expr) -> int:
+    """n of an n! that is too large to compute; 0 for anything else."""
+    if not (isinstance(tree, Call) and tree.name == "factorial" and isinstance(tree.args[0], Num)):
+        return 0
+    value = tree.args[0].value
+    return int(value) if value.denominator == 1 and MAX_FACTORIAL < value < 10**12 else 0
 
 
 def _product(parts: list[Fraction]) -> Fraction:
@@ -160,7 +183,7 @@ def _root(value: Fraction, degree: Fraction) -> Fraction | None:
 def _factorial(value: Fraction) -> Fraction | None:
     if value.denominator != 1 or value < 0:
         return None
-    if value > 1400:
+    if value > MAX_FACTORIAL:
         raise TooLargeError("a factorial is too large to compute")
     return Fraction(math.factorial(int(value)))
 

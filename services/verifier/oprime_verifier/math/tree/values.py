@@ -6,6 +6,7 @@ Plain immutable records. Nothing in here is evaluated by being built.
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
+from functools import cache
 
 
 class UnreadableError(ValueError):
@@ -79,6 +80,8 @@ class Unit:
     """What one of it is in the base units of `dimension`."""
     dimension: tuple[tuple[str, int], ...] | None = None
     """None for words that are no known unit, such as apples."""
+    is_known: bool = True
+    """Whether the words measure or count; an unknown word may change the number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,32 @@ class Choice:
     """What stands beside the letter, as 5 in (A) 5."""
 
 
-Value = Expr | Quantity | Bracketed | SetOf | Items | NamedSet | SetExpr | Matrix | Relation | Ratio | Words | Choice
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The values that expressions take for all whole numbers: pi/4 + k pi for k in Z."""
+
+    values: tuple["Value", ...]
+    name: str
+    domain: str
+    """Z, or another set of numbers by its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    value: "Value"
+    condition: "Value | None"
+    """None where no other condition holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piecewise:
+    branches: tuple[Branch, ...]
+
+
+DOTS = Sym("\u2026")
+"""`and so on` in a list or a ratio."""
+
+Value = Expr | Quantity | Bracketed | SetOf | Items | NamedSet | SetExpr | Matrix | Relation | Ratio | Words | Choice | Family | Piecewise
 
 ZERO, ONE, MINUS_ONE = Num(Fraction(0)), Num(Fraction(1)), Num(Fraction(-1))
 PI, EULER, IMAGINARY, INFINITY, DEGREE = Const("pi"), Const("e"), Const("i"), Const("inf"), Const("degree")
@@ -172,18 +200,28 @@ def negative(value: Expr) -> Expr:
     return Mul((MINUS_ONE, value))
 
 
+@cache
+def _parts(kind: type) -> tuple[str, ...]:
+    """Fields of a record that may hold records; none for a kind that is no record."""
+    if not is_dataclass(kind):
+        return ()
+    return tuple(entry.name for entry in fields(kind) if entry.type not in (str, int, bool, Fraction))
+
+
 def children(node: object) -> tuple[object, ...]:
     """Records directly inside a record."""
-    if not is_dataclass(node):
-        return ()
     found: list[object] = []
-    for entry in fields(node):
-        value = getattr(node, entry.name)
+    for name in _parts(type(node)):
+        value = getattr(node, name)
         if isinstance(value, tuple):
-            found += [item for part in value for item in (part if isinstance(part, tuple) else (part,)) if is_dataclass(item)]
-        elif is_dataclass(value):
+            found += [item for part in value for item in (part if isinstance(part, tuple) else (part,)) if _is_record(item)]
+        elif _is_record(value):
             found.append(value)
     return tuple(found)
+
+
+def _is_record(value: object) -> bool:
+    return value is not None and not isinstance(value, (str, int, Fraction))
 
 
 def walk(node: object) -> Iterator[object]:
