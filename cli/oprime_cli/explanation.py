@@ -59,6 +59,8 @@ def summary(config: RunConfig) -> Iterator[str]:
 def terms(config: RunConfig) -> Iterator[Term]:
     """Every term of the algorithm, in the order in which a step computes them."""
     yield Term("kept groups", _kept_groups(config), _chosen(config.coordinator.filter, "coordinator.filter", *_FILTER))
+    if config.algorithm.overlong_buffer > 0:
+        yield _step_term(config, "over-long penalty", step.OVERLONG)
     if config.algorithm.kl_coefficient > 0 and config.algorithm.kl_in == "reward":
         yield _kl_term(config)
     yield from _process_reward_terms(config)
@@ -117,6 +119,8 @@ def _process_reward_terms(config: RunConfig) -> Iterator[Term]:
         for term in _terms_of(prm, "prm", "loss", prm.chosen_loss.formulas_under(dict(prm))):
             chosen_by = (*term.chosen_by, *_chosen(prm, "prm", "update"))
             yield term if term.name else Term("PRM loss", f"mean over rollouts of {term.formula}", chosen_by)
+    if algorithm.process_credit != "sum":
+        yield _step_term(config, "credit", step.CREDIT, algorithm.process_credit)
     if algorithm.granularity == "sequence":
         yield _step_term(config, "granularity", step.GRANULARITY, algorithm.granularity)
     yield _step_term(config, "normalisation", step.NORMALISATION, algorithm.process_normalisation)
@@ -145,7 +149,7 @@ def _terms_of(section: Section, prefix: str, setting: str, formulas: Iterable[Fo
 
 
 def _whitened(config: RunConfig, term: Term) -> Term:
-    whitening = _step_term(config, "whitening", step.WHITENING)
+    whitening = _step_term(config, "whitening", step.WHITENING, "guarded" if config.algorithm.guards_whitening else "plain")
     formula = f"{term.formula}, then {whitening.formula}" if config.algorithm.whiten_advantages else term.formula
     return Term(term.name, formula, (*term.chosen_by, *whitening.chosen_by))
 
@@ -175,6 +179,8 @@ def _loss_terms(config: RunConfig) -> Iterator[Term]:
         yield _kl_term(config)
     if algorithm.entropy_coefficient > 0:
         yield _step_term(config, "entropy bonus", step.ENTROPY_BONUS)
+    if algorithm.mask_truncated:
+        yield _step_term(config, "truncated responses", step.TRUNCATED)
     yield _step_term(config, "policy loss", step.AGGREGATION, algorithm.aggregation)
 
 

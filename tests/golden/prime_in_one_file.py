@@ -42,12 +42,37 @@ class Settings:
     prm_learning_rate: float = 1e-3
     prm_gradient_clip: float = 10.0
     adam_eps: float = 1e-8
+    overlong_buffer: int = 0
+    """Tokens before the limit in which the outcome falls by up to `overlong_penalty`; 0 means off."""
+    overlong_penalty: float = 1.0
+    mask_truncated: bool = False
+    """Whether responses that were cut at the limit have no loss; they stay in their siblings' baselines."""
+    policy_loss: str = "clip"
+    """clip or gspo."""
     clip: float = 0.2
+    gspo_clip: tuple[float, float] = (3e-4, 4e-4)
     importance_cap: float = 2.0
+    correction: str = "token"
+    """token, sequence_band or geometric_band: the latter reject whole responses."""
+    rejection: tuple[float, float] = (0.5, 2.0)
+    """Bounds of what is not rejected."""
     normalisation_floor: float = 1e-3
     estimator: str = "rloo"
-    """rloo, reinforce, grpo, remax, prm_value or ppo."""
+    """rloo, reinforce, reinforce_baseline, grpo, remax, prm_value, prefix_baseline (with prm_loss prefix_value) or ppo."""
+    divide_by_std: bool = True
+    """Of grpo; False is Dr. GRPO."""
+    standardised: str = "responses"
+    """Of grpo: responses or tokens."""
+    process_credit: str = "sum"
+    """sum or min."""
+    credit_temperature: float = 0.1
+    process_discount: float = 1.0
+    """Of grpo with tokens."""
     process_weight: float = 1.0
+    whiten: bool = True
+    aggregation: str = "tokens"
+    """tokens, sequences, sequence_sums or constant."""
+    constant_tokens: int = 0
     trace_decay: float = 1.0
     """lambda of ppo."""
     critic_learning_rate: float = 1e-3
@@ -55,7 +80,8 @@ class Settings:
     prm_update: str = "double_forward"
     """double_forward, single_forward, reverse or offline."""
     prm_loss: str = "ce"
-    """ce or dpo (with prm_update reverse)."""
+    """ce, prefix_value, or dpo (with prm_update reverse)."""
+    margin: float = 5.0
     reference: str = "sft"
     """sft or policy."""
     chain: ChainSection = field(default_factory=ChainSection)
@@ -145,7 +171,8 @@ def sample_batch(
                 for index in range(settings.group_size)
             ]
             mean = sum(rollout.outcome for rollout in rollouts) / len(rollouts)
-            accepted = settings.low <= mean <= settings.high and not any(rollout.truncated for rollout in rollouts)
+            cut = any(rollout.truncated for rollout in rollouts) and not settings.mask_truncated
+            accepted = settings.low <= mean <= settings.high and not cut
             prompts.note(accepted=accepted)
             if accepted:
                 batch.append(rollouts)
@@ -161,9 +188,18 @@ def prm_scores(settings: Settings, prm, reference_logprobs: list[Tensor], rollou
         ]
 
 
-def prm_loss(settings: Settings, score: Tensor, i: int, rollouts: list[Rollout], scores_before: list[Tensor]) -> Tensor:
-    """Cross-entropy between outcome and sigmoid(score) (paper, Eq. 4), or DPO against the siblings' mean score from before the update."""
-    outcome = rollouts[i].outcome
+def prefix_values(rewards: Tensor) -> Tensor:
+    """The mean reward of every prefix (arXiv 2604.13197)."""
+    return rewards.cumsum(0) / torch.arange(1, len(rewards) + 1)
+
+
+def prm_loss(settings: Settings, rewards: Tensor, i: int, rollouts: list[Rollout], scores_before: list[Tensor]) -> Tensor:
+    """Cross-entropy between outcome and sigmoid(score) (paper, Eq. 4), DPO against the siblings' mean score from before the update, or
+    every prefix's value against the outcome."""
+    outcome, score = rollouts[i].outcome, rewards.sum()
+    if settings.prm_loss == "prefix_value":
+        values = prefix_values(rewards)
+        return torch.nn.functional.softplus(settings.margin - (values if outcome > 0.5 else -values)).mean()
     if settings.prm_loss == "ce":
         return torch.nn.functional.binary_cross_entropy_with_logits(score, torch.tensor(outcome))
     siblings = [j for j, other in enumerate(rollouts) if other.group == rollouts[i].group]
@@ -177,8 +213,8 @@ def update_prm(settings: Settings, prm, optimizer, reference_logprobs: list[Tens
     scores_before = prm_scores(settings, prm, reference_logprobs, rollouts)
     optimizer.zero_grad()
     for i, (rollout, reference) in enumerate(zip(rollouts, reference_logprobs, strict=True)):
-        score = settings.beta * (token_logprobs(prm, rollout) - reference).sum()
-        (prm_loss(settings, score, i, rollouts, scores_before) / len(rollouts)).backward()
+        rewards = settings.beta * (token_logprobs(prm, rollout) - reference)
+        (prm_loss(settings, rewards, i, rollouts, scores_before) / len(rollouts)).backward()
     torch.nn.utils.clip_grad_norm_(prm.parameters(), settings.prm_gradient_clip)
     optimizer.step()
 
@@ -204,9 +240,27 @@ def process_rewards_of_batch(settings: Settings, prm, optimizer, reference, roll
     return score() if settings.prm_update == "double_forward" else rewards
 
 
-def to_the_end(rewards: Tensor) -> Tensor:
-    """Sum of the rewards from each token to the last."""
-    return rewards.flip(0).cumsum(0).flip(0)
+def to_the_end(rewards: Tensor, discount: float = 1.0) -> Tensor:
+    """Sum of the rewards from each token to the last, discounted."""
+    sums, ahead = torch.zeros_like(rewards), 0.0
+    for t in reversed(range(len(rewards))):
+        ahead = rewards[t] + discount * ahead
+        sums[t] = ahead
+    return sums
+
+
+def credited(settings: Settings, rewards: Tensor) -> Tensor:
+    """Rewards as they are, or weighed so that their sum is nearly the smallest (arXiv 2504.15275)."""
+    return rewards if settings.process_credit == "sum" else rewards * (-rewards / settings.credit_temperature).softmax(0)
+
+
+def penalised(settings: Settings, rollouts: list[Rollout]) -> list[Rollout]:
+    """With the soft over-long penalty off their outcomes (arXiv 2503.14476, Eq. 13)."""
+    if not settings.overlong_buffer:
+        return rollouts
+    start = settings.max_response_tokens - settings.overlong_buffer
+    over = [min(max(len(one.behaviour_logprobs) - start, 0), settings.overlong_buffer) / settings.overlong_buffer for one in rollouts]
+    return [replace(one, outcome=one.outcome - settings.overlong_penalty * share) for one, share in zip(rollouts, over, strict=True)]
 
 
 def one_advantage(settings: Settings, i: int, rollouts: list[Rollout], rewards: list[Tensor]) -> tuple[Tensor, float]:
@@ -219,21 +273,30 @@ def one_advantage(settings: Settings, i: int, rollouts: list[Rollout], rewards: 
         return to_the_end(rewards[i]), outcome
     if settings.estimator == "prm_value":  # section 5.4
         return rewards[i] - rewards[i].cumsum(0), outcome
-    if settings.estimator == "grpo":  # Eq. 7
+    if settings.estimator == "prefix_baseline":
+        return -torch.cat([torch.zeros(1), prefix_values(rewards[i])[:-1]]).sigmoid(), outcome
+    if settings.estimator in ("grpo", "reinforce_baseline"):  # Eq. 7; arXiv 2501.03262
         means, outcomes = torch.stack([rewards[j].mean() for j in group]), torch.tensor([rollouts[j].outcome for j in group])
-        process = (rewards[i] - means.mean()) / means.std().clamp(min=1e-4)
-        return to_the_end(process), float((outcome - outcomes.mean()) / outcomes.std().clamp(min=1e-6))
+        if settings.standardised == "tokens":  # arXiv 2604.13197
+            means = torch.cat([rewards[j] for j in group])
+        process, outcome = rewards[i] - means.mean(), outcome - float(outcomes.mean())
+        if settings.estimator == "grpo" and settings.divide_by_std:
+            process, outcome = process / means.std().clamp(min=1e-4), outcome / float(outcomes.std().clamp(min=1e-6))
+        return to_the_end(process, settings.process_discount), outcome
     siblings = [j for j in group if j != i]  # rloo, Eq. 5
     baseline = torch.stack([rewards[j].mean() for j in siblings]).mean()
     return to_the_end(rewards[i] - baseline), outcome - sum(rollouts[j].outcome for j in siblings) / len(siblings)
 
 
 def advantages(settings: Settings, rollouts: list[Rollout], process_rewards: list[Tensor]) -> list[Tensor]:
-    """Advantages of both reward sources, summed, and whitened over all tokens of the batch."""
-    scale = scale_of(settings, process_rewards[: len(rollouts)])
+    """Advantages of both reward sources, summed, and whitened over all tokens of the batch. (Where the filter lets groups of equal outcomes
+    pass, a guard keeps whitening from lifting process rewards alone: `advantage.whitening_factor`.)"""
+    process_rewards = [credited(settings, reward) for reward in process_rewards]
+    scale = 1.0 if settings.estimator == "prefix_baseline" else scale_of(settings, process_rewards[: len(rollouts)])
     scaled = [reward / scale for reward in process_rewards]
     parts = [one_advantage(settings, i, rollouts, scaled) for i in range(len(rollouts))]
-    return whitened([settings.process_weight * process + outcome for process, outcome in parts])
+    added = [settings.process_weight * process + outcome for process, outcome in parts]
+    return whitened(added) if settings.whiten else added
 
 
 def scale_of(settings: Settings, process_rewards: list[Tensor]) -> float:
@@ -295,23 +358,49 @@ def update_critic(settings: Settings, critic: Critic, optimizer, rollouts: list[
     optimizer.step()
 
 
+def surrogate(settings: Settings, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+    """PPO's clip of every token's ratio, or GSPO's of their geometric mean (arXiv 2507.18071)."""
+    low, high = settings.gspo_clip if settings.policy_loss == "gspo" else (settings.clip, settings.clip)
+    ratio = (log_ratio.mean() if settings.policy_loss == "gspo" else log_ratio).exp()
+    return torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
+
+
+def importance(settings: Settings, log_weights: Tensor) -> Tensor:
+    """How much each token of a response counts that older weights sampled."""
+    low, high = settings.rejection
+    product, mean = float(log_weights.sum().exp()), float(log_weights.mean().exp())
+    if settings.correction == "sequence_band":
+        return torch.full_like(log_weights, product if low <= product <= high else 0.0)
+    truncated = log_weights.exp().clamp(max=settings.importance_cap)
+    rejected = settings.correction == "geometric_band" and not low <= mean <= high
+    return torch.zeros_like(truncated) if rejected else truncated
+
+
+def divisor(settings: Settings, rollout: Rollout, rollouts: list[Rollout]) -> float:
+    """What the sum of a rollout's token losses is divided by; `rollouts` are those in the loss."""
+    tokens = [len(one.behaviour_logprobs) for one in rollouts]
+    per_rollout = {"sequences": len(rollout.behaviour_logprobs), "sequence_sums": 1, "constant": settings.constant_tokens}
+    return sum(tokens) if settings.aggregation == "tokens" else len(rollouts) * per_rollout[settings.aggregation]
+
+
 def update_policy(settings: Settings, policy, optimizer, rollouts: list[Rollout], advantage: list[Tensor]) -> None:
-    """Clipped policy loss over all response tokens, with truncated importance sampling against the sampler."""
+    """Clipped policy loss, with truncated importance sampling against the sampler."""
     optimizer.zero_grad()
-    tokens = sum(len(rollout.behaviour_logprobs) for rollout in rollouts)
-    for rollout, values in zip(rollouts, advantage, strict=True):
+    pairs = [pair for pair in zip(rollouts, advantage, strict=True) if not (settings.mask_truncated and pair[0].truncated)]
+    for rollout, values in pairs:
         logprobs = token_logprobs(policy, rollout, settings.temperature)
         proximal = logprobs.detach()
-        weight = (proximal - rollout.behaviour_logprobs).exp().clamp(max=settings.importance_cap)
-        ratio = (logprobs - proximal).exp()
-        surrogate = torch.minimum(ratio * values, ratio.clamp(1 - settings.clip, 1 + settings.clip) * values)
-        (-(weight * surrogate).sum() / tokens).backward()
+        weight = importance(settings, proximal - rollout.behaviour_logprobs)
+        (
+            -(weight * surrogate(settings, logprobs - proximal, values)).sum() / divisor(settings, rollout, [one for one, _ in pairs])
+        ).backward()
     torch.nn.utils.clip_grad_norm_(policy.parameters(), settings.policy_gradient_clip)
     optimizer.step()
 
 
 def update(settings: Settings, policy, critic, rollouts: list[Rollout], process_rewards: list[Tensor]) -> None:
     """One optimizer step of the policy, and with ppo one of the critic; each comes with its optimizer."""
+    rollouts = penalised(settings, rollouts)
     if settings.estimator == "ppo":
         advantage, targets = ppo_advantages(settings, critic[0], rollouts, process_rewards)
         update_critic(settings, critic[0], critic[1], rollouts, targets)

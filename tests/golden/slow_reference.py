@@ -82,14 +82,26 @@ def reinforce(rewards: Rows, outcomes: Row, i: int, *, discounts: tuple[float, f
 
 
 def grpo(
-    rewards: Rows, outcomes: Row, ids: list[int], i: int, *, ddof: int, granularity: str, discounts: tuple[float, float]
+    rewards: Rows, outcomes: Row, ids: list[int], i: int, *, ddof: int | None, granularity: str, discounts: tuple[float, float]
 ) -> tuple[Row, Row]:
+    """Without `ddof` nothing is divided by a deviation."""
     group = members(ids, i)
     means = [_reward_mean(rewards[j], granularity) for j in group]
     scores = [outcomes[j] for j in group]
+    process, outcome = _minus(rewards[i], mean(means), granularity), outcomes[i] - mean(scores)
+    if ddof is None:
+        return _with_outcome(process, outcome, discounts)
     spread = max(deviation(means, ddof), 1e-4)
-    process = [reward / spread for reward in _minus(rewards[i], mean(means), granularity)]
-    return _with_outcome(process, (outcomes[i] - mean(scores)) / max(deviation(scores, ddof), 1e-6), discounts)
+    return _with_outcome([reward / spread for reward in process], outcome / max(deviation(scores, ddof), 1e-6), discounts)
+
+
+def grpo_over_tokens(
+    rewards: Rows, outcomes: Row, ids: list[int], i: int, *, granularity: str, discounts: tuple[float, float]
+) -> tuple[Row, Row]:
+    every = [reward for j in members(ids, i) for reward in (rewards[j][-1:] if granularity == "sequence" else rewards[j])]
+    process = [reward / max(deviation(every, 1), 1e-4) for reward in _minus(rewards[i], mean(every), granularity)]
+    _, outcome = grpo(rewards, outcomes, ids, i, ddof=1, granularity=granularity, discounts=discounts)
+    return discounted(process, discounts[0]), outcome
 
 
 def remax(
@@ -169,8 +181,10 @@ def prefix_value_loss(rewards: Row, outcome: float, margin: float, offset: float
 # Policy losses
 
 
-def share(lengths: list[int], ids: list[int], i: int, aggregation: str) -> float:
+def share(lengths: list[int], ids: list[int], i: int, aggregation: str, constant: int = 7) -> float:
     """Weight of one token of rollout i in the loss of the whole step."""
+    if aggregation in ("sequence_sums", "constant"):
+        return 1 / (len(lengths) * (constant if aggregation == "constant" else 1))
     if aggregation == "tokens":
         return 1 / sum(lengths)
     if aggregation == "sequences":
@@ -179,17 +193,19 @@ def share(lengths: list[int], ids: list[int], i: int, aggregation: str) -> float
 
 
 def importance_weight(proximal: Row, behaviour: Row, t: int, *, correction: str, cap: float, band: tuple[float, float]) -> float:
-    if correction == "none":
-        return 1.0
-    if correction == "sequence":
-        product = 1.0
-        for near, far in zip(proximal, behaviour, strict=True):
-            product *= math.exp(near - far)
-        return min(product, cap)
+    product = 1.0
+    for near, far in zip(proximal, behaviour, strict=True):
+        product *= math.exp(near - far)
     weight = math.exp(proximal[t] - behaviour[t])
-    if correction == "token":
-        return min(weight, cap)
-    return weight if band[0] <= weight <= band[1] else 0.0
+    geometric_mean = product ** (1 / len(proximal))
+    return {
+        "none": 1.0,
+        "token": min(weight, cap),
+        "sequence": min(product, cap),
+        "band": weight if band[0] <= weight <= band[1] else 0.0,
+        "sequence_band": product if band[0] <= product <= band[1] else 0.0,
+        "geometric_band": min(weight, cap) if band[0] <= geometric_mean <= band[1] else 0.0,
+    }[correction]
 
 
 def clipped_surrogate(ratio: float, advantage: float, low: float, high: float, dual: float | None) -> float:
@@ -198,6 +214,11 @@ def clipped_surrogate(ratio: float, advantage: float, low: float, high: float, d
     if dual is not None and advantage < 0:
         objective = max(objective, dual * advantage)
     return -objective
+
+
+def response_ratio(policy: Row, proximal: Row) -> float:
+    """GSPO's: the geometric mean of the tokens' ratios."""
+    return math.exp(mean([near - far for near, far in zip(policy, proximal, strict=True)]))
 
 
 def cispo_surrogate(logprob: float, held_ratio: float, advantage: float, low: float, high: float) -> float:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from golden import prime_in_one_file as one_file
-from oprime.core.types import Batch, Rollout, VerifiedGroup, VerifiedRollout, WeightVersionSpan, sampled, untrained
+from oprime.core.types import Batch, FinishReason, Rollout, VerifiedGroup, VerifiedRollout, WeightVersionSpan, sampled, untrained
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.token_values import TokenValueModel
@@ -41,6 +41,15 @@ COMBINATIONS = [
     {"estimator": "remax", "reference": "policy", "prm_update": "single_forward"},
     {"estimator": "remax", "prm_update": "reverse", "prm_loss": "dpo"},
     {"temperature": 0.7},
+    {"policy_loss": "gspo"},
+    {"estimator": "grpo", "divide_by_std": False, "whiten": False, "aggregation": "constant", "constant_tokens": 16},
+    {"mask_truncated": True, "aggregation": "sequences", "overlong_buffer": 3, "overlong_penalty": 0.5, "max_response_tokens": 6},
+    {"estimator": "reinforce_baseline"},
+    {"process_credit": "min", "credit_temperature": 0.02},
+    {"estimator": "grpo", "standardised": "tokens", "process_discount": 0.9, "process_weight": 0.05},
+    {"estimator": "prefix_baseline", "prm_loss": "prefix_value", "beta": 10.0},
+    {"correction": "sequence_band", "rejection": (0.7, 1.3)},
+    {"correction": "geometric_band", "rejection": (0.9, 1.1)},
 ]
 
 
@@ -62,7 +71,7 @@ def rollout_of(verified: VerifiedRollout, baseline: VerifiedRollout | None = Non
         mask=rollout.is_trained[start:].tolist(),
         behaviour_logprobs=torch.from_numpy(rollout.behaviour_logprobs),
         outcome=verified.outcome_reward,
-        truncated=False,
+        truncated=verified.rollout.finish_reason is FinishReason.LENGTH,
         greedy=None if baseline is None else rollout_of(baseline),
     )
 
@@ -82,8 +91,9 @@ def in_one_turn(rollout: Rollout, logprobs: npt.NDArray[np.floating]) -> Rollout
     return single_turn(rollout.group_id, rollout.index, rollout.prompt_ids, rollout.trained_ids, logprobs=logprobs)
 
 
-def batch_from_the_model(step: int, *, temperature: float, baselines: bool, form: Form) -> Batch:
-    """A batch whose behaviour log-probs are near those of the model, so that ratios are near 1."""
+def batch_from_the_model(step: int, *, temperature: float, baselines: bool, truncated: bool, form: Form) -> Batch:
+    """A batch whose behaviour log-probs are near those of the model, so that ratios are near 1. With `truncated`, one response of each
+    group was cut."""
     model, dice = tiny_model(), np.random.default_rng(step)
 
     def near(verified: VerifiedRollout) -> VerifiedRollout:
@@ -92,7 +102,10 @@ def batch_from_the_model(step: int, *, temperature: float, baselines: bool, form
         with torch.no_grad():
             logprobs = one_file.token_logprobs(model, rollout_of(laid_out), temperature).numpy()
         noisy = (logprobs + dice.normal(0, 0.3, len(logprobs))).astype(np.float32)
-        return replace(verified, rollout=written(form(rollout, noisy)))
+        cut = truncated and rollout.index == 1
+        return replace(
+            verified, rollout=written(replace(form(rollout, noisy), finish_reason=FinishReason.LENGTH if cut else FinishReason.STOP))
+        )
 
     return Batch(
         step=step,
@@ -149,16 +162,38 @@ class Services:
         self._prm_trainer = ImplicitPrm(self.prm, CONTENTS, reference, section, pad_id=0, total_steps=STEPS)
         algorithm = AlgorithmSection.model_validate(
             {"estimator": settings.estimator, "process_weight": settings.process_weight, "trace_decay": settings.trace_decay}
+            | {"policy_loss": settings.policy_loss, "divide_by_std": settings.divide_by_std, "whiten_advantages": settings.whiten}
+            | {"aggregation": settings.aggregation, "constant_tokens": settings.constant_tokens}
+            | {"overlong_buffer": settings.overlong_buffer, "overlong_penalty": settings.overlong_penalty}
+            | {"mask_truncated": settings.mask_truncated, "correction": settings.correction}
+            | {"process_credit": settings.process_credit, "credit_temperature": settings.credit_temperature}
+            | {"standardised": settings.standardised, "process_discount": settings.process_discount}
+            | {"process_normalisation": "none" if settings.estimator == "prefix_baseline" else "batch_norm"}
+            | rejection_of(settings)
         )
         critic_section = CriticSection(learning_rate=LEARNING_RATE, micro_batch_rollouts=3)
         critic = CriticTrainer(self.critic, algorithm, critic_section, total_steps=STEPS) if algorithm.needs_critic else None
         learner = LearnerSection(learning_rate=LEARNING_RATE, micro_batch_rollouts=5)
-        self._learner = PolicyTrainer(self.policy, algorithm, learner, CONTENTS, pad_id=0, total_steps=STEPS, critic=critic)
+        self._learner = PolicyTrainer(
+            self.policy,
+            algorithm,
+            learner,
+            CONTENTS,
+            pad_id=0,
+            total_steps=STEPS,
+            critic=critic,
+            max_response_tokens=settings.max_response_tokens,
+        )
 
     def process(self, batch: Batch) -> None:
         emitted = Emitted()
         self._prm_trainer.process(batch, emitted)
         self._learner.process(batch, emitted.of(batch))
+
+
+def rejection_of(settings: one_file.Settings) -> dict[str, float]:
+    kind = settings.correction.partition("_")[0]
+    return {} if kind == "token" else {f"{kind}_low": settings.rejection[0], f"{kind}_high": settings.rejection[1]}
 
 
 def named(changes: dict[str, object]) -> str:
@@ -179,7 +214,9 @@ def assert_weights_agree(changes: dict[str, object], form: Form) -> None:
     settings = one_file.Settings(policy_learning_rate=LEARNING_RATE, prm_learning_rate=LEARNING_RATE, **changes)  # pyright: ignore[reportArgumentType]
     script, services = OneFile(settings), Services(settings)
     for step in range(1, STEPS + 1):
-        batch = batch_from_the_model(step, temperature=settings.temperature, baselines=settings.estimator == "remax", form=form)
+        batch = batch_from_the_model(
+            step, temperature=settings.temperature, baselines=settings.estimator == "remax", truncated=settings.mask_truncated, form=form
+        )
         script.process(batch)
         services.process(batch)
 

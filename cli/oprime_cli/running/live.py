@@ -7,6 +7,7 @@ from oprime_cli.console import console, count, duration, is_terminal, say
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.audit import by_kind
 from oprime_cli.running.coordinator_client import Status, state_name
+from oprime_cli.running.early_warnings import early_warnings, note_of
 from oprime_cli.running.metric_rows import MetricRows, Row
 
 if TYPE_CHECKING:
@@ -30,12 +31,13 @@ def open_view(config: RunConfig) -> View:
 
 
 class PlainView:
-    """One line per step and per evaluation, and one when the run comes to a standstill."""
+    """One line per step and per evaluation, and one when the run comes to a standstill or its PRM goes wrong."""
 
     def __init__(self, total_steps: int, *, has_prm: bool = True) -> None:
         self._total = total_steps
         self._has_prm = has_prm
         self._stalled = False
+        self._warned = False
 
     def __enter__(self) -> Self:
         return self
@@ -50,6 +52,10 @@ class PlainView:
         if stalled and not self._stalled:
             say(f"warning: {stalled}")
         self._stalled = bool(stalled)
+        note = note_of(early_warnings(rows))
+        if note and not self._warned:
+            say(f"warning: {note}")
+        self._warned = bool(note)
 
 
 def line_of(row: Row, total: int, *, has_prm: bool = True) -> str:
@@ -131,6 +137,8 @@ def facts(
     lines = {"step": f"{step} of {total} · {state} · {left}"}
     if stalled:
         lines["stalled"] = stalled
+    if note := note_of(early_warnings(rows)):
+        lines["note"] = note
     lines |= {
         "outcome reward": _recent(rows, "outcome_reward_mean"),
         "held-out accuracy": " -> ".join(shown(value) for value in rows.before_and_after("heldout_accuracy") if value is not None)

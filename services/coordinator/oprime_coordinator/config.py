@@ -87,7 +87,16 @@ def batch_fits_live_groups(coordinator: CoordinatorSection) -> Problems:
     ]
 
 
-COORDINATOR_RULES: tuple[Rule, ...] = (single_rollouts_pass_the_filter, batch_fits_live_groups)
+def truncated_responses_pass_the_filter(algorithm: AlgorithmSection, coordinator: CoordinatorSection) -> Problems:
+    if not (algorithm.mask_truncated and coordinator.filter.enabled and coordinator.filter.drop_truncated):
+        return []
+    return [
+        "algorithm.mask_truncated = true with coordinator.filter.drop_truncated = true: groups with a truncated response are left out "
+        "whole, so there would be none to mask; set coordinator.filter.drop_truncated=false, or algorithm.mask_truncated=false"
+    ]
+
+
+COORDINATOR_RULES: tuple[Rule, ...] = (single_rollouts_pass_the_filter, batch_fits_live_groups, truncated_responses_pass_the_filter)
 
 
 class CoordinatorSettings(ServiceSettings):

@@ -115,6 +115,7 @@ def build_models(settings: LearnerSettings, payloads: Payloads) -> Models:
         total_steps=steps,
         reference=_kl_reference(settings, engine) if settings.algorithm.kl_coefficient > 0 else None,
         critic=CriticTrainer(critic_engine, settings.algorithm, settings.critic, total_steps=steps) if critic_engine else None,
+        max_response_tokens=settings.sampling.max_response_tokens,
     )
     url = settings.store.url or str(settings.run.folder / "weights")
     store = StoreWeights(

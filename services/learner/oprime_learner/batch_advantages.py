@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oprime.core.advantage import Estimate, GreedyRewards, Rewards
+from oprime.core.advantage import Estimate, GreedyRewards, Rewards, whitening_factor
 from oprime.core.batching import chunk_of_each
 from oprime.core.implicit_reward import chunk_scales, largest_returns, normalisation_scale, sequence_process_rewards
 from oprime.core.masked import last_token
-from oprime.core.moments import Moments
+from oprime.core.moments import Moments, correlation
+from oprime.core.process_credit import minimum_form
 from oprime.core.token_rows import ragged, response_matrix, trained_tokens_alone
 from oprime.core.types import Batch, ProcessRewards
 from oprime.runtime.settings import AlgorithmSection
@@ -56,22 +57,24 @@ def batch_advantages(
     def estimated(part: range) -> Estimate:
         return algorithm.chosen_estimator.estimate(earned.rewards(part, scales), algorithm.choices)
 
-    whole = Moments()
+    before = _Measured()
     for part in parts if algorithm.whiten_advantages else ():
-        whole.add(estimated(part).advantages[earned.is_trained(part)])
+        before.add(estimated(part), earned.is_trained(part))
+    factor = before.whitening_factor(algorithm)
     result = BatchAdvantages(per_rollout=[], metrics={})
     measured = _Measured()
     for part in parts:
         is_trained, estimate = earned.is_trained(part), estimated(part)
         if algorithm.whiten_advantages:
-            estimate = estimate.whitened(is_trained, whole)
+            estimate = estimate.whitened(is_trained, before.advantage, factor=factor)
         measured.add(estimate, is_trained)
         result.per_rollout.extend(row.float() for row in ragged(estimate.advantages, is_trained))
         if estimate.value_targets is not None:
             result.value_targets.extend(row.float() for row in ragged(estimate.value_targets, is_trained))
-    result.metrics.update(measured.metrics())
+    result.metrics.update(measured.metrics(algorithm))
+    if algorithm.guards_whitening:
+        result.metrics["whitening_factor"] = factor
     if algorithm.needs_prm:
-        result.metrics.update(_metrics_of("process_return", measured.process))
         result.metrics["process_return_largest"] = max(float(earned.largest_returns(part).max()) for part in parts)
     return result
 
@@ -94,12 +97,18 @@ class _Earned:
         return trained_tokens_alone([self._batch.rollouts[place].rollout.trained_tokens for place in part])
 
     def process(self, part: range) -> Tensor:
-        """The PRM's rewards, before normalisation; 0 where no term of the advantages needs them, whatever the batch holds."""
+        """Credit by the PRM's rewards, before normalisation; 0 where no term of the advantages needs them, whatever the batch holds."""
         is_trained = self.is_trained(part)
         if not self._algorithm.needs_prm:
             return torch.zeros(is_trained.shape, dtype=torch.float64)
         raw = response_matrix([self._process.rollouts[place] for place in part], is_trained, dtype=torch.float64)
-        return sequence_process_rewards(raw, is_trained) if self._is_of_the_sequence else raw
+        credited = self._credited(raw, is_trained)
+        return sequence_process_rewards(credited, is_trained) if self._is_of_the_sequence else credited
+
+    def _credited(self, raw: Tensor, is_trained: Tensor) -> Tensor:
+        if self._algorithm.process_credit == "sum":
+            return raw
+        return minimum_form(raw, is_trained, temperature=self._algorithm.credit_temperature)
 
     def largest_returns(self, part: range) -> Tensor:
         return largest_returns(self.process(part), self.is_trained(part))
@@ -128,7 +137,8 @@ class _Earned:
         means = dict.fromkeys(outcomes, 0.0)
         if self._algorithm.needs_prm:
             for verified, rewards in zip(baselines, self._process.baselines, strict=True):
-                values = np.asarray(rewards, dtype=np.float64)
+                raw = torch.from_numpy(np.asarray(rewards, dtype=np.float64))[None]
+                values = self._credited(raw, torch.ones_like(raw, dtype=torch.bool))
                 means[verified.rollout.group_id] = float(values.sum() if self._is_of_the_sequence else values.mean())
         ids = [self._batch.rollouts[place].rollout.group_id for place in part]
         if missing := sorted(set(ids) - outcomes.keys()):
@@ -172,19 +182,33 @@ class _Measured:
     """Advantages as they are used, and each source's part of them before its weight."""
 
     def __init__(self) -> None:
-        self._advantage, self.process, self._outcome = Moments(), Moments(), Moments()
+        self.advantage, self._process, self._outcome, self._both = Moments(), Moments(), Moments(), Moments()
 
     def add(self, estimate: Estimate, is_trained: Tensor) -> None:
-        self._advantage.add(estimate.advantages[is_trained])
-        self.process.add(estimate.sources.process[is_trained])
+        self.advantage.add(estimate.advantages[is_trained])
+        self._process.add(estimate.sources.process[is_trained])
         self._outcome.add(estimate.sources.outcome[is_trained])
+        self._both.add((estimate.sources.process + estimate.sources.outcome)[is_trained])
 
-    def metrics(self) -> dict[str, float]:
+    def whitening_factor(self, algorithm: AlgorithmSection) -> float:
+        if not algorithm.guards_whitening or self._outcome.count < 2:
+            return 1.0
+        process, outcome = algorithm.process_weight * self._process.deviation, algorithm.outcome_weight * self._outcome.deviation
+        return whitening_factor(process, outcome, guard=algorithm.whitening_guard)
+
+    def metrics(self, algorithm: AlgorithmSection) -> dict[str, float]:
         return {
-            "advantage_max": self._advantage.largest,
-            **_metrics_of("advantage", self._advantage),
+            **(self._process_metrics(algorithm) if algorithm.needs_prm else {}),
+            "advantage_max": self.advantage.largest,
+            **_metrics_of("advantage", self.advantage),
             **_metrics_of("outcome_return", self._outcome),
         }
+
+    def _process_metrics(self, algorithm: AlgorithmSection) -> dict[str, float]:
+        metrics = _metrics_of("process_return", self._process)
+        if algorithm.outcome_weight > 0 and not algorithm.chosen_estimator.process_is_baseline:
+            metrics["process_outcome_correlation"] = correlation(self._process, self._outcome, self._both)
+        return metrics
 
 
 def _metrics_of(name: str, moments: Moments) -> dict[str, float]:

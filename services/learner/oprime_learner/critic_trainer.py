@@ -52,7 +52,7 @@ class CriticTrainer:
         }
 
     def _parts(self, batch: Batch, fetcher: RowFetcher) -> list[Part]:
-        return parts_of(batch, fetcher, self._engine, self._settings)
+        return parts_of(batch, fetcher, self._engine, self._settings, mask_truncated=self._algorithm.mask_truncated)
 
     def _optimizer_step(self, part: Part, values: Sequence[Tensor], targets: Sequence[Tensor], rate: float) -> tuple[Tensor, float]:
         """This rank's sums of loss and clipped tokens, and the gradient norm."""
@@ -67,7 +67,7 @@ class CriticTrainer:
                 before.to(device),
                 wanted.to(device),
                 is_trained.to(device),
-                part.shares(batch, self._algorithm.aggregation).to(device),
+                part.shares(batch, self._algorithm).to(device),
                 clip=self._settings.value_clip or None,
             )
             sums.add_(torch.tensor([float(result.loss.detach()), result.clipped_tokens], dtype=torch.float64))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from oprime.core.kl import outcome_rewards_less_kl, token_kl
+from oprime.core.overlong import overlong_penalties
 from oprime.core.policy_loss import PolicyLossOptions, policy_loss, sums_of_nothing
 from oprime.core.token_rows import response_matrix
 from oprime.core.types import Batch, ProcessRewards
@@ -52,18 +53,25 @@ class PolicyTrainer:
         total_steps: int,
         reference: FrozenModel | None = None,
         critic: CriticTrainer | None = None,
+        max_response_tokens: int = 0,
     ) -> None:
         """`contents` fetches rollouts. `reference` is what the KL is measured against, needed if algorithm.kl_coefficient is above 0.
 
-        Some estimators need `critic`.
+        Some estimators need `critic`. `max_response_tokens` is where responses are cut, needed if algorithm.overlong_buffer is above 0.
         """
         if algorithm.kl_coefficient > 0 and reference is None:
             raise ValueError(f"algorithm.kl_coefficient ({algorithm.kl_coefficient}) needs a reference model: pass one, or set it to 0")
         if algorithm.needs_critic != (critic is not None):
             needs = "needs a critic, but there is none: pass one" if algorithm.needs_critic else "has no use for a critic: pass none"
             raise ValueError(f'algorithm.estimator = "{algorithm.estimator}" {needs}')
+        if algorithm.overlong_buffer > max_response_tokens:
+            raise ValueError(
+                f"algorithm.overlong_buffer ({algorithm.overlong_buffer}) needs the limit of responses, at least as long: pass it, or set "
+                "the buffer to 0"
+            )
         self._engine = engine
         self._algorithm = algorithm
+        self._max_response_tokens = max_response_tokens
         self._settings = settings
         self._fetcher = RowFetcher(contents, pad_id=pad_id)
         self._learning_rates = settings.learning_rates(total_steps)
@@ -76,9 +84,9 @@ class PolicyTrainer:
 
     def process(self, batch: Batch, rewards: ProcessRewards) -> dict[str, float]:
         """Train on one batch: step t of the policy. `rewards` are those of the whole batch, on every rank."""
-        parts = parts_of(batch, self._fetcher, self._engine, self._settings)
+        parts = parts_of(batch, self._fetcher, self._engine, self._settings, mask_truncated=self._algorithm.mask_truncated)
         given = [self._given(part, len(parts)) for part in parts]
-        outcomes, kl_metrics = self._outcome_rewards(batch, parts, given)
+        outcomes, reward_metrics = self._outcome_rewards(batch, parts, given)
         values = [] if self._critic is None else self._critic.values(batch, self._fetcher)
         advantages = batch_advantages(batch, rewards, self._algorithm, outcomes, values)
         rate = self._learning_rates.at(batch.step)
@@ -87,7 +95,9 @@ class PolicyTrainer:
         self.learned = learned_rollouts(self._engine.gather(seen.to_bytes()), advantages.per_rollout)
         if self._critic is not None:
             metrics |= self._critic.update(batch, self._fetcher, values, advantages.value_targets)
-        return metrics | advantages.metrics | kl_metrics | batch_metrics(batch) | {"learning_rate": rate}
+        if self._algorithm.mask_truncated:
+            metrics["masked_rollouts_ratio"] = 1 - sum(part.counts.rollouts for part in parts) / len(batch.rollouts)
+        return metrics | advantages.metrics | reward_metrics | batch_metrics(batch) | {"learning_rate": rate}
 
     def _given(self, part: Part, parts: int) -> Given:
         # With one optimizer step the proximal policy is the policy itself, and its forward pass is the training pass.
@@ -103,10 +113,10 @@ class PolicyTrainer:
         return self._algorithm.kl_coefficient > 0 and self._algorithm.kl_in == "reward"
 
     def _outcome_rewards(self, batch: Batch, parts: list[Part], given: list[Given]) -> tuple[Tensor, dict[str, float]]:
-        """The verifier's rewards, less the KL where it belongs into the reward; on every rank those of all rollouts."""
-        rewards = verifier_rewards(batch)
+        """The verifier's rewards, less what comes off them (over-long penalty, KL); on every rank those of all rollouts."""
+        rewards, metrics = self._less_overlong_penalties(batch)
         if not self._kl_in_reward:
-            return rewards, {}
+            return rewards, metrics
         kept = torch.zeros_like(rewards)
         nats = torch.zeros(1, dtype=torch.float64)
         for part, known in zip(parts, given, strict=True):
@@ -116,8 +126,16 @@ class PolicyTrainer:
                 kl = token_kl(policy.double(), reference.double(), is_trained, estimator=self._algorithm.kl_estimator)
                 kept[places] = outcome_rewards_less_kl(rewards[places], kl, is_trained, coefficient=self._algorithm.kl_coefficient)
                 nats += kl.sum()
-        tokens = sum(part.counts.tokens for part in parts)
-        return self._engine.all_sum(kept), {"reference_kl_nats": float(self._engine.all_sum(nats)) / tokens}
+        tokens = sum(part.tokens for part in parts)
+        return self._engine.all_sum(kept), metrics | {"reference_kl_nats": float(self._engine.all_sum(nats)) / tokens}
+
+    def _less_overlong_penalties(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        rewards, buffer = verifier_rewards(batch), self._algorithm.overlong_buffer
+        if not buffer:
+            return rewards, {}
+        tokens = torch.tensor([verified.rollout.trained_tokens for verified in batch.rollouts])
+        penalties = overlong_penalties(tokens, limit=self._max_response_tokens, buffer=buffer, penalty=self._algorithm.overlong_penalty)
+        return rewards - penalties, {"overlong_penalty_mean": float(penalties.mean())}
 
     def _update(
         self, parts: list[Part], given: list[Given], advantages: list[Tensor], rate: float, seen: PolicyLogprobs
@@ -153,7 +171,7 @@ class PolicyTrainer:
                 batch.behaviour.to(device),
                 response_matrix([advantages[place] for place in batch.positions], is_trained).to(device),
                 is_trained.to(device),
-                part.shares(batch, self._algorithm.aggregation).to(device),
+                part.shares(batch, self._algorithm).to(device),
                 self._options,
                 reference_logprobs=None if given.reference is None else given.reference[index].to(device),
                 # Without a bonus the entropy is only measured: detached, it costs no backward pass.

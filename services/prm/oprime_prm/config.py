@@ -5,9 +5,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from oprime.core import prm_losses
-from oprime.core.outcome_balance import balanced_by
+from oprime.core.outcome_balance import DIFFICULTY_OFFSET, balanced_by
 from oprime.core.prm_loss import PrmLoss
-from oprime.runtime.one_file_settings import Folders, a_file_of, chosen_from, idle_settings, with_own_settings
+from oprime.runtime.one_file_settings import Folders, a_file_of, chosen_from, idle_settings, plain, with_own_settings
 from oprime.runtime.setting_rules import SHARED_RULES, Problems, Rule, is_loopback
 from oprime.runtime.settings import (
     AlgorithmSection,
@@ -140,6 +140,29 @@ def balanced_losses_have_siblings(prm: PrmSection, sampling: SamplingSection) ->
     ]
 
 
+def estimator_reads_the_loss(prm: PrmSection, algorithm: AlgorithmSection) -> Problems:
+    losses = algorithm.chosen_estimator.prm_losses
+    if not losses or prm.loss in losses or not algorithm.needs_prm or prm.update == "offline":
+        return []
+    known = " or ".join(sorted(losses))
+    return [
+        f'algorithm.estimator = "{algorithm.estimator}" with prm.loss = "{prm.loss}": it reads the rewards of a PRM that {known} trains; '
+        f"set prm.loss={sorted(losses)[0]}, or another estimator"
+    ]
+
+
+def values_have_the_losses_offset(prm: PrmSection, algorithm: AlgorithmSection) -> Problems:
+    offset = algorithm.chosen_estimator.own_values(dict(algorithm)).get("value_offset")
+    learned = bool(dict(prm)[DIFFICULTY_OFFSET.name])
+    if offset in (None, learned) or not algorithm.needs_prm or prm.update == "offline":
+        return []
+    wanted = plain(learned)
+    return [
+        f"algorithm.value_offset = {plain(not learned)} with prm.difficulty_offset = {wanted}: what the PRM learned to "
+        f"take as known must be added to its values, and nothing else; set algorithm.value_offset={wanted}"
+    ]
+
+
 def policy_reference_needs_temperature_1(prm: PrmSection, sampling: SamplingSection) -> Problems:
     if prm.reference != "policy" or sampling.temperature == 1:
         return []
@@ -183,6 +206,8 @@ PRM_RULES: tuple[Rule, ...] = (
     pair_losses_have_pairs,
     balanced_losses_have_siblings,
     policy_reference_needs_temperature_1,
+    estimator_reads_the_loss,
+    values_have_the_losses_offset,
     prm_can_offload,
 )
 

@@ -88,9 +88,9 @@ class Estimate:
     """What the critic shall learn, 0 outside the response; None without one."""
 
     @checked
-    def whitened(self, is_trained: Bool[Tensor, "rollout token"], moments: Moments) -> "Estimate":
-        """With mean 0 and variance 1 over all tokens of the batch that are trained on, whose `moments` are given."""
-        return replace(self, advantages=masked_whiten(self.advantages, is_trained, moments))
+    def whitened(self, is_trained: Bool[Tensor, "rollout token"], moments: Moments, *, factor: float = 1.0) -> "Estimate":
+        """With mean 0 and variance 1 over all tokens of the batch that are trained on, whose `moments` are given; times `factor`."""
+        return replace(self, advantages=factor * masked_whiten(self.advantages, is_trained, moments))
 
 
 def weighted(sources: SourceReturns, choices: Choices) -> Estimate:
@@ -120,6 +120,16 @@ def returns_of_sources(
         process=returns(process.where(rewards.rewarded, 0.0), is_trained, process_discount),
         outcome=returns(at_last_token(outcome, is_trained), is_trained, outcome_discount),
     )
+
+
+def whitening_factor(process_std: float, outcome_std: float, *, guard: float) -> float:
+    """What whitened advantages are multiplied by: min(1, outcome_std / (guard * process_std)), of the weighted parts of a whole batch.
+
+    Without variance of outcomes nothing would be left in a batch but what the PRM says of it, and whitening would lift that to full
+    size, noise or not. 1 where the guard is 0, or there is no variance of process rewards.
+    """
+    limit = guard * process_std
+    return min(1.0, outcome_std / limit) if limit > 0 else 1.0
 
 
 class Need(StrEnum):
@@ -168,6 +178,10 @@ class Estimator(Choice):
     """Whether what it returns for a group depends on no other. Then it gets a large batch in parts of whole groups, in bounded memory;
     otherwise the whole batch at once."""
     needs: frozenset[Need] = frozenset()
+    process_is_baseline: bool = False
+    """Whether its process part is what an outcome is compared with, a value, and not what was earned: it need not rise with the outcome."""
+    prm_losses: frozenset[str] = frozenset()
+    """The losses of a PRM whose rewards it can read; empty for all."""
 
     @property
     def needed(self) -> tuple[str, ...]:

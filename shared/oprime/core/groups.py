@@ -2,9 +2,10 @@
 
 from typing import cast
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from oprime.core.checked import checked
+from oprime.core.masked import masked_sum
 from oprime.core.tensors import Tensor
 
 
@@ -22,6 +23,23 @@ def group_std(values: Float[Tensor, " rollout"], group_ids: Int[Tensor, " rollou
     _refuse_single_rollouts(group_ids)
     centred = values - group_mean(values, group_ids)
     return (_sum_by_group(centred.square(), group, len(sizes)) / (sizes - ddof)).sqrt()[group]
+
+
+@checked
+def group_token_moments(
+    values: Float[Tensor, "rollout token"], mask: Bool[Tensor, "rollout token"], group_ids: Int[Tensor, " rollout"], *, ddof: int
+) -> tuple[Float[Tensor, " rollout"], Float[Tensor, " rollout"]]:
+    """Mean and standard deviation (over their number - ddof) of all masked values of each rollout's group. A single value deviates by
+    0."""
+    group, sizes = _group_places(group_ids)
+
+    def of_groups(per_rollout: Tensor) -> Tensor:
+        return _sum_by_group(per_rollout, group, len(sizes))[group]
+
+    count = of_groups(mask.sum(dim=1).to(values.dtype))
+    mean = of_groups(masked_sum(values, mask)) / count.clamp(min=1)
+    squares = of_groups(masked_sum((values - mean[:, None]).square(), mask))
+    return mean, (squares / (count - ddof).clamp(min=1)).sqrt()
 
 
 @checked

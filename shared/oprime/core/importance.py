@@ -24,7 +24,8 @@ class Correction(Choice):
     """A way to tame the weights. Its file's name is its name in `algorithm.correction`."""
 
     weigh: Callable[..., Tamed]
-    """Pure: from log(proximal / behaviour probability), without gradient and 0 outside the response, and own settings by name."""
+    """Pure: from log(proximal / behaviour probability), without gradient and 0 outside the response, the tokens that are of the response,
+    and own settings by name."""
 
 
 @checked
@@ -33,7 +34,7 @@ class ImportanceWeights:
     weights: Float[Tensor, "rollout token"]
     """0 outside the response."""
     capped: Bool[Tensor, "rollout token"]
-    """Tokens whose weight was cut at the cap, or masked for lying outside the band."""
+    """Tokens whose weight was cut at the cap, or masked: for lying outside the band, or with their whole response."""
 
 
 @checked
@@ -46,7 +47,7 @@ def importance_weights(
 ) -> ImportanceWeights:
     """Proximal / behaviour probability of every token, tamed by the correction."""
     log_weights = (proximal_logprobs - behaviour_logprobs).where(is_trained, 0.0).detach()
-    tamed, cut = correction.weigh(log_weights)
+    tamed, cut = correction.weigh(log_weights, is_trained)
     return ImportanceWeights(weights=tamed.where(is_trained, 0.0), capped=cut & is_trained)
 
 

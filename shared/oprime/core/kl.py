@@ -5,7 +5,7 @@ from typing import Literal
 from jaxtyping import Bool, Float
 
 from oprime.core.checked import checked
-from oprime.core.importance import exp_of_log_ratio
+from oprime.core.importance import LARGEST_LOG_RATIO
 from oprime.core.masked import masked_sum
 from oprime.core.tensors import Tensor
 
@@ -24,14 +24,21 @@ def token_kl(
 ) -> Float[Tensor, "rollout token"]:
     """Nats per response token by `KL_FORMULAS`; 0 outside.
 
-    All three estimate the same KL. As a loss their gradients differ: k1's is 0 on average, k2's is that of the KL.
+    All three estimate the same KL. As a loss their gradients differ: k1's is 0 on average, k2's is that of the KL. k3 goes on along its
+    tangent beyond `LARGEST_LOG_RATIO`, so that it stays finite and still pulls a token back that the policy has all but given up.
     """
     difference = (policy_logprobs - reference_logprobs).where(is_trained, 0.0)
     if estimator == "k1":
         return difference
     if estimator == "k2":
         return 0.5 * difference.square()
-    return exp_of_log_ratio(-difference) - 1 + difference
+    return _exp_along_its_tangent(-difference) - 1 + difference
+
+
+def _exp_along_its_tangent(log_ratio: Tensor) -> Tensor:
+    """exp up to `LARGEST_LOG_RATIO`, and its tangent there beyond: a mere cut would have no gradient, and k3 then one of the wrong sign."""
+    near = log_ratio.clamp(max=LARGEST_LOG_RATIO)
+    return near.exp() * (1 + (log_ratio - near))
 
 
 @checked

@@ -32,6 +32,19 @@ class Moments:
         self.largest = max(self.largest, float(values.abs().max()))
 
     @property
+    def deviation(self) -> float:
+        """Standard deviation; nan for less than two numbers."""
+        return self.variance**0.5
+
+    @property
     def variance(self) -> float:
         """Unbiased; nan for less than two numbers."""
         return self._squares / (self.count - 1) if self.count > 1 else math.nan
+
+
+def correlation(one: Moments, other: Moments, of_their_sums: Moments) -> float:
+    """Of two numbers of each item, from the moments of each and of their sum; nan where one of them does not vary."""
+    if one.count < 2 or one.variance == 0 or other.variance == 0:
+        return math.nan
+    covariance = (of_their_sums.variance - one.variance - other.variance) / 2
+    return max(-1.0, min(1.0, covariance / (one.deviation * other.deviation)))

@@ -70,7 +70,7 @@ class PolicyLossSums:
     loss: float = 0.0
     """Already a share of the step's loss."""
     capped: float = 0.0
-    """Tokens whose importance weight was cut at the cap, or masked for lying outside the band."""
+    """Tokens whose importance weight was cut at the cap, or masked, alone or with their response."""
     proximal_kl: float = 0.0
     """Nats; proximal - policy log-probs (k1 estimate of KL(proximal, policy))."""
     importance_weight: float = 0.0

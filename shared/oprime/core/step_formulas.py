@@ -26,11 +26,31 @@ def _always(text: str, symbols: Mapping[str, str] | None = None) -> Mapping[str,
     return {"": Formula(text=text, symbols=symbols or {})}
 
 
+OVERLONG = StepFormula(
+    about="over-long penalty (DAPO, arXiv 2503.14476, Eq. 13)",
+    by_value=_always(
+        "r_o := r_o - p min(max(|y| - (L - c), 0), c) / c, |y| the tokens of the response, before any baseline",
+        {"p": "algorithm.overlong_penalty", "L": "sampling.max_response_tokens", "c": "algorithm.overlong_buffer"},
+    ),
+    function="overlong.py: overlong_penalties",
+)
 PROCESS_REWARD = StepFormula(
     about="process reward (Eq. 3)",
     by_value=_always("r_t = b (log pi_phi(y_t) - log pi_ref(y_t)), the end token included", {"b": "prm.beta"}),
     function="implicit_reward.py: token_process_rewards",
     settings=("prm.beta", "prm.reference", "prm.initial_model", "prm.reference_model"),
+)
+CREDIT = StepFormula(
+    about="credit (min: PURE, arXiv 2504.15275)",
+    by_value={
+        "sum": Formula(text="r_t as it is, so that a response's credit is the sum of its tokens'"),
+        "min": Formula(
+            text="r_t := r_t exp(-r_t / u) / sum_s exp(-r_s / u), so that a response's credit is nearly the smallest of its tokens'",
+            symbols={"u": "algorithm.credit_temperature"},
+        ),
+    },
+    function="process_credit.py: minimum_form",
+    settings=("algorithm.process_credit",),
 )
 GRANULARITY = StepFormula(
     about="granularity",
@@ -67,8 +87,14 @@ WEIGHTED = StepFormula(
 )
 WHITENING = StepFormula(
     about="whitening",
-    by_value=_always("(A_t - mean) / sqrt(variance + 1e-8) over all response tokens of the batch"),
-    function="masked.py: masked_whiten",
+    by_value={
+        "guarded": Formula(
+            text="(A_t - mean) / sqrt(variance + 1e-8) over all response tokens of the batch, times min(1, w_o std(O) / (f w_p std(P)))",
+            symbols={"f": "algorithm.whitening_guard"},
+        ),
+        "plain": Formula(text="(A_t - mean) / sqrt(variance + 1e-8) over all response tokens of the batch"),
+    },
+    function="masked.py: masked_whiten; advantage.py: whitening_factor",
     settings=("algorithm.whiten_advantages",),
 )
 VALUE_LOSS = StepFormula(
@@ -120,12 +146,25 @@ ENTROPY_BONUS = StepFormula(
 )
 AGGREGATION = StepFormula(
     about="policy loss",
-    by_value={name: Formula(text=text) for name, text in AGGREGATION_FORMULAS.items()},
+    by_value={
+        name: Formula(text=text, symbols={"M": "algorithm.constant_tokens"} if name == "constant" else {})
+        for name, text in AGGREGATION_FORMULAS.items()
+    },
     function="aggregation.py: token_shares",
     settings=("algorithm.aggregation",),
 )
 
+TRUNCATED = StepFormula(
+    about="truncated responses (DAPO's over-long filtering)",
+    by_value=_always(
+        "L_t := 0 for responses that were cut at the token limit, and the policy loss counts tokens and rollouts without them"
+    ),
+    function="aggregation.py: token_shares",
+    settings=("algorithm.mask_truncated",),
+)
+
 STEP_FORMULAS = (
-    PROCESS_REWARD, GRANULARITY, NORMALISATION, WEIGHTED, WHITENING, VALUE_LOSS, CORRECTED, KL, KL_APPLIED, ENTROPY_BONUS, AGGREGATION,
+    OVERLONG, PROCESS_REWARD, CREDIT, GRANULARITY, NORMALISATION, WEIGHTED, WHITENING, VALUE_LOSS, CORRECTED, KL, KL_APPLIED, ENTROPY_BONUS,
+    TRUNCATED, AGGREGATION,
 )  # fmt: skip
 """In the order of a step."""

@@ -55,6 +55,16 @@ def siblings_to_compare_with(sampling: "SamplingSection", algorithm: "AlgorithmS
     ]
 
 
+def overlong_buffer_fits(sampling: "SamplingSection", algorithm: "AlgorithmSection") -> Problems:
+    buffer, limit = algorithm.overlong_buffer, sampling.max_response_tokens
+    if buffer <= limit:
+        return []
+    return [
+        f"algorithm.overlong_buffer = {buffer} is more than sampling.max_response_tokens = {limit}: even an empty response would be "
+        f"over-long; set algorithm.overlong_buffer={max(1, limit // 4)}"
+    ]
+
+
 def versions_are_kept(store: "StoreSection", staleness: "StalenessSection") -> Problems:
     kept, needed = store.keep_versions, staleness.max_staleness + 2
     if kept >= needed:
@@ -241,6 +251,7 @@ def payload_store_is_usable(payloads: "PayloadsSection") -> Problems:
 
 SHARED_RULES: tuple[Rule, ...] = (
     siblings_to_compare_with,
+    overlong_buffer_fits,
     versions_are_kept,
     attention_fits_dtype,
     tasks_are_named,

@@ -145,6 +145,12 @@ class CommonAlgorithmSection(Section):
     """Discount gamma of the outcome reward."""
     granularity: Literal["token", "sequence"] = "token"
     """`token` rewards every response token (Eq. 3); `sequence` puts their sum on the last token."""
+    process_credit: Literal["sum", "min"] = "sum"
+    """`sum` takes process rewards as they are, so that a token is paid for all that follow it; `min` weighs them so that their sum is
+    nearly the smallest, before granularity and normalisation: one good token cannot pay for a bad one."""
+    credit_temperature: float = Field(default=0.1, gt=0)
+    """Temperature of `process_credit = "min"`, in the units of process rewards before normalisation (beta included): the lower, the nearer
+    to the smallest reward."""
     process_normalisation: Literal["batch_norm", "per_rank", "none"] = "batch_norm"
     """`batch_norm` divides process rewards by the largest absolute process return of the whole batch; `per_rank` does so in each of
     `normalisation_chunks` parts of the batch, as the released code does on every rank for itself."""
@@ -155,6 +161,18 @@ class CommonAlgorithmSection(Section):
     """Below this largest return, normalisation leaves the rewards alone (at the start, PRM = reference)."""
     whiten_advantages: bool = True
     """Shift and scale advantages to mean 0 and variance 1 over all response tokens of the batch."""
+    whitening_guard: float = Field(default=0.1, ge=0)
+    """f of min(1, w_o std(O) / (f w_p std(P))), by which whitened advantages are multiplied: where outcomes hardly vary over the batch, as
+    without the prompt filter, whitening would make what the PRM says, noise included, the whole gradient. 0 turns it off."""
+    overlong_buffer: int = Field(default=0, ge=0)
+    """c of DAPO's soft over-long penalty: within so many tokens of sampling.max_response_tokens the outcome reward falls evenly, by
+    `overlong_penalty` at the limit itself. 0 means off. Filter and PRM see the verifier's outcomes as they are."""
+    overlong_penalty: float = Field(default=1.0, gt=0)
+    """p of the over-long penalty: what a response of sampling.max_response_tokens loses."""
+    mask_truncated: bool = False
+    """Whether responses that were cut at the token limit have no loss (DAPO's over-long filtering). They stay in all statistics: in their
+    siblings' baselines, normalisation and whitening, and in what the PRM learns from; tokens and rollouts of the loss are counted without
+    them. Groups with such responses must pass (coordinator.filter.drop_truncated off)."""
     policy_loss: Annotated[str, a_file_of(policy_losses)] = chosen_from(
         policy_losses, default="clip", meaning="Loss of a token, with the ratio of policy to proximal probability."
     )
@@ -172,12 +190,15 @@ class CommonAlgorithmSection(Section):
     """`loss` adds kl_coefficient * KL per token to the loss; `reward` subtracts kl_coefficient * sum_t KL_t from the outcome reward."""
     entropy_coefficient: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus: this times the entropy of each token's distribution (nats, after temperature) comes off its loss."""
-    aggregation: Literal["tokens", "sequences", "groups"] = Field(
+    aggregation: Literal["tokens", "sequences", "sequence_sums", "constant", "groups"] = Field(
         default="tokens",
-        description="What weighs the same in an optimizer step's loss: all response tokens, all rollouts, or all groups. "
+        description="What weighs the same in an optimizer step's loss: all response tokens, all rollouts, or all groups. With "
+        "`sequence_sums` and `constant` every token of every batch weighs the same, however long responses are. "
         + ". ".join(f"`{name}`: {text}" for name, text in AGGREGATION_FORMULAS.items())
         + ", with L_t the loss of a token.",
     )
+    constant_tokens: int = Field(default=0, ge=0)
+    """M of `aggregation = "constant"`, tokens: usually sampling.max_response_tokens. Needed for it, and only for it."""
 
 
 class AlgorithmSection(with_own_settings(CommonAlgorithmSection, ALGORITHM_FILES)):
@@ -216,6 +237,11 @@ class AlgorithmSection(with_own_settings(CommonAlgorithmSection, ALGORITHM_FILES
         return self.process_weight > 0
 
     @property
+    def guards_whitening(self) -> bool:
+        """Whether whitening is held back where outcomes do not vary: with rewards of both kinds."""
+        return self.whiten_advantages and self.whitening_guard > 0 and self.process_weight > 0 and self.outcome_weight > 0
+
+    @property
     def needs_critic(self) -> bool:
         """Whether a learned value is the baseline."""
         return Need.CRITIC in self.chosen_estimator.needs
@@ -227,12 +253,51 @@ class AlgorithmSection(with_own_settings(CommonAlgorithmSection, ALGORITHM_FILES
 
     @model_validator(mode="after")
     def settings_fit_together(self) -> Self:
-        problems = [*self._weights_that_do_nothing(), *idle_settings(self, "algorithm", ALGORITHM_FILES)]
+        problems = [
+            *self._weights_that_do_nothing(),
+            *self._credit_problems(),
+            *self._constant_problems(),
+            *self._overlong_problems(),
+            *idle_settings(self, "algorithm", ALGORITHM_FILES),
+        ]
         for choice in (self.chosen_estimator, self.chosen_policy_loss, self.chosen_correction):
             problems += choice.contradictions()
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _constant_problems(self) -> list[str]:
+        tokens, aggregation = self.constant_tokens, self.aggregation
+        if aggregation == "constant" and tokens == 0:
+            return [
+                'algorithm.aggregation = "constant" divides by algorithm.constant_tokens, which is 0: set it to what never changes, '
+                "such as sampling.max_response_tokens"
+            ]
+        if aggregation != "constant" and tokens > 0:
+            return [
+                f'algorithm.constant_tokens ({tokens}) does nothing with algorithm.aggregation = "{aggregation}": set '
+                "algorithm.constant_tokens=0, or algorithm.aggregation=constant"
+            ]
+        return []
+
+    def _credit_problems(self) -> list[str]:
+        if self.process_credit == "min" or self.credit_temperature == type(self).model_fields["credit_temperature"].default:
+            return []
+        return [
+            f'algorithm.credit_temperature ({self.credit_temperature:g}) does nothing with algorithm.process_credit = "sum": set '
+            "algorithm.process_credit=min"
+        ]
+
+    def _overlong_problems(self) -> list[str]:
+        buffer, penalty = self.overlong_buffer, self.overlong_penalty
+        if buffer == 0 and penalty != 1:
+            return [f"algorithm.overlong_penalty ({penalty:g}) does nothing with algorithm.overlong_buffer = 0: set the buffer, in tokens"]
+        if buffer > 0 and self.outcome_weight == 0:
+            return [
+                f"algorithm.overlong_buffer ({buffer}) does nothing with algorithm.outcome_weight = 0: the penalty comes off the outcome; "
+                "set algorithm.overlong_buffer=0"
+            ]
+        return []
 
     def _weights_that_do_nothing(self) -> list[str]:
         if self.process_weight == 0 and self.outcome_weight == 0:

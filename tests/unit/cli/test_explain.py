@@ -96,7 +96,8 @@ def test_an_entropy_bonus_is_shown_where_there_is_one(make_config: MakeConfig) -
 
 
 NAMES = (
-    "loo", "granularity", "process_normalisation", "aggregation", "update", "reference",
+    "loo", "granularity", "process_normalisation", "aggregation", "update", "reference", "gspo_gradient", "divide_by_std", "standardised",
+    "process_credit", "value_offset",
 )  # fmt: skip
 CHOICES = [
     *(("algorithm.estimator", name) for name in estimators.names()),
@@ -108,9 +109,30 @@ CHOICES = [
         for prefix, section in (("algorithm", AlgorithmSection), ("prm", PrmSection))
         for name in NAMES
         if name in section.model_fields
-        for choice in get_args(section.model_fields[name].annotation)
+        for choice in get_args(section.model_fields[name].annotation) or ("true", "false")
     ),
 ]
+
+
+PREFIX_BASELINE = (
+    "algorithm.estimator=prefix_baseline",
+    "algorithm.process_normalisation=none",
+    "prm.loss=prefix_value",
+    "prm.beta=10",
+)
+OWNERS = {
+    "algorithm.gspo_gradient": ("algorithm.policy_loss=gspo",),
+    "algorithm.divide_by_std": ("algorithm.estimator=grpo",),
+    "algorithm.standardised": ("algorithm.estimator=grpo",),
+    "algorithm.value_offset": PREFIX_BASELINE,
+}
+"""What chooses the file that a setting belongs to, where it is not the default."""
+NEEDED = {
+    "prm.loss=prefix_value": ("prm.beta=10",),
+    "algorithm.estimator=prefix_baseline": PREFIX_BASELINE[1:],
+    "algorithm.value_offset=true": ("prm.difficulty_offset=true",),
+    "algorithm.aggregation=constant": ("algorithm.constant_tokens=64",),
+}
 
 
 def test_every_choice_changes_what_is_said(make_config: MakeConfig) -> None:
@@ -125,9 +147,21 @@ def test_every_choice_changes_what_is_said(make_config: MakeConfig) -> None:
 def _beside(setting: str, value: str) -> tuple[str, ...]:
     """What a choice cannot do without."""
     outcomes_alone = setting == "algorithm.estimator" and not estimators.named(value).takes("process")
-    if (setting, value) == ("prm.loss", "prefix_value"):
-        return ("prm.beta=10",)
-    return ("algorithm.process_weight=0",) if outcomes_alone else ()
+    alone = ("algorithm.process_weight=0",) if outcomes_alone else ()
+    return (*OWNERS.get(setting, ()), *NEEDED.get(f"{setting}={value}", ()), *alone)
+
+
+def test_the_treatment_of_long_responses_is_explained_where_there_is_one(make_config: MakeConfig) -> None:
+    assert not {"over-long penalty", "truncated responses"} & explained(make_config()).keys()
+    config = make_config(
+        "algorithm.overlong_buffer=64",
+        "algorithm.overlong_penalty=0.5",
+        "algorithm.mask_truncated=true",
+        "coordinator.filter.drop_truncated=false",
+    )
+    formulas = explained(config)
+    assert formulas["over-long penalty"].endswith(f"p = 0.5, L = {config.sampling.max_response_tokens}, c = 64")
+    assert formulas["truncated responses"].startswith("L_t := 0 for responses that were cut at the token limit")
 
 
 def test_balancing_is_explained_where_it_is_on(make_config: MakeConfig) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from golden import slow_reference as slow
 from oprime.core import estimators
-from oprime.core.advantage import Choices, Estimate, GreedyRewards, Rewards, SourceReturns, weighted
+from oprime.core.advantage import Choices, Estimate, GreedyRewards, Rewards, SourceReturns, weighted, whitening_factor
 from oprime.core.estimators.grpo import grpo
 from oprime.core.estimators.prm_value import prm_value
 from oprime.core.estimators.reinforce import reinforce
@@ -171,8 +171,34 @@ VALUE_ADVANTAGES = [[1, 0.95, 0.925, 0.95], [0, 0.05], [1, 0.975, 0.95], [0, -0.
 
 
 def test_grpo_advantages_of_the_worked_example() -> None:
-    sources = grpo(log_ratios(beta=0.05), Choices()).sources
+    sources = grpo(log_ratios(beta=0.05), Choices(), divide_by_std=True, standardised="responses").sources
     assert_rows(sources.process + sources.outcome, GRPO_ADVANTAGES)
+
+
+def test_without_the_division_grpo_only_subtracts_the_groups_mean() -> None:
+    # Dr. GRPO. Outcomes 1, 0, 1, 0 are 1/2 from their mean. Mean token rewards are 3/4, -1/2, 1/3, -3/25: on average 139/1200.
+    sources = grpo(log_ratios(beta=1.0), Choices(), divide_by_std=False, standardised="responses").sources
+    assert_rows(sources.outcome, [[0.5] * 4, [-0.5] * 2, [0.5] * 3, [-0.5] * 5])
+    mean = 139 / 1200
+    assert_rows(sources.process[1:3], [[-1 - 2 * mean, -mean], [1 - 3 * mean, 0.5 - 2 * mean, -mean]], IS_RESPONSE[1:3])
+
+
+def test_grpo_over_tokens_is_the_temporal_difference_advantage_of_prefix_values() -> None:
+    # Two siblings with token rewards 1, 3 and -1, 1, 1: mean 1, deviation sqrt(8 / 4). Discount gamma lambda = 1/2.
+    is_trained = torch.tensor([[True, True, False], [True, True, True]])
+    rewards = Rewards(
+        process=torch.tensor([[1, 3, 0], [-1, 1, 1]], dtype=torch.float64),
+        rewarded=is_trained,
+        outcome=torch.tensor([1, 0], dtype=torch.float64),
+        is_trained=is_trained,
+        group_ids=torch.tensor([4, 4]),
+    )
+    scaled, centred = (
+        grpo(rewards, Choices(process_discount=0.5), divide_by_std=divide, standardised="tokens").sources for divide in (True, False)
+    )
+    expected = torch.tensor([[1, 2, 0], [-2, 0, 0]], dtype=torch.float64)
+    close(centred.process, expected)
+    close(scaled.process, expected / 2**0.5)
 
 
 def test_grpo_does_not_blow_up_the_differences_of_siblings_that_agree() -> None:
@@ -184,7 +210,7 @@ def test_grpo_does_not_blow_up_the_differences_of_siblings_that_agree() -> None:
         is_trained=torch.ones(2, 1, dtype=torch.bool),
         group_ids=torch.tensor([0, 0]),
     )
-    sources = grpo(rewards, Choices()).sources
+    sources = grpo(rewards, Choices(), divide_by_std=True, standardised="responses").sources
     assert sources.process[:, 0].tolist() == pytest.approx([1e-5, -1e-5])
     assert sources.outcome.tolist() == [[0.0], [0.0]]
 
@@ -221,7 +247,7 @@ def test_estimators_without_siblings_take_groups_of_one(estimator: Callable[[Rew
 def test_grpo_refuses_a_group_of_one() -> None:
     rewards = Rewards(process=PROCESS, rewarded=IS_RESPONSE, outcome=OUTCOMES, is_trained=IS_RESPONSE, group_ids=torch.arange(4))
     with pytest.raises(ValueError, match=r"group 0 has 1 rollout.* set sampling\.group_size to 2 or more"):
-        grpo(rewards, Choices())
+        grpo(rewards, Choices(), divide_by_std=True, standardised="responses")
 
 
 RELEASED_PORT_RETURNS = [
@@ -281,7 +307,17 @@ def test_results_have_the_type_of_the_rewards(dtype: torch.dtype) -> None:
     close(result.advantages, example().advantages.to(dtype), atol=1e-6, rtol=0)
 
 
-ESTIMATORS = ("rloo paper", "rloo released", "reinforce", "grpo", "remax", "prm_value")
+ESTIMATORS = (
+    "rloo paper",
+    "rloo released",
+    "reinforce",
+    "grpo",
+    "grpo unscaled",
+    "grpo tokens",
+    "reinforce_baseline",
+    "remax",
+    "prm_value",
+)
 DISCOUNTS = st.tuples(st.sampled_from([0.0, 0.9, 1.0]), st.sampled_from([0.8, 1.0]))
 
 
@@ -299,9 +335,10 @@ def tensor_returns(case: Case, estimator: str, granularity: str, discounts: tupl
         group_ids=case.ids,
         greedy=GreedyRewards(outcome=greedy(case, 0), process_mean=greedy(case, 1)),
     )
-    name, _, loo = estimator.partition(" ")
+    name, _, option = estimator.partition(" ")
+    own = {"loo": option, "divide_by_std": option != "unscaled", "standardised": "tokens" if option == "tokens" else "responses"}
     choices = Choices(process_discount=discounts[0], outcome_discount=discounts[1])
-    result = estimators.named(name).with_settings({"loo": loo}).estimate(rewards, choices).sources
+    result = estimators.named(name).with_settings(own).estimate(rewards, choices).sources
     return case.rows_of(result.process), case.rows_of(result.outcome)
 
 
@@ -319,6 +356,9 @@ def slow_returns(case: Case, estimator: str, granularity: str, discounts: tuple[
         "rloo released": lambda i: slow.rloo(rewards, outcomes, ids, i, loo="released", granularity=granularity, discounts=discounts),
         "reinforce": lambda i: slow.reinforce(rewards, outcomes, i, discounts=discounts),
         "grpo": lambda i: slow.grpo(rewards, outcomes, ids, i, ddof=1, granularity=granularity, discounts=discounts),
+        "grpo tokens": lambda i: slow.grpo_over_tokens(rewards, outcomes, ids, i, granularity=granularity, discounts=discounts),
+        "reinforce_baseline": lambda i: slow.grpo(rewards, outcomes, ids, i, ddof=None, granularity=granularity, discounts=discounts),
+        "grpo unscaled": lambda i: slow.grpo(rewards, outcomes, ids, i, ddof=None, granularity=granularity, discounts=discounts),
         "remax": lambda i: slow.remax(
             rewards, outcomes, greedy(case, 0).tolist(), greedy(case, 1).tolist(), i, granularity=granularity, discounts=discounts
         ),
@@ -389,3 +429,13 @@ def test_single_token_responses(whiten: bool) -> None:
     result = advantages_of(process, outcomes, ones, torch.tensor([0, 0]), whiten=whiten)
     size = 0.5**0.5 if whiten else 2.0
     close(result.advantages, torch.tensor([[size], [-size]]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("process", "outcome", "guard", "factor"),
+    [(0.3, 0.5, 0.1, 1.0), (0.3, 0.0, 0.1, 0.0), (0.4, 0.01, 0.1, 0.25), (0.0, 0.0, 0.1, 1.0), (0.3, 0.0, 0.0, 1.0)],
+)
+def test_whitening_lifts_process_rewards_only_beside_outcomes_that_vary(
+    process: float, outcome: float, guard: float, factor: float
+) -> None:
+    assert whitening_factor(process, outcome, guard=guard) == pytest.approx(factor)

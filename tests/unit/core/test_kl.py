@@ -30,6 +30,21 @@ def test_every_estimator_equals_its_slow_implementation(estimator: KlEstimator, 
         assert row == pytest.approx([slow.token_kl(*pair, estimator) for pair in pairs], abs=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_k3_pulls_back_whatever_is_far_away(dtype: torch.dtype) -> None:
+    # d/dlog pi of exp(-d) - 1 + d is 1 - exp(-d): negative (a larger log pi lowers the loss) where the policy has given a token up, and
+    # positive where it likes it more than the reference does, however far away. Beyond 20 nats it stays that of 20 nats.
+    distances = [-500.0, -30.0, -20.5, -19.0, -1.0, 1.0, 19.0, 500.0]
+    policy = torch.tensor([distances], dtype=dtype, requires_grad=True)
+    kl = token_kl(policy, torch.zeros_like(policy), torch.ones_like(policy, dtype=torch.bool), estimator="k3")
+    kl.sum().backward()
+    assert policy.grad is not None
+    assert policy.grad[0].tolist() == pytest.approx([1 - math.exp(-max(distance, -20.0)) for distance in distances], rel=1e-5)
+    values = kl[0].tolist()
+    assert all(math.isfinite(value) and value > 0 for value in values)
+    assert values[:5] == sorted(values[:5], reverse=True)
+
+
 def test_in_the_reward_the_kl_of_a_whole_response_is_paid() -> None:
     kl, mask = torch.tensor([[0.5, 1.0, math.nan]]), torch.tensor([[True, True, False]])
     assert outcome_rewards_less_kl(torch.tensor([1.0]), kl, mask, coefficient=0.2).tolist() == [pytest.approx(0.7)]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oprime.core.moments import Moments
+from oprime.core.moments import Moments, correlation
 
 NUMBERS = st.lists(st.floats(-1000, 1000), max_size=8)
 
@@ -51,3 +51,23 @@ def test_float32_parts_are_summed_in_float64() -> None:
         moments.add(torch.full((100,), 0.1))
     assert moments.mean == pytest.approx(float(torch.tensor(0.1)), abs=1e-15)
     assert moments.variance == pytest.approx(0.0, abs=1e-18)
+
+
+def test_the_correlation_of_two_numbers_is_found_from_their_sum() -> None:
+    # By hand: deviations (-1, 0, 1) and (-1, 2, -1) are orthogonal; (-1, 0, 1) and (-2, 1, 1) have 3 / sqrt(2 * 6).
+    one = torch.tensor([1.0, 2, 3])
+    for other, expected in (([0.0, 3, 0], 0.0), ([0.0, 3, 3], 3 / 12**0.5), ([2.0, 4, 6], 1.0), ([3.0, 2, 1], -1.0)):
+        values = torch.tensor(other)
+        parts = [Moments() for _ in range(3)]
+        for moments, numbers in zip(parts, (one, values, one + values), strict=True):
+            moments.add(numbers[:1])
+            moments.add(numbers[1:])
+        assert correlation(*parts) == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_does_not_vary_has_no_correlation() -> None:
+    constant, varied = Moments(), Moments()
+    constant.add(torch.ones(3))
+    varied.add(torch.arange(3.0))
+    assert math.isnan(correlation(varied, constant, varied))
+    assert math.isnan(correlation(Moments(), Moments(), Moments()))

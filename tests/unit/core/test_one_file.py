@@ -81,8 +81,8 @@ def test_own_settings_are_settings_of_the_section() -> None:
         ),
         (
             {"correction": "none", "importance_cap": 3},
-            'algorithm.importance_cap (3) does nothing with algorithm.correction = "none": it is for sequence and token only; '
-            "set algorithm.importance_cap=2",
+            'algorithm.importance_cap (3) does nothing with algorithm.correction = "none": it is for geometric_band and sequence and '
+            "token only; set algorithm.importance_cap=2",
         ),
         ({"band_low": 0.4}, 'algorithm.band_low (0.4) does nothing with algorithm.correction = "token": it is for band only'),
         ({"policy_loss": "cispo", "dual_clip": 3}, 'algorithm.dual_clip (3) does nothing with algorithm.policy_loss = "cispo"'),

@@ -1,9 +1,9 @@
-"""The policy loss: clip, CISPO, corrections for stale weights, KL and entropy."""
+"""The policy loss: clip, CISPO, GSPO, corrections for stale weights, KL and entropy."""
 
 import math
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from golden import slow_reference as slow
 from guide import example, one_more_file
 from oprime.core import corrections, policy_losses
-from oprime.core.aggregation import StepCounts, token_shares
+from oprime.core.aggregation import Aggregation, StepCounts, token_shares
 from oprime.core.policy_loss import PolicyLossOptions, StepLoss, policy_loss, sums_of_nothing
 from random_batches import Case, cases
 
@@ -200,12 +200,34 @@ STALE = behaviour_with([[1.5, 4.0, 0.1], [1.0, 3.0, 1.0]])
         ("sequence", 3 * 0.6 + 2 * 2, 2),  # products 0.6 and 3
         ("band", 1.5 + 1, 3),
         ("none", 5, 0),
+        ("sequence_band", 3 * 0.6, 2),  # the second response's product is 3
+        ("geometric_band", 1.5 + 2 + 0.1, 3),  # geometric means 0.6^(1/3) = 0.84 and sqrt(3) = 1.73; the 4 is capped
     ],
 )
 def test_stale_rollouts_are_corrected_as_chosen(correction: str, weights: float, capped: int) -> None:
-    sums = loss_of(POLICY, behaviour=STALE, correction=correction).sums
+    sums = loss_of(POLICY, behaviour=STALE, correction=correction, geometric_low=0.8, geometric_high=1.2).sums
     assert sums.importance_weight == pytest.approx(weights)
     assert sums.capped == capped
+
+
+@pytest.mark.parametrize(("setting", "value", "kept"), [("sequence_high", 3.1, True), ("sequence_low", 0.61, False)])
+def test_whole_responses_are_rejected_by_the_sequences_own_bounds(setting: str, value: float, kept: bool) -> None:
+    # Products 0.6 and 3: within [0.5, 3.1] both count, within [0.61, 2] neither.
+    bound: dict[str, Any] = {setting: value}
+    sums = loss_of(POLICY, behaviour=STALE, correction="sequence_band", **bound).sums
+    assert sums.importance_weight == pytest.approx(3 * 0.6 + 2 * 3 if kept else 0)
+    assert sums.capped == (0 if kept else 5)
+
+
+def test_a_geometric_mean_does_not_depend_on_the_responses_length() -> None:
+    # 1.004 per token: within 1.01 however many tokens follow each other, while the product leaves [0.5, 2].
+    length = 400
+    start = torch.full((1, length), -1.0, dtype=torch.float64)
+    ones = torch.ones(1, length, dtype=torch.float64)
+    for correction, weights in (("geometric_band", 1.004 * length), ("sequence_band", 0.0)):
+        options = options_of(correction=correction)
+        sums = policy_loss(start, start, start - math.log(1.004), ones, ones.bool(), ones, options).sums
+        assert sums.importance_weight == pytest.approx(weights)
 
 
 def test_kl_and_entropy_act_when_their_coefficients_are_set() -> None:
@@ -225,11 +247,14 @@ def test_a_coefficient_never_fails_to_act_in_silence(name: str) -> None:
 
 CHOICES = st.fixed_dictionaries(
     {
-        "loss": st.sampled_from(["clip", "cispo"]),
+        "loss": st.sampled_from(["clip", "cispo", "gspo"]),
+        "gspo_gradient": st.sampled_from(["sequence", "token"]),
         "clip_low": st.sampled_from([0.1, 0.2, 1.0]),
         "clip_high": st.sampled_from([0.2, 0.5]),
         "dual_clip": st.sampled_from([0.0, 3.0]),
-        "correction": st.sampled_from(["token", "sequence", "band", "none"]),
+        "correction": st.sampled_from(["token", "sequence", "band", "none", "sequence_band", "geometric_band"]),
+        "geometric_low": st.just(0.5),
+        "geometric_high": st.just(2.0),
         "kl_estimator": st.sampled_from(["k1", "k2", "k3"]),
         "kl_coefficient": st.sampled_from([0.0, 0.1]),
         "entropy_coefficient": st.sampled_from([0.0, 0.01]),
@@ -249,6 +274,8 @@ def slow_loss(case: Case, options: dict[str, Any], aggregation: str) -> float:
             low, high = options["clip_low"], options["clip_high"]
             if options["loss"] == "cispo":
                 term = slow.cispo_surrogate(policy[i][t], ratio, advantage[i][t], low, high)
+            elif options["loss"] == "gspo":
+                term = slow.clipped_surrogate(slow.response_ratio(policy[i], proximal[i]), advantage[i][t], 3e-4, 4e-4, None)
             else:
                 term = slow.clipped_surrogate(ratio, advantage[i][t], low, high, options["dual_clip"] or None)
             kl = options["kl_coefficient"] * slow.token_kl(policy[i][t], reference[i][t], options["kl_estimator"])
@@ -260,7 +287,7 @@ def fast_loss(case: Case, options: dict[str, Any], aggregation: Any, rows: slice
     matrices = [case.matrix(numbers) for numbers in case.numbers]
     counts = StepCounts(tokens=sum(case.lengths), rollouts=len(case.lengths), groups=len(set(case.group_ids)))
     group_tokens = torch.tensor([sum(case.lengths[j] for j in slow.members(case.group_ids, i)) for i in range(len(case.lengths))])
-    shares = token_shares(case.is_trained, group_tokens, counts, aggregation=aggregation)
+    shares = token_shares(case.is_trained, group_tokens, counts, aggregation=aggregation, constant_tokens=7)
     own, proximal, behaviour, advantages, reference, entropies = (matrix[rows] for matrix in matrices)
     return policy_loss(
         own if policy is None else policy[rows],
@@ -276,13 +303,13 @@ def fast_loss(case: Case, options: dict[str, Any], aggregation: Any, rows: slice
 
 
 @settings(max_examples=80)
-@given(case=cases(numbers=6), options=CHOICES, aggregation=st.sampled_from(["tokens", "sequences", "groups"]))
+@given(case=cases(numbers=6), options=CHOICES, aggregation=st.sampled_from(get_args(Aggregation)))
 def test_every_loss_equals_its_slow_implementation(case: Case, options: dict[str, Any], aggregation: str) -> None:
     assert fast_loss(case, options, aggregation).loss.item() == pytest.approx(slow_loss(case, options, aggregation), abs=1e-9, rel=1e-9)
 
 
 @settings(max_examples=60)
-@given(case=cases(numbers=6), options=CHOICES, aggregation=st.sampled_from(["tokens", "sequences", "groups"]), cut=st.integers(0, 12))
+@given(case=cases(numbers=6), options=CHOICES, aggregation=st.sampled_from(get_args(Aggregation)), cut=st.integers(0, 12))
 def test_every_loss_and_gradient_is_the_sum_over_micro_batches(case: Case, options: dict[str, Any], aggregation: str, cut: int) -> None:
     whole, split = (case.matrix(case.numbers[0]).requires_grad_() for _ in range(2))
     expected = fast_loss(case, options, aggregation, policy=whole).loss
@@ -293,14 +320,14 @@ def test_every_loss_and_gradient_is_the_sum_over_micro_batches(case: Case, optio
     close(split.grad, whole.grad)
 
 
-@pytest.mark.parametrize("loss", ["clip", "cispo"])
-@pytest.mark.parametrize("correction", ["token", "sequence", "band"])
+@pytest.mark.parametrize("loss", ["clip", "cispo", "gspo"])
+@pytest.mark.parametrize("correction", ["token", "sequence", "band", "sequence_band", "geometric_band"])
 @pytest.mark.parametrize("kl_estimator", ["k1", "k2", "k3"])
 def test_policy_losses_have_the_gradient_of_finite_differences(loss: str, correction: str, kl_estimator: str) -> None:
     # Away from the corners of clip and band. CISPO holds its ratio: the slow form keeps that of the middle while log pi moves.
     options = {
         "loss": loss, "correction": correction, "kl_estimator": kl_estimator, "kl_coefficient": 0.3, "dual_clip": 3.0,
-        "clip_low": 0.2, "clip_high": 0.28, "entropy_coefficient": 0.0,
+        "clip_low": 0.2, "clip_high": 0.28, "entropy_coefficient": 0.0, "geometric_low": 0.5, "geometric_high": 2.0,
     }  # fmt: skip
     policy = [[-0.7, -0.6, -2.0], [-0.6, -1.0]]
     case = Case(
@@ -345,7 +372,7 @@ def held_cispo_loss(case: Case, options: dict[str, Any], moved: list[list[float]
 
 
 def test_the_sums_of_nothing_have_the_layout_of_a_micro_batch() -> None:
-    for options in (options_of(), options_of(dual_clip=3.0), options_of(loss="cispo")):
+    for options in (options_of(), options_of(dual_clip=3.0), options_of(loss="cispo"), options_of(loss="gspo")):
         sums, start = loss_of_options(options).sums, sums_of_nothing(options)
         assert not any(start.values())
         assert start.with_values(sums.values()) == sums

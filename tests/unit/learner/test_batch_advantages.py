@@ -3,6 +3,7 @@
 from collections import ChainMap
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from oprime.core import estimators
 from oprime.core.types import Batch, ProcessRewards, VerifiedGroup
+from oprime.core.verification import scored
 from oprime.runtime.settings import AlgorithmSection
 from oprime_learner.batch_advantages import PART_TOKENS, BatchAdvantages, _parts, batch_advantages
 from rollouts import single_turn, verified
@@ -24,13 +26,18 @@ REWARDS = (
     {"process_weight": 0.0},
     {"process_discount": 0.9, "outcome_discount": 0.9},
     {"loo": "released"},
+    {"process_credit": "min"},
 )
+
+
+BESIDE = {"prefix_baseline": {"process_normalisation": "none"}}
+"""What an estimator cannot do without."""
 
 
 def algorithms(*choices: Iterable[dict[str, Any]]) -> list[AlgorithmSection]:
     """Every estimator with every combination of `choices`, without those that contradict each other."""
     found: list[AlgorithmSection] = []
-    for settings in product([{"estimator": name} for name in estimators.names()], *choices):
+    for settings in product([{"estimator": name, **BESIDE.get(name, {})} for name in estimators.names()], *choices):
         with suppress(ValueError):
             found.append(AlgorithmSection.model_validate(dict(ChainMap(*settings))))
     assert {one.estimator for one in found} == set(estimators.names())
@@ -114,3 +121,56 @@ def lengths(*groups: tuple[int, ...]) -> Batch:
 def test_a_part_is_as_many_whole_groups_as_fit(most: int, parts: list[tuple[int, int]]) -> None:
     batch = lengths((3, 1), (2, 2, 1), (5, 1))
     assert [(part.start, part.stop) for part in _parts(batch, most)] == parts
+
+
+def all_right(batch: Batch, groups: int) -> Batch:
+    """The batch, with outcomes of 1 in its first groups."""
+
+    def of(group: VerifiedGroup) -> VerifiedGroup:
+        return replace(group, rollouts=tuple(replace(one, outcome=scored(1.0)) for one in group.rollouts))
+
+    return replace(batch, groups=tuple(of(group) if place < groups else group for place, group in enumerate(batch.groups)))
+
+
+@pytest.mark.parametrize("part_tokens", [1, PART_TOKENS])
+def test_a_batch_without_variance_of_outcomes_is_not_whitened_to_the_noise_of_the_prm(part_tokens: int) -> None:
+    batch = batch_of(1, groups=4)
+    found = {
+        (right, guard): advantages_of(
+            all_right(batch, right), AlgorithmSection.model_validate({"whitening_guard": guard}), part_tokens=part_tokens
+        )
+        for right, guard in ((4, 0.0), (4, 0.1), (3, 0.0), (3, 0.1), (3, 10.0))
+    }
+    size = {case: float(torch.cat(one.per_rollout).std()) for case, one in found.items()}
+    # Unguarded, noise has the size of a batch with variance; guarded, it is gone. One group of four that varies is enough for the default.
+    assert (size[4, 0.0], size[4, 0.1], size[3, 0.1]) == (pytest.approx(1, abs=1e-4), 0, pytest.approx(size[3, 0.0]))
+    metrics = found[3, 10.0].metrics
+    assert metrics["whitening_factor"] == pytest.approx(metrics["outcome_return_std"] / (10 * metrics["process_return_std"]))
+    assert size[3, 10.0] == pytest.approx(metrics["whitening_factor"], abs=1e-4)
+    assert "whitening_factor" not in found[4, 0.0].metrics
+
+
+def test_the_correlation_is_that_of_both_parts_over_tokens() -> None:
+    batch = batch_of(1, groups=4)
+    outcomes = [one.outcome_reward for one in batch.rollouts]
+    process = [np.full(one.rollout.trained_tokens, sign, dtype=np.float32) for one, sign in zip(batch.rollouts, outcomes, strict=True)]
+    algorithm = AlgorithmSection.model_validate({"process_discount": 0.0})
+    # A token's part is then its outcome less that of its siblings, for both sources.
+    found = batch_advantages(batch, ProcessRewards(rollouts=process), algorithm).metrics
+    assert found["process_outcome_correlation"] == pytest.approx(1.0)
+    against = batch_advantages(batch, ProcessRewards(rollouts=[-row for row in process]), algorithm).metrics
+    assert against["process_outcome_correlation"] == pytest.approx(-1.0)
+    value = AlgorithmSection.model_validate({"estimator": "prm_value"})
+    assert "process_outcome_correlation" not in batch_advantages(batch, ProcessRewards(rollouts=process), value).metrics
+
+
+def test_minimum_form_credit_changes_rewards_before_their_return() -> None:
+    batch = lengths((3, 3))
+    process = [np.array([0.3, -0.8, 0.1], dtype=np.float32), np.zeros(3, dtype=np.float32)]
+    algorithm = AlgorithmSection.model_validate(
+        {"estimator": "reinforce", "process_credit": "min", "credit_temperature": 1.0, "process_normalisation": "none"}
+        | {"whiten_advantages": False, "outcome_weight": 0.0}
+    )
+    found = batch_advantages(batch, ProcessRewards(rollouts=process), algorithm).per_rollout
+    assert found[0].tolist() == pytest.approx([-0.379134, -0.436544, 0.023374], abs=1e-6)
+    assert found[1].tolist() == [0, 0, 0]

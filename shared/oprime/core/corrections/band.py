@@ -5,7 +5,7 @@ from oprime.core.one_file import Formula, OwnSetting
 from oprime.core.tensors import Tensor
 
 
-def band(log_weights: Tensor, *, band_low: float, band_high: float) -> Tamed:
+def band(log_weights: Tensor, is_trained: Tensor, *, band_low: float, band_high: float) -> Tamed:
     weight = exp_of_log_ratio(log_weights)
     outside = (weight < band_low) | (weight > band_high)
     return weight.where(~outside, 0.0), outside

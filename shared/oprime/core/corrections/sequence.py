@@ -6,7 +6,7 @@ from oprime.core.one_file import Formula
 from oprime.core.tensors import Tensor
 
 
-def sequence(log_weights: Tensor, *, importance_cap: float) -> Tamed:
+def sequence(log_weights: Tensor, is_trained: Tensor, *, importance_cap: float) -> Tamed:
     """The same weight on every token of a response."""
     return capped(exp_of_log_ratio(log_weights.sum(dim=1, keepdim=True).expand_as(log_weights)), importance_cap)
 

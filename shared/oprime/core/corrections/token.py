@@ -9,7 +9,7 @@ IMPORTANCE_CAP = OwnSetting(
 )
 
 
-def token(log_weights: Tensor, *, importance_cap: float) -> Tamed:
+def token(log_weights: Tensor, is_trained: Tensor, *, importance_cap: float) -> Tamed:
     return capped(exp_of_log_ratio(log_weights), importance_cap)
 
 

@@ -13,7 +13,7 @@ def prm_value(rewards: Rewards, choices: Choices) -> Estimate:
     return weighted(SourceReturns(process=(-value).where(rewards.is_trained, 0.0), outcome=outcome), choices)
 
 
-def contradictions(*, granularity: str, process_discount: float) -> Iterator[str]:
+def contradictions(*, granularity: str, process_discount: float, process_credit: str) -> Iterator[str]:
     if granularity == "sequence":
         yield (
             'algorithm.estimator = "prm_value" needs a value per token, but algorithm.granularity = "sequence": '
@@ -23,6 +23,11 @@ def contradictions(*, granularity: str, process_discount: float) -> Iterator[str
         yield (
             f'algorithm.estimator = "prm_value" takes values, not returns: algorithm.process_discount ({process_discount:g}) '
             "would do nothing; set algorithm.process_discount=1"
+        )
+    if process_credit != "sum":
+        yield (
+            f'algorithm.estimator = "prm_value" takes values, which are sums of rewards, but algorithm.process_credit = '
+            f'"{process_credit}": set algorithm.process_credit=sum'
         )
 
 
@@ -35,5 +40,6 @@ ESTIMATOR = Estimator(
     ),
     estimate=prm_value,
     by_group=True,
+    process_is_baseline=True,
     contradictions=contradictions,
 )
