@@ -41,15 +41,17 @@ COMBINATIONS = [
     {"estimator": "remax", "reference": "policy", "prm_update": "single_forward"},
     {"estimator": "remax", "prm_update": "reverse", "prm_loss": "dpo"},
     {"temperature": 0.7},
+]
+AFTER_PRIME = [
     {"policy_loss": "gspo"},
-    {"estimator": "grpo", "divide_by_std": False, "whiten": False, "aggregation": "constant", "constant_tokens": 16},
     {"mask_truncated": True, "aggregation": "sequences", "overlong_buffer": 3, "overlong_penalty": 0.5, "max_response_tokens": 6},
+    {"estimator": "prefix_baseline", "prm_loss": "prefix_value", "beta": 10.0},
+    {"correction": "geometric_band", "rejection": (0.9, 1.1)},
+    {"correction": "sequence_band", "rejection": (0.7, 1.3)},
+    {"estimator": "grpo", "divide_by_std": False, "whiten": False, "aggregation": "constant", "constant_tokens": 16},
     {"estimator": "reinforce_baseline"},
     {"process_credit": "min", "credit_temperature": 0.02},
     {"estimator": "grpo", "standardised": "tokens", "process_discount": 0.9, "process_weight": 0.05},
-    {"estimator": "prefix_baseline", "prm_loss": "prefix_value", "beta": 10.0},
-    {"correction": "sequence_band", "rejection": (0.7, 1.3)},
-    {"correction": "geometric_band", "rejection": (0.9, 1.1)},
 ]
 
 
@@ -200,12 +202,12 @@ def named(changes: dict[str, object]) -> str:
     return " ".join(map(str, changes.values()))
 
 
-@pytest.mark.parametrize("changes", COMBINATIONS, ids=named)
+@pytest.mark.parametrize("changes", [*COMBINATIONS, *AFTER_PRIME], ids=named)
 def test_weights_after_two_steps_agree(changes: dict[str, object]) -> None:
     assert_weights_agree(changes, in_one_turn)
 
 
-@pytest.mark.parametrize("changes", [*COMBINATIONS[:10:2], *COMBINATIONS[10:]], ids=named)
+@pytest.mark.parametrize("changes", [*COMBINATIONS[:10:2], *COMBINATIONS[10:], *AFTER_PRIME[:4]], ids=named)
 def test_weights_agree_where_others_wrote_between_the_turns(changes: dict[str, object]) -> None:
     assert_weights_agree(changes, in_turns)
 
