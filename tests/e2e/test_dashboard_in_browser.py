@@ -438,5 +438,6 @@ def test_a_gateway_that_is_away_is_said_and_found_again(browser: Any, world: Sit
     page.context.set_offline(True)
     expect(page.locator("#note.bad")).to_have_text("the gateway does not answer")
     page.context.set_offline(False)
-    expect(page.locator("#note")).to_contain_text("updated")
+    # It asks again after five seconds.
+    expect(page.locator("#note")).to_contain_text("updated", timeout=30_000)
     page.context.close()

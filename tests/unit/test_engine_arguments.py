@@ -20,7 +20,7 @@ def pair() -> tuple[Hosts, Hosts]:
 
 def test_one_host_knows_nothing_of_others(tmp_path: Path) -> None:
     arguments = engine_arguments(settings(tmp_path), on_cpu=False)
-    assert not {"nnodes", "node_rank", "master_addr", "master_port", "worker_extension_cls"} & set(arguments)
+    assert not {"nnodes", "node_rank", "master_addr", "master_port"} & set(arguments)
     assert arguments["tensor_parallel_size"] == 2
 
 

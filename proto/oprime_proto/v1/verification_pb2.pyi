@@ -83,11 +83,13 @@ class VerifyRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., task_id: _Optional[str] = ..., kind: _Optional[str] = ..., response: _Optional[str] = ..., prompt: _Optional[str] = ..., golds: _Optional[_Iterable[str]] = ..., tests: _Optional[str] = ..., math: _Optional[_Union[MathOptions, _Mapping]] = ..., code: _Optional[_Union[CodeOptions, _Mapping]] = ..., other: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., deadline_s: _Optional[float] = ..., group_id: _Optional[str] = ..., seed: _Optional[int] = ..., data_source: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class MathOptions(_message.Message):
-    __slots__ = ("bare", "boxes", "unmarked", "reasoning_tags", "starts_in_reasoning", "decimal_digits", "relative_tolerance", "absolute_tolerance", "percent_bare", "unit_optional", "unit_conversion", "degrees_radians", "base_optional", "list_order", "inequality_for_interval", "strict_form", "symbolic_deadline_s")
+    __slots__ = ("bare", "boxes", "unmarked", "reasoning_tags", "answer_tags", "answer_heading", "starts_in_reasoning", "decimal_digits", "relative_tolerance", "absolute_tolerance", "percent_bare", "unit_optional", "unit_conversion", "degrees_radians", "base_optional", "list_order", "inequality_for_interval", "strict_form", "symbolic_deadline_s")
     BARE_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
     UNMARKED_FIELD_NUMBER: _ClassVar[int]
     REASONING_TAGS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_TAGS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_HEADING_FIELD_NUMBER: _ClassVar[int]
     STARTS_IN_REASONING_FIELD_NUMBER: _ClassVar[int]
     DECIMAL_DIGITS_FIELD_NUMBER: _ClassVar[int]
     RELATIVE_TOLERANCE_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +107,8 @@ class MathOptions(_message.Message):
     boxes: str
     unmarked: str
     reasoning_tags: _containers.RepeatedScalarFieldContainer[str]
+    answer_tags: _containers.RepeatedScalarFieldContainer[str]
+    answer_heading: bool
     starts_in_reasoning: bool
     decimal_digits: int
     relative_tolerance: float
@@ -118,7 +122,7 @@ class MathOptions(_message.Message):
     inequality_for_interval: bool
     strict_form: bool
     symbolic_deadline_s: float
-    def __init__(self, bare: _Optional[bool] = ..., boxes: _Optional[str] = ..., unmarked: _Optional[str] = ..., reasoning_tags: _Optional[_Iterable[str]] = ..., starts_in_reasoning: _Optional[bool] = ..., decimal_digits: _Optional[int] = ..., relative_tolerance: _Optional[float] = ..., absolute_tolerance: _Optional[float] = ..., percent_bare: _Optional[bool] = ..., unit_optional: _Optional[bool] = ..., unit_conversion: _Optional[bool] = ..., degrees_radians: _Optional[bool] = ..., base_optional: _Optional[bool] = ..., list_order: _Optional[str] = ..., inequality_for_interval: _Optional[bool] = ..., strict_form: _Optional[bool] = ..., symbolic_deadline_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, bare: _Optional[bool] = ..., boxes: _Optional[str] = ..., unmarked: _Optional[str] = ..., reasoning_tags: _Optional[_Iterable[str]] = ..., answer_tags: _Optional[_Iterable[str]] = ..., answer_heading: _Optional[bool] = ..., starts_in_reasoning: _Optional[bool] = ..., decimal_digits: _Optional[int] = ..., relative_tolerance: _Optional[float] = ..., absolute_tolerance: _Optional[float] = ..., percent_bare: _Optional[bool] = ..., unit_optional: _Optional[bool] = ..., unit_conversion: _Optional[bool] = ..., degrees_radians: _Optional[bool] = ..., base_optional: _Optional[bool] = ..., list_order: _Optional[str] = ..., inequality_for_interval: _Optional[bool] = ..., strict_form: _Optional[bool] = ..., symbolic_deadline_s: _Optional[float] = ...) -> None: ...
 
 class CodeOptions(_message.Message):
     __slots__ = ("language", "bare", "entry_point", "usual_imports", "comparison", "abs_tolerance", "rel_tolerance", "strict_types", "checker", "checker_language", "scoring", "first_k", "partial", "cpu_s", "cpu_factor", "wall_s", "memory_mib", "output_mib", "allow_nonzero_exit", "profile", "reruns")

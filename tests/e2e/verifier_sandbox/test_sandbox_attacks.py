@@ -1,6 +1,7 @@
 """Hostile submissions get the verdict of the table, the judge lives on, and nothing of them stays behind."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from oprime_verifier.conformance.attacks.misbehaviours import MISBEHAVIOURS
 from oprime_verifier.conformance.attacks.tasks import ECHO, Attack
 from oprime_verifier.sandbox.native import NativeSandbox
 
+LEFT = re.compile(r"oprime-(attack|\d+)")
+"""Names that attacks write under. Others that begin so belong to tests in other processes."""
 SHARED_FOLDERS = ("/tmp", "/dev/shm", "/var/tmp", "/")  # noqa: S108 - looked at, not written to
 
 
@@ -49,9 +52,9 @@ def _judge(verifier: CodeVerifier, attack: Attack) -> None:
 
 
 def _traces() -> dict[str, list[str]]:
-    """Descendants, descriptors, sockets of this process, and names in shared folders."""
+    """Descendants, descriptors, sockets of this process, and what attacks would leave in shared folders."""
     descriptors = [str(link.readlink()).split(":")[0] for link in Path("/proc/self/fd").iterdir() if link.exists()]
-    folders = [path.name for folder in SHARED_FOLDERS for path in Path(folder).iterdir() if path.name.startswith("oprime")]
+    folders = [path.name for folder in SHARED_FOLDERS for path in Path(folder).iterdir() if LEFT.fullmatch(path.name)]
     return {"processes": _descendants(), "descriptors": sorted(descriptors), "files": sorted(folders)}
 
 
