@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from oprime.core.types import FinishReason
+from oprime.lm.file_names import is_held_otherwise
 from oprime.lm.models import Attention, load_causal_lm, longest_context
 from oprime.lm.sampling import TokenSampler
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer
@@ -112,13 +113,7 @@ class TransformersSampler:
         self._thread.start()
 
     def _load_model(self) -> None:
-        self._model = load_causal_lm(
-            self._directory,
-            dtype=self._dtype,
-            attention=self._attention,
-            trust_remote_code=self._trust_remote_code,
-            longest=sum(self._limits),
-        )
+        self._model = self._loaded(self._directory)
         self._tokenizer = load_tokenizer(self._directory, trust_remote_code=self._trust_remote_code)
         self._end_ids = end_token_ids(self._tokenizer, self._directory)
         self._shapes = tensor_shapes(self._directory)
@@ -181,9 +176,21 @@ class TransformersSampler:
                 raise self._died()
             await asyncio.wait([switch.done], timeout=_WATCH_S)
 
+    def _loaded(self, directory: Path) -> "PreTrainedModel":
+        return load_causal_lm(
+            directory,
+            dtype=self._dtype,
+            attention=self._attention,
+            trust_remote_code=self._trust_remote_code,
+            longest=sum(self._limits),
+        )
+
     def _read(self, directory: Path) -> dict[str, torch.Tensor]:
         shapes = tensor_shapes(directory)
         require_same_tensors(self._shapes, shapes, directory)
+        if is_held_otherwise(self._model):
+            # The experts of a layer are many tensors in files and one in memory: transformers puts them together.
+            return self._loaded(directory).state_dict()
         for name in sorted(shapes.keys() - self._model.state_dict().keys()):
             raise WeightsRefusedError(f"{directory} has a tensor {name} that the policy does not know")
         return {name: tensor for file in sorted(directory.glob("*.safetensors")) for name, tensor in load_file(file).items()}
