@@ -14,11 +14,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from unittest.mock import patch
 
 from oprime.core.verification import Verdict, VerificationRequest
@@ -26,6 +27,8 @@ from oprime_verifier.code.verifier import CodeVerifier
 from oprime_verifier.math.verifier import verify_math, warm_up
 from oprime_verifier.sandbox import zygote_process
 from oprime_verifier.sandbox.native import NativeSandbox
+
+Work = TypeVar("Work")
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data"
 
@@ -189,16 +192,9 @@ def code_figures(count: int, processes: int, chance: random.Random) -> list[str]
         "cold python": partial(cold_runs, flags=PLAIN),
         "cold python -I -S": partial(cold_runs, flags=LEAN),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
     with ProcessPoolExecutor(processes) as pool:
         list(pool.map(sandboxed, [share[:2] for share in shares]))
-        # By turns, so that a busy moment of the machine meets all of them.
-        for turn in range(ROUNDS):
-            for name, way in ways.items():
-                seconds[name] += [one for part in pool.map(way, [share[turn::ROUNDS] for share in shares]) for one in part]
-    timings = {name: Timed(tuple(each)) for name, each in seconds.items()}
-    own = timings["oprime's sandbox"].per_second
-    lines = [f"{timing.line(f'  {name}')}   oprime is {own / timing.per_second:.1f}x" for name, timing in timings.items()]
+        lines = beside_each_other(pool, ways, shares)
     return [f"code: {count} tests, each in a process of its own, {processes} at a time (figures of one of them)", *lines]
 
 
@@ -259,15 +255,23 @@ def assert_figures(count: int, processes: int, chance: random.Random) -> list[st
         "cold python per assert": partial(cold_asserts, together=False),
         "cold python per task": partial(cold_asserts, together=True),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
     with ProcessPoolExecutor(processes) as pool:
-        for turn in range(ROUNDS):
-            for name, way in ways.items():
-                seconds[name] += [one for part in pool.map(way, [share[turn::ROUNDS] for share in shares]) for one in part]
-    timings = {name: Timed(tuple(each)) for name, each in seconds.items()}
-    own = timings["oprime's sandbox"].per_second
-    lines = [f"{timing.line(f'  {name}')}   oprime is {own / timing.per_second:.1f}x" for name, timing in timings.items()]
+        lines = beside_each_other(pool, ways, shares)
     return [f"test source: {count} tasks of {ASSERTS} asserts, figures per assert, {processes} at a time (of one of them)", *lines]
+
+
+def beside_each_other(
+    pool: ProcessPoolExecutor, ways: Mapping[str, Callable[[Sequence[Work]], list[float]]], shares: Sequence[Sequence[Work]]
+) -> list[str]:
+    """A line for each way to do the same; the first is ours. By turns, so that a busy moment of the machine meets all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(ROUNDS):
+        work = [part for share in shares if (part := share[turn::ROUNDS])]
+        for name, way in ways.items():
+            seconds[name] += [one for part in pool.map(way, work) for one in part]
+    timings = {name: Timed(tuple(each)) for name, each in seconds.items()}
+    own = next(iter(timings.values())).per_second
+    return [f"{timing.line(f'  {name}')}   oprime is {own / timing.per_second:.1f}x" for name, timing in timings.items()]
 
 
 def cold_runs(work: Sequence[tuple[str, str, str]], flags: Sequence[str]) -> list[float]:
