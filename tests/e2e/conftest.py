@@ -9,6 +9,30 @@ import pytest
 
 from e2e.command_line import DEMO, metric_rows, oprime, sets
 
+LONGEST_FIRST = (
+    "test_kill_and_resume.py",
+    "test_train_engine.py",
+    "test_services_equal_the_plain_loop.py",
+    "test_sft_ranks.py",
+    "test_demo_with_vllm.py",
+    "test_real_prompts.py",
+    "test_two_hosts.py",
+    "test_network_namespaces.py",
+    "test_observed_run.py",
+    "test_ranks.py",
+    "test_two_engines.py",
+)
+"""Files of minutes. A file is one test process's, so one of these at the end would leave the others idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    places = [place for place, item in enumerate(items) if here in item.path.parents]
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    ordered = sorted((items[place] for place in places), key=lambda item: rank.get(item.path.name, len(rank)))
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
+
 
 @pytest.fixture(scope="session")
 def starting_model(tmp_path_factory: pytest.TempPathFactory) -> Path:

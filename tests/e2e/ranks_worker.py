@@ -1,4 +1,4 @@
-"""One rank of the tests of `oprime.runtime.ranks`, without a model: `python ranks_worker.py CASE OUT`, with RANK, WORLD_SIZE, ...
+"""One rank of the tests of `oprime.runtime.ranks`, without a model: `python ranks_worker.py CASE OUT CONFIG`, with RANK, WORLD_SIZE, ...
 
 Every rank appends a line to OUT/rank-N for each call that it takes part in. It ends as a service's process does.
 """
@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,6 @@ from oprime.runtime.rank_launcher import end_with_launcher
 from oprime.runtime.ranks import Ranks
 from oprime.runtime.settings import RunSection, ServiceSettings
 
-CASE, OUT = sys.argv[1], Path(sys.argv[2])
 SECONDS_IN_A_CALL, SECONDS_IN_A_LONG_CALL = 1.5, 60
 
 
@@ -31,23 +32,25 @@ class Settings(ServiceSettings):
 class Methods:
     """Each does something that all ranks must do together, as training does."""
 
-    def __init__(self, group: RankGroup) -> None:
+    def __init__(self, group: RankGroup, case: str, out: Path) -> None:
         self._group = group
-        self._log = OUT / f"rank-{group.rank}"
+        self._case = case
+        self._out = out
+        self._log = out / f"rank-{group.rank}"
 
     def process(self, payload: bytes) -> float:
         """Fails on the rank that the case names, before its collective call."""
         self._note(f"process {payload.decode()}")
-        if payload == b"2" and f"rank {self._group.rank} raises" in CASE and "late" not in CASE:
+        if payload == b"2" and f"rank {self._group.rank} raises" in self._case and "late" not in self._case:
             raise OprimeError(f"batch 2 is odd, says rank {self._group.rank}")
-        if payload == b"2" and "all raise" in CASE:
+        if payload == b"2" and "all raise" in self._case:
             raise RunEndedError("the gradient norm is nan")
-        if payload == b"2" and f"rank {self._group.rank} is killed" in CASE:
+        if payload == b"2" and f"rank {self._group.rank} is killed" in self._case:
             os.kill(os.getpid(), signal.SIGKILL)
-        if payload == b"2" and "sigterm" in CASE:
-            (OUT / f"in-call-{self._group.rank}").write_text(str(os.getpid()), encoding="utf-8")
-            time.sleep(SECONDS_IN_A_LONG_CALL if "long" in CASE else SECONDS_IN_A_CALL)
-        if payload == b"2" and f"rank {self._group.rank} raises late" in CASE:
+        if payload == b"2" and "sigterm" in self._case:
+            (self._out / f"in-call-{self._group.rank}").write_text(str(os.getpid()), encoding="utf-8")
+            time.sleep(SECONDS_IN_A_LONG_CALL if "long" in self._case else SECONDS_IN_A_CALL)
+        if payload == b"2" and f"rank {self._group.rank} raises late" in self._case:
             raise OprimeError(f"batch 2 is odd late, says rank {self._group.rank}")
         return float(self._group.all_sum(torch.ones(3)).sum())
 
@@ -60,30 +63,44 @@ class Methods:
             log.write(line + "\n")
 
 
-async def serve(_: Settings, lifecycle: Lifecycle) -> None:
-    (OUT / f"waiting-{os.environ['RANK']}").touch()
+async def serve(case: str, out: Path, _: Settings, lifecycle: Lifecycle) -> None:
+    (out / f"waiting-{os.environ['RANK']}").touch()
     group = await lifecycle.before_serving(lambda: RankGroup(on_gpu=False))
-    methods = Methods(group)
+    methods = Methods(group, case, out)
     ranks = Ranks(group, {"process": methods.process, "save": methods.save})
     if group.rank != 0:
         await ranks.follow()
         return
     async with ranks:
-        await lifecycle.run(train(ranks, lifecycle), ranks.watch())
+        await lifecycle.run(train(case, out, ranks, lifecycle), ranks.watch())
 
 
-async def train(ranks: Ranks, lifecycle: Lifecycle) -> None:
+async def train(case: str, out: Path, ranks: Ranks, lifecycle: Lifecycle) -> None:
     for step in range(1, 4):
-        if step == 2 and "between calls" in CASE:
+        if step == 2 and "between calls" in case:
             raise OprimeError("the queue holds batch 3, but not batch 2")
         result: Any = await ranks.call("process", str(step).encode())
         assert result == 3 * int(os.environ["WORLD_SIZE"])
-        await ranks.call("save", str(OUT / f"step-{step}").encode())
+        await ranks.call("save", str(out / f"step-{step}").encode())
     lifecycle.stopping.set()
 
 
-if __name__ == "__main__":
+def be_rank(case: str, out: Path, config: Path) -> None:
     end_with_launcher()
     torch.set_num_threads(1)
-    sys.argv = [sys.argv[0], sys.argv[3]]
-    process.main("ranks", Settings, serve)
+    sys.argv = [sys.argv[0], str(config)]
+    process.main("ranks", Settings, partial(serve, case, out))
+
+
+def be_forked_rank(case: str, out: Path, config: Path, environment: Mapping[str, str], output: Path) -> None:
+    """The same in a process that `multiprocessing` forked from one that has imported torch."""
+    os.environ.clear()
+    os.environ.update(environment)
+    with output.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    be_rank(case, out, config)
+
+
+if __name__ == "__main__":
+    be_rank(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -19,7 +19,7 @@ from oprime.runtime.settings import EndpointsSection
 from oprime_cli.planning.check_machine import cannot_listen
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.failures import RunBusyError, ServiceDiedError, ServiceNotHealthyError
-from oprime_cli.running.health import grpc_health, http_health
+from oprime_cli.running.health import grpc_health, http_health, listens
 from oprime_cli.running.launch import free_ports
 from oprime_cli.running.processes import is_same_process, marked, start_ticks
 from oprime_cli.running.run_folder import RunFolder, prepare_folder, sole_supervisor
@@ -372,3 +372,12 @@ def test_an_existing_run_is_kept_unless_a_fresh_one_is_asked_for(tmp_path: Path)
     prepare_folder(config, fresh=True, command="train one.toml")
     assert not folder.metrics.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_health_check_of_a_port_that_nobody_listens_on_or_of_no_port_says_no() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()[1]
+        assert listens(f"127.0.0.1:{taken}")
+    assert not listens(f"127.0.0.1:{taken}")
+    assert not grpc_health(f"127.0.0.1:{taken}")
+    assert not grpc_health("127.0.0.1:none")

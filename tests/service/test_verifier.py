@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import grpc
 import numpy as np
 import pytest
+import pytest_asyncio
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from structlog.testing import capture_logs
@@ -42,6 +43,8 @@ from oprime_verifier.verify import VerifyRollouts
 from rollouts import content
 from service.verifier_service import SERVICE, WAIT_S, NoMetrics, events, handler_of, send, servicer_of, serving, task
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 PLUGINS = "service.verifier_plugins"
 T = TypeVar("T")
 
@@ -56,6 +59,13 @@ async def running(*names: str, workers: int = 1, **settings: Any) -> AsyncIterat
         yield offer
     finally:
         await offer.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def shared() -> AsyncIterator[Offer]:
+    """One for all tests that leave its workers as they are: a worker takes a second to start."""
+    async with running("count_calls", "length", "raises", "tells_options", workers=2) as offer:
+        yield offer
 
 
 def request(kind: str, response: str, gold: str, request_id: str = "") -> verification_pb2.VerifyRequest:
@@ -93,8 +103,8 @@ async def consuming(queue: MemoryQueue, handler: VerifyRollouts) -> AsyncIterato
         await worker
 
 
-async def test_verify_answers_with_a_verdict_and_says_who_judged() -> None:
-    async with running() as offer, serving(offer) as stub:
+async def test_verify_answers_with_a_verdict_and_says_who_judged(shared: Offer) -> None:
+    async with serving(shared) as stub:
         answer = await stub.Verify(request("math", "\\boxed{4}", "4", request_id="a-7"), timeout=WAIT_S)
         assert (answer.verdict, answer.score, answer.request_id) == (verification_pb2.VERDICT_CORRECT, 1.0, "a-7")
         assert (answer.answer, answer.verifier.name) == ("4", "math")
@@ -102,8 +112,8 @@ async def test_verify_answers_with_a_verdict_and_says_who_judged() -> None:
         assert answer.timings["total"] > 0
 
 
-async def test_options_travel_typed_and_a_missing_score_stays_missing() -> None:
-    async with running() as offer, serving(offer) as stub:
+async def test_options_travel_typed_and_a_missing_score_stays_missing(shared: Offer) -> None:
+    async with serving(shared) as stub:
         bare = request("math", "4", "4")
         bare.math.bare = True
         assert (await stub.Verify(bare, timeout=WAIT_S)).verdict == verification_pb2.VERDICT_CORRECT
@@ -112,9 +122,9 @@ async def test_options_travel_typed_and_a_missing_score_stays_missing() -> None:
         assert not bad.HasField("score")
 
 
-async def test_a_code_task_runs_in_the_sandbox_and_reports_each_test() -> None:
+async def test_a_code_task_runs_in_the_sandbox_and_reports_each_test(shared: Offer) -> None:
     tests = json.dumps({"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]})
-    async with running() as offer, serving(offer) as stub:
+    async with serving(shared) as stub:
         asked = verification_pb2.VerifyRequest(kind="code", response="```python\nprint(sum(map(int, input().split())))\n```", tests=tests)
         answer = await stub.Verify(asked, timeout=WAIT_S)
         assert (answer.verdict, answer.score) == (verification_pb2.VERDICT_CORRECT, 1.0)
@@ -122,8 +132,8 @@ async def test_a_code_task_runs_in_the_sandbox_and_reports_each_test() -> None:
         assert answer.verifier.sandbox_profile
 
 
-async def test_a_batch_keeps_its_order_and_one_failure_stays_alone() -> None:
-    async with running("raises", workers=2) as offer, serving(offer) as stub:
+async def test_a_batch_keeps_its_order_and_one_failure_stays_alone(shared: Offer) -> None:
+    async with serving(shared) as stub:
         requests = [request("chain", f"#{digit}", "3") for digit in range(9)]
         requests[5] = request("raises", "r", "g")
         requests[6] = request("math", "<think>still thinking \\boxed{3}", "3")
@@ -180,8 +190,8 @@ async def test_health_reports_every_layer_and_probe_of_the_sandbox() -> None:
 
 
 @pytest.mark.parametrize("batch", [False, True])
-async def test_an_unknown_verifier_is_an_invalid_argument(batch: bool) -> None:
-    async with running() as offer, serving(offer) as stub:
+async def test_an_unknown_verifier_is_an_invalid_argument(shared: Offer, batch: bool) -> None:
+    async with serving(shared) as stub:
         unknown = request("maths", "a", "b")
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await (
@@ -190,7 +200,7 @@ async def test_an_unknown_verifier_is_an_invalid_argument(batch: bool) -> None:
                 else stub.Verify(unknown, timeout=WAIT_S)
             )
         assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        assert "offers chain, code, exact, math" in (refused.value.details() or "")
+        assert "offers chain, code, count_calls, exact, length, math, raises, tells_options" in (refused.value.details() or "")
 
 
 async def test_before_a_worker_is_ready_the_service_is_unavailable() -> None:
@@ -209,25 +219,23 @@ async def test_a_caller_s_deadline_holds_while_the_worker_is_busy(tmp_path: Path
         assert (await stub.Verify(request("chain", "#1", "1"), timeout=WAIT_S)).score == 1.0
 
 
-async def test_siblings_that_answer_alike_are_judged_once(tmp_path: Path) -> None:
-    async with running("count_calls") as offer:
-        asked = VerificationRequest(kind="count_calls", response="4", golds=(str(tmp_path),))
-        outcomes = await asyncio.gather(*(offer.dispatcher.verify(replace(asked, request_id=str(index))) for index in range(5)))
-        assert {outcome.verdict for outcome in outcomes} == {Verdict.CORRECT}
-        assert len(os.listdir(tmp_path))  # noqa: PTH208 - quick == 1
+async def test_siblings_that_answer_alike_are_judged_once(shared: Offer, tmp_path: Path) -> None:
+    asked = VerificationRequest(kind="count_calls", response="4", golds=(str(tmp_path),))
+    outcomes = await asyncio.gather(*(shared.dispatcher.verify(replace(asked, request_id=str(index))) for index in range(5)))
+    assert {outcome.verdict for outcome in outcomes} == {Verdict.CORRECT}
+    assert len(os.listdir(tmp_path))  # noqa: PTH208 - quick == 1
 
 
-async def test_a_response_without_end_is_no_answer_and_reaches_no_worker() -> None:
-    async with running() as offer:
-        outcome = await offer.dispatcher.verify(VerificationRequest(kind="math", response="x" * 1_000_001, golds=("1",)))
+async def test_a_response_without_end_is_no_answer_and_reaches_no_worker(shared: Offer) -> None:
+    outcome = await shared.dispatcher.verify(VerificationRequest(kind="math", response="x" * 1_000_001, golds=("1",)))
     assert (outcome.verdict, outcome.reason) == (Verdict.NO_ANSWER, "the response has 1000001 characters; at most 1000000 are judged")
 
 
-async def test_every_rollout_gets_one_verdict() -> None:
+async def test_every_rollout_gets_one_verdict(shared: Offer) -> None:
     queue = MemoryQueue(SystemClock())
     tasks = [task(0, "=1 #8"), task(1, "=1 #9"), task(2, "=1 =2")]
     await send(queue, tasks)
-    async with running() as offer, consuming(queue, handler_of(queue, offer.dispatcher.verify)):
+    async with consuming(queue, handler_of(queue, shared.dispatcher.verify)):
         found = await events(queue, 3)
     scores = {name: event.outcome.score for name, event in found.items() if isinstance(event, VerifiedRollout)}
     assert scores == {"7:0": 1.0, "7:1": 0.0, "7:2": 0.0}
@@ -238,29 +246,27 @@ async def test_every_rollout_gets_one_verdict() -> None:
     assert (await queue.depth(ROLLOUTS)).pending == 0
 
 
-async def test_a_rollout_that_was_delivered_twice_is_judged_but_counts_once() -> None:
+async def test_a_rollout_that_was_delivered_twice_is_judged_but_counts_once(shared: Offer) -> None:
     queue = MemoryQueue(SystemClock(), lease_s=0.001)
     await send(queue, [task(0, "=1 #8")])
-    async with running() as offer:
-        handler = handler_of(queue, offer.dispatcher.verify)
-        slow = await queue.receive(ROLLOUTS, "verifier-1", wait_s=0)
-        await asyncio.sleep(0.01)
-        fast = await queue.receive(ROLLOUTS, "verifier-2", wait_s=0)
-        assert [delivery.key for delivery in (*slow, *fast)] == ["7:0", "7:0"]
-        await handler(fast[0])
-        await handler(slow[0])
+    handler = handler_of(queue, shared.dispatcher.verify)
+    slow = await queue.receive(ROLLOUTS, "verifier-1", wait_s=0)
+    await asyncio.sleep(0.01)
+    fast = await queue.receive(ROLLOUTS, "verifier-2", wait_s=0)
+    assert [delivery.key for delivery in (*slow, *fast)] == ["7:0", "7:0"]
+    await handler(fast[0])
+    await handler(slow[0])
     assert handler.verified == 1
     depth = await queue.depth(VERDICTS)
     assert depth.waiting + depth.pending == 1
 
 
-async def test_a_failing_verifier_drops_the_rollout_and_never_scores_it() -> None:
+async def test_a_failing_verifier_drops_the_rollout_and_never_scores_it(shared: Offer) -> None:
     queue = MemoryQueue(SystemClock())
     await send(queue, [task(0, "r", verifier="raises"), task(1, "#8"), task(2, "\\boxed{1}", verifier="math", ground_truth=" ")])
-    async with running("raises") as offer:
-        handler = handler_of(queue, offer.dispatcher.verify)
-        async with consuming(queue, handler):
-            found = await events(queue, 3)
+    handler = handler_of(queue, shared.dispatcher.verify)
+    async with consuming(queue, handler):
+        found = await events(queue, 3)
     assert found["7:0"] == DroppedRollout(group_id=7, index=0, reason="verifier_error")
     assert found["7:2"] == DroppedRollout(group_id=7, index=2, reason="bad_task")
     assert isinstance(found["7:1"], VerifiedRollout)
@@ -268,10 +274,10 @@ async def test_a_failing_verifier_drops_the_rollout_and_never_scores_it() -> Non
     assert (handler.verified, handler.dropped) == (1, 2)
 
 
-async def test_a_rollout_for_an_unknown_verifier_is_set_aside_with_the_reason() -> None:
+async def test_a_rollout_for_an_unknown_verifier_is_set_aside_with_the_reason(shared: Offer) -> None:
     queue = MemoryQueue(SystemClock())
     await send(queue, [task(0, "#8", verifier="maths"), task(1, "#8")])
-    async with running() as offer, consuming(queue, handler_of(queue, offer.dispatcher.verify)):
+    async with consuming(queue, handler_of(queue, shared.dispatcher.verify)):
         assert set(await events(queue, 1)) == {"7:1"}
         letters = await first(queue.dead_letters)
     assert [letter.rollout_ids for letter in letters] == [("7:0",)]
@@ -279,10 +285,10 @@ async def test_a_rollout_for_an_unknown_verifier_is_set_aside_with_the_reason() 
     assert await queue.ledger_counts() == {"issued": 2, "live": 1, "dead:rollouts": 1}
 
 
-async def test_a_payload_that_is_no_rollout_is_set_aside() -> None:
+async def test_a_payload_that_is_no_rollout_is_set_aside(shared: Offer) -> None:
     queue = MemoryQueue(SystemClock())
     await queue.commit("generate:x", outputs=(Output(stream=ROLLOUTS, key="x", payload=b"\xff\xff"),))
-    async with running() as offer, consuming(queue, handler_of(queue, offer.dispatcher.verify)):
+    async with consuming(queue, handler_of(queue, shared.dispatcher.verify)):
         letters = await first(queue.dead_letters)
     assert "is no readable VerificationTask" in letters[0].reason
 
@@ -441,19 +447,19 @@ async def test_what_ends_after_the_stop_began_is_left_to_another() -> None:
     assert (await queue.depth(ROLLOUTS)).pending == 1
 
 
-async def test_a_rollout_that_is_dropped_says_why_in_the_log() -> None:
+async def test_a_rollout_that_is_dropped_says_why_in_the_log(shared: Offer) -> None:
     queue = MemoryQueue(SystemClock())
     await send(queue, [task(0, "r", verifier="raises")])
     with capture_logs() as logs:
-        async with running("raises", attempts=1) as offer, consuming(queue, handler_of(queue, offer.dispatcher.verify)):
+        async with consuming(queue, handler_of(queue, shared.dispatcher.verify)):
             await events(queue, 1)
     (entry,) = [entry for entry in logs if entry["event"] == "rollout_dropped"]
     assert (entry["rollout_id"], entry["verifier"], entry["verdict"], entry["log_level"]) == ("7:0", "raises", "INFRA_ERROR", "warning")
     assert "raised" in entry["reason"]
 
 
-async def test_an_option_that_is_no_number_in_json_is_an_invalid_argument() -> None:
-    async with running("length") as offer, serving(offer) as stub:
+async def test_an_option_that_is_no_number_in_json_is_an_invalid_argument(shared: Offer) -> None:
+    async with serving(shared) as stub:
         asked = request("length", "8", "8")
         asked.other.fields["n"].number_value = float("nan")
         with pytest.raises(grpc.aio.AioRpcError, match="n is nan") as refused:
@@ -462,7 +468,7 @@ async def test_an_option_that_is_no_number_in_json_is_an_invalid_argument() -> N
 
 
 @pytest.mark.parametrize("value", [3, True, 3.5, [1, {"n": 2}]])
-async def test_a_plug_in_gets_its_options_with_their_types(value: Any) -> None:
-    async with running("tells_options") as offer, serving(offer) as stub:
+async def test_a_plug_in_gets_its_options_with_their_types(shared: Offer, value: Any) -> None:
+    async with serving(shared) as stub:
         asked = request_to_proto(VerificationRequest(kind="tells_options", response="8", golds=("8",), options={"n": value}))
         assert (await stub.Verify(asked, timeout=WAIT_S)).answer == repr(value)

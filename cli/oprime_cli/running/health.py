@@ -1,6 +1,7 @@
 """Whether a service answers and says that it is ready."""
 
 import functools
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -36,8 +37,20 @@ def open_channel(address: str, tls: TlsSection | None = None, name: str = "") ->
     return grpc.secure_channel(reachable(address), credentials(certificates), options=CHANNEL_OPTIONS + named)
 
 
+def listens(address: str) -> bool:
+    """Whether anybody accepts connections there. Costs a hundredth of a gRPC channel, and most of a service's start is spent before."""
+    host, _, port = reachable(address).rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def grpc_health(address: str, tls: TlsSection | None = None, name: str = "") -> bool:
     """The standard health check of a gRPC server."""
+    if not listens(address):
+        return False
     with open_channel(address, tls, name) as channel:
         try:
             stub: Any = health_pb2_grpc.HealthStub(channel)

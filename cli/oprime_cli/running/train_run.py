@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from oprime.runtime.errors import OprimeError, RunEndedError
@@ -31,6 +32,8 @@ SFT_GRACE_S = 10.0
 
 def train_to_the_end(folder: RunFolder, config: RunConfig, *, start_timeout_s: float) -> None:
     """Warm up if need be, start all services, train, measure, stop, report. The caller made the folder and checked the plan."""
+    from oprime_cli.commands.report import write_report
+
     with sole_supervisor(folder):
         timer = PhaseTimer(folder.phases)
         if needs_sft(config):
@@ -39,6 +42,10 @@ def train_to_the_end(folder: RunFolder, config: RunConfig, *, start_timeout_s: f
             make_plan(config, new_run=False).check()
         try:
             summary = _train(folder, config, timer, start_timeout_s)
+            with timer.phase("report"):
+                write_json(folder.summary, summary(timer.seconds()))
+                report = write_report(folder.path)
+            folder.write_state(state="finished", mode="train")
         except RunEndedError:
             folder.write_state(state="ended", mode="train")
             say(f"the run has ended; as it is, it would end the same way again. Once the cause is gone: oprime resume {folder.path}")
@@ -47,20 +54,17 @@ def train_to_the_end(folder: RunFolder, config: RunConfig, *, start_timeout_s: f
             folder.write_state(state="stopped", mode="train")
             say(f"the run has stopped; go on with: oprime resume {folder.path}")
             raise
-        write_json(folder.summary, summary)
-    # Again, now that the summary is there to be shown.
-    from oprime_cli.commands.report import write_report
-
-    say(f"report: {write_report(folder.path)}")
-    for line in closing_lines(summary):
+        complete = summary(timer.seconds())
+        write_json(folder.summary, complete)
+    say(f"report: {report}")
+    for line in closing_lines(complete):
         say(line)
 
 
-def _train(folder: RunFolder, config: RunConfig, timer: PhaseTimer, start_timeout_s: float) -> dict[str, Any]:
-    """The session while services run; returns the summary once they have stopped."""
+def _train(folder: RunFolder, config: RunConfig, timer: PhaseTimer, start_timeout_s: float) -> Callable[[dict[str, float]], dict[str, Any]]:
+    """The session while services run; returns, once they have stopped, what makes the summary out of the seconds of all phases."""
     import asyncio
 
-    from oprime_cli.commands.report import write_report
     from oprime_cli.report.localisation import measure
     from oprime_cli.running.audit import audit
 
@@ -79,10 +83,7 @@ def _train(folder: RunFolder, config: RunConfig, timer: PhaseTimer, start_timeou
                 say("measuring how well process rewards find the first wrong step")
             found = asyncio.run(audit(run.config))
             localisation = measure(folder.path, run.config)
-    with timer.phase("report"):
-        write_report(folder.path)
-    folder.write_state(state="finished", mode="train")
-    return make_summary(config, rows, found, seconds=timer.seconds(), localisation=dict(localisation or {}))
+    return lambda seconds: make_summary(config, rows, found, seconds=seconds, localisation=dict(localisation or {}))
 
 
 def warm_up(folder: RunFolder, config: RunConfig) -> None:
