@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from fastapi import FastAPI, Request
@@ -15,7 +15,7 @@ from gateway_world import listening
 from oprime.client.exchange import Patience
 from oprime.core.types import ChatMessage
 from oprime.runtime.errors import SettingsError
-from oprime_cli.chat.endpoint import EndpointModel
+from oprime_cli.chat.endpoint import REFUSED_AT_FIRST, EndpointModel
 from oprime_cli.chat.model import ChatRefusedError, ChatRequest, ChatResponse, ChatUnavailableError
 from oprime_cli.chat.settings import ChatModelSection, chat_model
 from tiny_policies import write_policy, write_tokenizer
@@ -126,6 +126,20 @@ async def test_a_refusal_is_not_repeated(status: int, error: type[Exception], sa
     assert seen == [1]
 
 
+async def test_an_endpoint_that_refuses_everything_is_given_up() -> None:
+    async def refuse(number: int, body: dict[str, Any], request: Request) -> Response:
+        return JSONResponse({"message": "max_tokens is too large"}, status_code=400)
+
+    async with answering(refuse) as url:
+        model = EndpointModel(url, "m", patience=SOON)
+        for _ in range(REFUSED_AT_FIRST - 1):
+            with pytest.raises(ChatRefusedError):
+                await model.respond(ASKED)
+        with pytest.raises(ChatUnavailableError, match=r"the first 8 requests were all refused; the last: .*max_tokens is too large"):
+            await model.respond(ASKED)
+        await model.close()
+
+
 async def test_an_answer_that_is_no_completion_is_shown() -> None:
     async def hello(number: int, body: dict[str, Any], request: Request) -> Response:
         return PlainTextResponse("hello") if number == 1 else JSONResponse({"choices": []})
@@ -177,12 +191,12 @@ async def test_a_url_that_is_none_is_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-async def test_a_local_model_answers_through_its_chat_template(tmp_path: Path) -> None:
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("backend", ["transformers", pytest.param("vllm", marks=[pytest.mark.e2e, pytest.mark.slow])])
+async def test_a_local_model_answers_through_its_chat_template(tmp_path: Path, backend: Literal["transformers", "vllm"]) -> None:
     write_policy(tmp_path)
     write_tokenizer(tmp_path)
-    section = ChatModelSection(
-        path=str(tmp_path), backend="transformers", dtype="float32", top_p=1, max_prompt_tokens=20, max_response_tokens=8
-    )
+    section = ChatModelSection(path=str(tmp_path), backend=backend, dtype="float32", top_p=1, max_prompt_tokens=20, max_response_tokens=8)
     asked = ChatRequest(messages=(ChatMessage(role="user", content="3 + 8"),), max_tokens=8, seed=1)
     async with chat_model(section) as model:
         first = await model.respond(asked)

@@ -13,6 +13,8 @@ TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses after which the same request may go well."""
 OF_ONE_REQUEST = frozenset({400, 413, 422})
 """Statuses that say nothing about other requests, for example that a prompt is too long."""
+REFUSED_AT_FIRST = 8
+"""When so many requests were refused and none was answered, it is no fault of single ones."""
 ROUTE = "/chat/completions"
 SHOWN_CHARS = 300
 
@@ -30,6 +32,7 @@ class EndpointModel:
         self._url = url.rstrip("/").removesuffix(ROUTE) + ROUTE
         self._name = name
         self._patience = patience or Patience()
+        self._refused = 0
         self._turns = asyncio.Semaphore(at_once)
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -77,6 +80,9 @@ class EndpointModel:
         answered = isinstance(failure, httpx.Response)
         why = f"{self._url} answers {failure.status_code}: {_detail(failure)}" if answered else f"{self._url}: {_named(failure)}"
         if answered and failure.status_code in OF_ONE_REQUEST:
+            self._refused += 1
+            if not self.usage.responses and self._refused >= REFUSED_AT_FIRST:
+                raise ChatUnavailableError(f"the first {self._refused} requests were all refused; the last: {why}")
             raise ChatRefusedError(why)
         if answered and failure.status_code not in TRANSIENT:
             raise ChatUnavailableError(f"{why}; check the URL (it usually ends with /v1), the model's name {self._name!r} and the key")

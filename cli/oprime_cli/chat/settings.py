@@ -31,6 +31,10 @@ class ChatModelSection(Section):
     """Precision of a local model."""
     trust_remote_code: bool = False
     """Run code that comes with a local model."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs of a local model (vLLM)."""
+    gpu_memory_share: float = Field(default=0.9, gt=0, le=1)
+    """Share of the GPU that a local model may fill (vLLM)."""
     at_once: int = Field(default=16, ge=1)
     """Requests under way."""
     attempts: int = Field(default=6, ge=1)
@@ -96,7 +100,12 @@ async def _local(section: ChatModelSection) -> "LocalModel":
 
     return await open_local_model(
         section.path,
-        settings=GeneratorSection(backend=section.backend, max_running_rollouts=section.at_once),
+        settings=GeneratorSection(
+            backend=section.backend,
+            max_running_rollouts=section.at_once,
+            tensor_parallel=section.tensor_parallel,
+            gpu_memory_share=section.gpu_memory_share,
+        ),
         max_prompt_tokens=section.max_prompt_tokens,
         max_response_tokens=section.max_response_tokens,
         dtype=section.dtype,

@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Choices:
         self._usage = usage
         self.settings = [section.model_dump(exclude={"model"}), asked_as(section.model), REWRITE]
 
-    async def run(self, items: Iterator[Item], folder: Path) -> AsyncIterator[Item | Dropped]:
+    async def run(self, items: Iterator[Item], folder: Path) -> AsyncGenerator[Item | Dropped]:
         model_section = self._section.model
         if self._section.treatment != "rewrite" or model_section is None:
             for item in items:
@@ -59,7 +59,8 @@ class Choices:
             model = await stack.enter_async_context(chat_model(model_section))
             stack.callback(self._usage.note, self.name, model_section, model.usage)
             rewriter = _Rewriter(model, model_section, log, self._section.tries)
-            async for _, outcome in in_order(items, rewriter.open, at_once=4 * model_section.at_once):
+            results = await stack.enter_async_context(aclosing(in_order(items, rewriter.open, at_once=4 * model_section.at_once)))
+            async for _, outcome in results:
                 yield outcome
 
 
@@ -88,9 +89,12 @@ class _Rewriter:
 
     async def _reply(self, text: str) -> Mapping[str, Any]:
         key = key_of(REWRITE, text, asked_as(self._section))
-        if key not in self._log.known:
-            self._log.append(key, await self._asked(text))
-        return self._log.known[key]
+        if key not in self._log:
+            try:
+                self._log.append(key, await self._asked(text))
+            except ChatRefusedError as error:
+                return {"said": str(error)}
+        return self._log[key]
 
     async def _asked(self, text: str) -> dict[str, str]:
         said = ""
@@ -102,10 +106,7 @@ class _Rewriter:
                 max_tokens=self._section.max_response_tokens,
                 seed=attempt,
             )
-            try:
-                said = (await self._model.respond(request)).text
-            except ChatRefusedError as error:
-                return {"said": str(error)}
+            said = (await self._model.respond(request)).text
             found = read_reply(said)
             if found:
                 return found

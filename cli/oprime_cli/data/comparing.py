@@ -1,6 +1,6 @@
 """Stages that compare questions: with those that came before, and with benchmarks."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 from oprime_cli.data.overlap import Collection, NearDuplicates, words_of
@@ -20,7 +20,7 @@ class Duplicates:
         self._section = section
         self.settings = section.model_dump()
 
-    async def run(self, items: Iterator[Item], folder: Path) -> AsyncIterator[Item | Dropped]:
+    async def run(self, items: Iterator[Item], folder: Path) -> AsyncGenerator[Item | Dropped]:
         near = NearDuplicates(similarity=self._section.similarity, length=self._section.shingle_words)
         answers: dict[tuple[str, ...], str] = {}
         origins: list[str] = []
@@ -49,7 +49,7 @@ class Decontaminate:
         self._section = section
         self.settings = [section.model_dump(), [file_state(file, "decontaminate.benchmarks") for file in section.benchmarks]]
 
-    async def run(self, items: Iterator[Item], folder: Path) -> AsyncIterator[Item | Dropped]:
+    async def run(self, items: Iterator[Item], folder: Path) -> AsyncGenerator[Item | Dropped]:
         section = self._section
         known = [entry for file in section.benchmarks for entry in _benchmark(file)]
         benchmarks = Collection((text for _, text in known), length=section.shingle_words, min_words=section.min_words)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -49,7 +49,8 @@ async def demonstrate(config: ActionsConfig, note: Callable[[int], None], usage:
         good = stack.enter_context(JsonLines(output))
         bad = stack.enter_context(JsonLines(output.with_name(f"{output.name}.dropped.jsonl")))
         writer = _Writer(config, model, judge, log)
-        async for item, attempts in in_order(_questions(config, made), writer.attempts, at_once=2 * config.model.at_once):
+        results = in_order(_questions(config, made), writer.attempts, at_once=2 * config.model.at_once)
+        async for item, attempts in await stack.enter_async_context(aclosing(results)):
             made.questions += 1
             for attempt in attempts:
                 if "reason" not in attempt:
@@ -110,9 +111,10 @@ class _Writer:
 
     async def _attempt(self, item: Item, seed: int) -> Attempt:
         key = key_of(item.question.text, seed, _asked(self._config, item))
-        response = await self._once(f"response {key}", lambda: self._respond(item, seed))
-        if "refused" in response:
-            return {"text": "", "reason": "refused by the model", "detail": response["refused"]}
+        try:
+            response = await self._once(f"response {key}", lambda: self._respond(item, seed))
+        except ChatRefusedError as error:
+            return {"text": "", "reason": "refused by the model", "detail": str(error)}
         text: str = response["text"]
         trace = trace_actions(text)
         if response["cut"]:
@@ -128,9 +130,9 @@ class _Writer:
         return {"text": text, "reason": "not judged" if verdict["score"] is None else "wrong answer", "detail": verdict["reason"]}
 
     async def _once(self, key: str, ask: Callable[[], Any]) -> Mapping[str, Any]:
-        if key not in self._log.known:
+        if key not in self._log:
             self._log.append(key, await ask())
-        return self._log.known[key]
+        return self._log[key]
 
     async def _respond(self, item: Item, seed: int) -> dict[str, Any]:
         section = self._config.model
@@ -141,10 +143,7 @@ class _Writer:
             max_tokens=section.max_response_tokens,
             seed=seed,
         )
-        try:
-            response = await self._model.respond(request)
-        except ChatRefusedError as error:
-            return {"refused": str(error)}
+        response = await self._model.respond(request)
         return {"text": response.text.strip(), "cut": response.cut}
 
     async def _verdict(self, item: Item, text: str) -> dict[str, Any]:

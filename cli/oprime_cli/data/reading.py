@@ -1,6 +1,6 @@
 """The first stage: questions of files, whatever the form of their rows."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Reading:
         self._sections = sections
         self.settings = [[section.model_dump(), file_state(section.file, "sources.file")] for section in sections]
 
-    async def run(self, items: Iterator[Item], folder: Path) -> AsyncIterator[Item | Dropped]:
+    async def run(self, items: Iterator[Item], folder: Path) -> AsyncGenerator[Item | Dropped]:
         for section in self._sections:
             for outcome in questions_of(section, "sources.file"):
                 yield outcome

@@ -29,8 +29,22 @@ class RecordLog:
         self._path = path
         self._stream: FileIO | None = None
         self._whole = 0
-        self.known: dict[str, Any] = {}
+        self._places: dict[str, tuple[int, int]] = {}
+        """Start and length of each key's line: the values stay on disk."""
         self._read()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __getitem__(self, key: str) -> Any:
+        """Raises KeyError for a key that was never written, OprimeError where the file cannot be read."""
+        start, length = self._places[key]
+        try:
+            with self._path.open("rb") as stream:
+                stream.seek(start)
+                return json.loads(stream.read(length))["value"]
+        except (OSError, ValueError) as error:
+            raise OprimeError(f"{self._path} cannot be read: {error}") from error
 
     def append(self, key: str, value: Any) -> None:
         """Raises OprimeError if the disk refuses; what was written before stays."""
@@ -42,8 +56,8 @@ class RecordLog:
             raise unwritable(self._path, error) from error
         if written != len(line):
             raise unwritable(self._path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        self._places[key] = (self._whole, len(line))
         self._whole += len(line)
-        self.known[key] = value
 
     def close(self) -> None:
         if self._stream is not None:
@@ -71,7 +85,8 @@ class RecordLog:
     def _take(self, line: bytes, number: int) -> None:
         try:
             record = json.loads(line)
-            self.known[record["key"]] = record["value"]
+            key, _ = record["key"], record["value"]
         except (ValueError, KeyError, TypeError) as error:
             raise UnusableInputError(f"{self._path}, line {number} is no record of this command ({error}): move the file away") from error
+        self._places[key] = (self._whole, len(line))
         self._whole += len(line)

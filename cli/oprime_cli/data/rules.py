@@ -1,7 +1,7 @@
 """What is dropped by how it is worded: figures, proofs, blanks, no answer, tests that cannot be run. Finds multiple choice."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,7 +117,7 @@ class Rules:
         self._section = section
         self.settings = section.model_dump()
 
-    async def run(self, items: Iterator[Item], folder: Path) -> AsyncIterator[Item | Dropped]:
+    async def run(self, items: Iterator[Item], folder: Path) -> AsyncGenerator[Item | Dropped]:
         for item in items:
             fault = fault_of(item.question, self._section)
             if fault is not None:

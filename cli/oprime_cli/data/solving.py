@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,14 @@ class Answers:
         self._judge = judge
         self.settings = [section.model_dump(), judge.fingerprint]
 
-    async def run(self, items: Iterator[Item], folder: Path) -> AsyncIterator[Item | Dropped]:
+    async def run(self, items: Iterator[Item], folder: Path) -> AsyncGenerator[Item | Dropped]:
         if not self._section.check:
             for item in items:
                 yield item
             return
-        async for _, outcome in in_order(items, self._compared, at_once=AHEAD * self._judge.workers):
-            yield outcome
+        async with aclosing(in_order(items, self._compared, at_once=AHEAD * self._judge.workers)) as results:
+            async for _, outcome in results:
+                yield outcome
 
     async def _compared(self, item: Item) -> Item | Dropped:
         if item.question.ability != "math":
@@ -62,7 +63,7 @@ class Solve:
         self._usage = usage
         self.settings = [section.model_dump(exclude={"model"}), asked_as(section.model), judge.fingerprint]
 
-    async def run(self, items: Iterator[Item], folder: Path) -> AsyncIterator[Item | Dropped]:
+    async def run(self, items: Iterator[Item], folder: Path) -> AsyncGenerator[Item | Dropped]:
         model_section = self._section.model
         if model_section is None:
             for item in items:
@@ -74,7 +75,8 @@ class Solve:
             model = await stack.enter_async_context(chat_model(model_section))
             stack.callback(self._usage.note, self.name, model_section, model.usage)
             solver = _Solver(model, model_section, self._judge, log, self._section)
-            async for _, outcome in in_order(items, solver.solved, at_once=2 * model_section.at_once):
+            results = await stack.enter_async_context(aclosing(in_order(items, solver.solved, at_once=2 * model_section.at_once)))
+            async for _, outcome in results:
                 yield outcome
 
 
@@ -112,9 +114,12 @@ class _Solver:
         seed = self._section.seed + index
         question = item.question
         key = key_of(question.text, question.ground_truth, seed, asked_as(self._model_section), self._judge.fingerprint)
-        if key not in self._log.known:
-            self._log.append(key, await self._asked(item, seed))
-        return self._log.known[key]
+        if key not in self._log:
+            try:
+                self._log.append(key, await self._asked(item, seed))
+            except ChatRefusedError as error:
+                return {"score": None, "answer": str(error)}
+        return self._log[key]
 
     async def _asked(self, item: Item, seed: int) -> dict[str, Any]:
         task = task_of(item.question, suffix=CODE_SUFFIX if item.question.ability == "code" else MATH_SUFFIX)
@@ -125,10 +130,7 @@ class _Solver:
             max_tokens=self._model_section.max_response_tokens,
             seed=seed,
         )
-        try:
-            response = await self._model.respond(request)
-        except ChatRefusedError as error:
-            return {"score": None, "answer": str(error)}
+        response = await self._model.respond(request)
         outcome = await self._judge.outcome(task, response.text)
         # Programs differ in every letter: only mathematical answers are counted.
         answer = outcome.answer[:200] if item.question.ability == "math" else ""
@@ -144,7 +146,7 @@ class Difficulty:
         self._section = section
         self.settings = section.model_dump()
 
-    async def run(self, items: Iterator[Item], folder: Path) -> AsyncIterator[Item | Dropped]:
+    async def run(self, items: Iterator[Item], folder: Path) -> AsyncGenerator[Item | Dropped]:
         for item in items:
             rate = item.pass_rate
             if rate is not None and rate > self._section.max_pass_rate:

@@ -9,7 +9,8 @@ import hashlib
 import json
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -64,7 +65,7 @@ class Stage(Protocol):
         """All that the result depends on besides the input, as JSON."""
         ...
 
-    def run(self, items: Iterator[Item], folder: Path) -> AsyncIterator[Item | Dropped]:
+    def run(self, items: Iterator[Item], folder: Path) -> AsyncGenerator[Item | Dropped]:
         """In the order of the items. `folder` is for files of the stage's own, which begin with its name."""
         ...
 
@@ -122,7 +123,7 @@ def items_in(path: Path) -> Iterator[Item]:
         ) from error
 
 
-async def in_order(items: Iterable[_In], work: Callable[[_In], Awaitable[_Out]], *, at_once: int) -> AsyncIterator[tuple[_In, _Out]]:
+async def in_order(items: Iterable[_In], work: Callable[[_In], Awaitable[_Out]], *, at_once: int) -> AsyncGenerator[tuple[_In, _Out]]:
     """Work on several items at a time, and hand results back in the order of the items. What is under way is cancelled with an error."""
     under_way: deque[tuple[_In, asyncio.Future[_Out]]] = deque()
     try:
@@ -160,8 +161,11 @@ async def _run(stage: Stage, folder: Path, before: Path | None, fingerprint: str
     started, came, kept, reasons = time.monotonic(), 0, 0, Counter[str]()
     # A summary says that the files beside it are whole.
     _summary_file(folder, stage.name).unlink(missing_ok=True)
-    with JsonLines(kept_file(folder, stage.name)) as good, JsonLines(dropped_file(folder, stage.name)) as bad:
-        async for outcome in stage.run(items_in(before) if before else iter(()), folder):
+    async with AsyncExitStack() as stack:
+        good = stack.enter_context(JsonLines(kept_file(folder, stage.name)))
+        bad = stack.enter_context(JsonLines(dropped_file(folder, stage.name)))
+        outcomes = await stack.enter_async_context(aclosing(stage.run(items_in(before) if before else iter(()), folder)))
+        async for outcome in outcomes:
             came += 1
             if isinstance(outcome, Item):
                 kept += 1
