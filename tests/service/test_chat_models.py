@@ -18,7 +18,7 @@ from oprime.runtime.errors import SettingsError
 from oprime_cli.chat.endpoint import REFUSED_AT_FIRST, EndpointModel
 from oprime_cli.chat.model import ChatRefusedError, ChatRequest, ChatResponse, ChatUnavailableError
 from oprime_cli.chat.settings import ChatModelSection, chat_model
-from tiny_policies import write_policy, write_tokenizer
+from tiny_policies import write_policy
 
 SOON = Patience(attempts=3, first_wait_s=0.01, most_wait_s=0.02)
 ASKED = ChatRequest(messages=(ChatMessage(role="user", content="2 + 2?"),), temperature=0.5, top_p=0.9, max_tokens=7, stop=("\n",), seed=3)
@@ -195,7 +195,6 @@ async def test_a_url_that_is_none_is_refused() -> None:
 @pytest.mark.parametrize("backend", ["transformers", pytest.param("vllm", marks=[pytest.mark.e2e, pytest.mark.slow])])
 async def test_a_local_model_answers_through_its_chat_template(tmp_path: Path, backend: Literal["transformers", "vllm"]) -> None:
     write_policy(tmp_path)
-    write_tokenizer(tmp_path)
     section = ChatModelSection(path=str(tmp_path), backend=backend, dtype="float32", top_p=1, max_prompt_tokens=20, max_response_tokens=8)
     asked = ChatRequest(messages=(ChatMessage(role="user", content="3 + 8"),), max_tokens=8, seed=1)
     async with chat_model(section) as model:

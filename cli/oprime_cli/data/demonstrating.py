@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oprime.core.types import ChatMessage
+from oprime.core.verification import Verdict
 from oprime.tasks.actions import long_prompt, short_prompt, trace_actions
 from oprime_cli.chat.model import ChatModel, ChatRefusedError, ChatRequest
 from oprime_cli.chat.settings import chat_model
@@ -112,7 +113,7 @@ class _Writer:
     async def _attempt(self, item: Item, seed: int) -> Attempt:
         key = key_of(item.question.text, seed, _asked(self._config, item))
         try:
-            response = await self._once(f"response {key}", lambda: self._respond(item, seed))
+            response = await self._response(f"response {key}", item, seed)
         except ChatRefusedError as error:
             return {"text": "", "reason": "refused by the model", "detail": str(error)}
         text: str = response["text"]
@@ -124,17 +125,15 @@ class _Writer:
         if not item.question.ground_truth:
             return {"text": text}
         judged_as = key_of(key, item.question.ground_truth, self._judge.fingerprint)
-        verdict = await self._once(f"verdict {judged_as}", lambda: self._verdict(item, text))
+        verdict = await self._verdict(f"verdict {judged_as}", item, text)
         if verdict["score"] == 1:
             return {"text": text}
         return {"text": text, "reason": "not judged" if verdict["score"] is None else "wrong answer", "detail": verdict["reason"]}
 
-    async def _once(self, key: str, ask: Callable[[], Any]) -> Mapping[str, Any]:
-        if key not in self._log:
-            self._log.append(key, await ask())
-        return self._log[key]
-
-    async def _respond(self, item: Item, seed: int) -> dict[str, Any]:
+    async def _response(self, key: str, item: Item, seed: int) -> Mapping[str, Any]:
+        """The `text`, and whether it was `cut`. Raises ChatRefusedError."""
+        if key in self._log:
+            return self._log[key]
         section = self._config.model
         request = ChatRequest(
             messages=task_of(item.question, system=long_prompt(), suffix=_suffix(self._config, item)).messages,
@@ -144,11 +143,19 @@ class _Writer:
             seed=seed,
         )
         response = await self._model.respond(request)
-        return {"text": response.text.strip(), "cut": response.cut}
+        found = {"text": response.text.strip(), "cut": response.cut}
+        self._log.append(key, found)
+        return found
 
-    async def _verdict(self, item: Item, text: str) -> dict[str, Any]:
+    async def _verdict(self, key: str, item: Item, text: str) -> Mapping[str, Any]:
+        """The `score`, None where there is none, and the `reason`."""
+        if key in self._log:
+            return self._log[key]
         outcome = await self._judge.outcome(task_of(item.question), text)
-        return {"score": outcome.score, "reason": outcome.reason}
+        found = {"score": outcome.score, "reason": outcome.reason}
+        if outcome.verdict is not Verdict.INFRA_ERROR:
+            self._log.append(key, found)
+        return found
 
 
 def _asked(config: ActionsConfig, item: Item) -> Any:

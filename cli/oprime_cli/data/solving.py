@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from oprime.core.verification import Verdict
+from oprime.core.verification import Outcome, Verdict
 from oprime.tasks.sources.eurus_sources import CODE_SUFFIX, MATH_SUFFIX
 from oprime_cli.chat.model import ChatModel, ChatRefusedError, ChatRequest
 from oprime_cli.chat.settings import ChatModelSection, chat_model
@@ -114,14 +114,17 @@ class _Solver:
         seed = self._section.seed + index
         question = item.question
         key = key_of(question.text, question.ground_truth, seed, asked_as(self._model_section), self._judge.fingerprint)
-        if key not in self._log:
-            try:
-                self._log.append(key, await self._asked(item, seed))
-            except ChatRefusedError as error:
-                return {"score": None, "answer": str(error)}
-        return self._log[key]
+        if key in self._log:
+            return self._log[key]
+        try:
+            sample, outcome = await self._asked(item, seed)
+        except ChatRefusedError as error:
+            return {"score": None, "answer": str(error)}
+        if outcome.verdict is not Verdict.INFRA_ERROR:
+            self._log.append(key, sample)
+        return sample
 
-    async def _asked(self, item: Item, seed: int) -> dict[str, Any]:
+    async def _asked(self, item: Item, seed: int) -> tuple[dict[str, Any], Outcome]:
         task = task_of(item.question, suffix=CODE_SUFFIX if item.question.ability == "code" else MATH_SUFFIX)
         request = ChatRequest(
             messages=task.messages,
@@ -134,7 +137,7 @@ class _Solver:
         outcome = await self._judge.outcome(task, response.text)
         # Programs differ in every letter: only mathematical answers are counted.
         answer = outcome.answer[:200] if item.question.ability == "math" else ""
-        return {"score": outcome.score, "answer": answer if outcome.score is not None else outcome.reason}
+        return {"score": outcome.score, "answer": answer if outcome.score is not None else outcome.reason}, outcome
 
 
 class Difficulty:
