@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("oprime_cli.commands.score", "process rewards of a file of responses, by a gateway"),
     "best-of-n": ("oprime_cli.commands.best_of_n", "choose among responses to each prompt of a file, by a gateway"),
     "serve": ("oprime_cli.commands.serve", "run one service by itself"),
+    "data": ("oprime_cli.commands.data", "make training data of published data sets, and demonstrations of the seven actions"),
     "tasks": ("oprime_cli.commands.tasks", "look at and check the tasks of a run"),
     "report": ("oprime_cli.commands.report", "write the report of a run"),
     "k8s": ("oprime_cli.commands.k8s", "make the manifests of a run on Kubernetes"),
@@ -39,8 +40,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 HIDDEN_COMMANDS = {"supervise": "oprime_cli.commands.supervise"}
 """What other commands start; no person needs them."""
 
-MAKE_MODELS = frozenset({"sft", "prm"})
-"""Commands whose own process loads a model. The others read tokenizers at most."""
+MAKE_MODELS = frozenset({"sft", "prm", "data"})
+"""Commands whose own process may load a model. The others read tokenizers at most."""
 
 INTERRUPTED = 130
 

@@ -37,12 +37,14 @@ def verifier_section(path: Path | None, overrides: Iterable[str] = ()) -> Verifi
     return VerifierSettings.from_document(document, origin=str(path or "--set")).verifier
 
 
-def apply_override(document: dict[str, Any], text: str) -> None:
+def apply_override(document: dict[str, Any], text: str, *, needs_section: bool = True) -> None:
     """Put `key=value` into the document. The value is TOML; what is no TOML value is taken as a string."""
     key, separator, value = text.partition("=")
     if not separator:
         raise SettingsError(f"--set {text}: write KEY=VALUE, for example --set learner.learning_rate=1e-4")
     *tables, leaf = _path(key.strip(), text)
+    if needs_section and not tables:
+        raise SettingsError(f"--set {text}: {key.strip()!r} names no section; write SECTION.NAME=VALUE, for example run.steps=10")
     table = document
     for name in tables:
         table = table.setdefault(name, {})
@@ -75,6 +77,4 @@ def _path(key: str, text: str) -> list[str]:
             raise SettingsError(f"--set {text}: give one setting at a time")
         name, table = next(iter(table.items()))
         path.append(name)
-    if len(path) < 2:
-        raise SettingsError(f"--set {text}: {key!r} names no section; write SECTION.NAME=VALUE, for example run.steps=10")
     return path

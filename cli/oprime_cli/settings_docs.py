@@ -14,12 +14,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from oprime.runtime.settings import Section
+from oprime_cli.data.settings import ActionsConfig, PrepareConfig
 from oprime_cli.run_config import RunConfig
 
 HEAD = """\
 # Settings
 
-Every setting of a run's TOML file. This page is generated from the settings models (`make docs`); edit those.
+Every setting of a run's TOML file, and of the files of `oprime data`. This page is generated from the settings models (`make docs`); edit
+those.
 
 A wrong name, type or value stops `oprime train` before anything starts, with one line that says which and why. `oprime train CONFIG --set
 SECTION.NAME=VALUE` changes one setting without editing the file. Complete files to start from are in `deploy/config/`.
@@ -34,7 +36,25 @@ def settings_page() -> str:
         section = section_type(field.annotation)
         if section is not None:
             parts.append(_section_table(name, section, optional=not field.is_required()))
-    return "\n".join(parts)
+    return "\n".join([*parts, *_data_parts()])
+
+
+def _data_parts() -> Iterator[str]:
+    """Of the files that are no run's: those of `oprime data`."""
+    for command, config in (("prepare", PrepareConfig), ("actions", ActionsConfig)):
+        about = f"Settings of a file for `oprime data {command}` ([data.md](data.md)). `[verifier]` is that of a run."
+        yield f"# oprime data {command}\n\n{about}\n"
+        plain = {name: field for name, field in config.model_fields.items() if not _sections_in(field)}
+        yield "\n".join([*_HEAD_OF_TABLE, *(_line(name, field) for name, field in plain.items()), ""])
+        for name, field in config.model_fields.items():
+            for section in () if name == "verifier" else _sections_in(field):
+                yield _section_table(name, section, optional=True)
+
+
+def _sections_in(field: FieldInfo) -> list[type[Section]]:
+    """The section that a field holds, alone or as the items of a tuple."""
+    found = map(section_type, (field.annotation, *typing.get_args(field.annotation)))
+    return list(dict.fromkeys(section for section in found if section is not None))
 
 
 def section_type(annotation: Any) -> type[Section] | None:
@@ -60,12 +80,15 @@ def _section_table(name: str, section: type[Section], *, optional: bool) -> str:
         lines += [about, ""]
     if not optional:
         lines += ["Required.", ""]
-    lines += ["| setting | type | default | meaning |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| `{name}.{setting}` | {_cell(type_text(field))} | {_cell(default_text(field))} | {_cell(_meaning(field))} |"
-        for setting, field in _flat(section)
-    ]
+    lines += [*_HEAD_OF_TABLE, *(_line(f"{name}.{setting}", field) for setting, field in _flat(section))]
     return "\n".join([*lines, ""])
+
+
+_HEAD_OF_TABLE = ("| setting | type | default | meaning |", "| --- | --- | --- | --- |")
+
+
+def _line(name: str, field: FieldInfo) -> str:
+    return f"| `{name}` | {_cell(type_text(field))} | {_cell(default_text(field))} | {_cell(_meaning(field))} |"
 
 
 def type_text(field: FieldInfo) -> str:

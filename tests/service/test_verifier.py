@@ -233,16 +233,18 @@ async def test_a_response_without_end_is_no_answer_and_reaches_no_worker(shared:
 
 async def test_every_rollout_gets_one_verdict(shared: Offer) -> None:
     queue = MemoryQueue(SystemClock())
-    tasks = [task(0, "=1 #8"), task(1, "=1 #9"), task(2, "=1 =2")]
+    tasks = [task(0, "=1 #8"), task(1, "=1 #9"), task(2, "=1 =2"), task(3, "[ASSESS]\n\n[OUTPUT]\n\n=1 #8")]
     await send(queue, tasks)
     async with consuming(queue, handler_of(queue, shared.dispatcher.verify)):
-        found = await events(queue, 3)
+        found = await events(queue, 4)
     scores = {name: event.outcome.score for name, event in found.items() if isinstance(event, VerifiedRollout)}
-    assert scores == {"7:0": 1.0, "7:1": 0.0, "7:2": 0.0}
+    assert scores == {"7:0": 1.0, "7:1": 0.0, "7:2": 0.0, "7:3": 1.0}
     verified = [event for _, event in sorted(found.items()) if isinstance(event, VerifiedRollout)]
     assert [event.rollout for event in verified] == [one.rollout for one in tasks]
+    # The last one took two actions, of which the first has no step.
+    assert [(event.actions, event.keeps_action_form) for event in verified] == [(0, False)] * 3 + [(2, False)]
     np.testing.assert_array_equal(content(verified[0]).behaviour_logprobs, [-0.5, -0.25, -0.125])
-    assert await queue.ledger_counts() == {"issued": 3, "live": 3}
+    assert await queue.ledger_counts() == {"issued": 4, "live": 4}
     assert (await queue.depth(ROLLOUTS)).pending == 0
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from oprime_cli.data.settings import ActionsConfig, PrepareConfig, read_settings
 from oprime_cli.offline_prm.plan import read_plan
 from oprime_cli.run_config import RunConfig
 
@@ -52,3 +53,9 @@ def test_the_offline_prm_has_eurusprms_numbers() -> None:
     settings = read_plan(FOLDER / "prm" / "eurusprm-stage1.toml", []).settings
     assert (settings.loss, settings.beta, settings.learning_rate, settings.epochs) == ("ce", 0.05, 5e-7, 1)
     assert settings.data.startswith("data/")
+
+
+def test_the_files_for_training_data_have_valid_settings() -> None:
+    prepare = read_settings(PrepareConfig, FOLDER / "data" / "gsm8k.toml", [])
+    actions = read_settings(ActionsConfig, FOLDER / "data" / "actions.toml", [])
+    assert all(section.file.startswith("hf://datasets/") for section in (*prepare.sources, *actions.sources))

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from oprime.runtime.settings import ChainSection, TasksSection
+from oprime.tasks.actions import short_prompt
 from oprime.tasks.dataset import load_tasks
+from oprime.tasks.sources.eurus_sources import CODE_SUFFIX
 from oprime_cli.main import main
 from tiny_policies import write_tokenizer
 
@@ -95,11 +97,38 @@ def test_a_check_without_a_model_says_that_prompts_were_not_tried(tmp_path: Path
     assert "prompts are not tried with a chat template: there is no model directory ./nothing" in capsys.readouterr().out
 
 
+def test_a_published_form_is_recognised_and_its_rows_can_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = tmp_path / "mbpp.json", tmp_path / "tasks.jsonl"
+    row = {"prompt": "Add one.", "task_id": 2, "test_imports": [], "test_list": ["assert f(1) == 2"]}
+    source.write_text(json.dumps([row, {**row, "test_list": []}, {**row, "test_list": ["print(f(1))"]}]))
+    assert main(["tasks", "convert", str(source), "--out", str(out), "--actions"]) == 2
+    said = capsys.readouterr().err
+    assert "has 2 bad rows; correct them, or leave them out with --skip-bad-rows:" in said
+    assert f"{source}, row 2, answer: no answer" in said
+    assert f"{source}, row 3, tests: unusable tests: tests.test_list has no assert" in said
+    assert not out.exists()
+    assert main(["tasks", "convert", str(source), "--out", str(out), "--actions", "--skip-bad-rows"]) == 0
+    (task,) = load_tasks(TasksSection(train=str(out)), "train")
+    assert [turn.content for turn in task.messages] == [
+        short_prompt(),
+        f"Add one.\n\nYour code must pass this test:\n```python\nassert f(1) == 2\n```{CODE_SUFFIX}",
+    ]
+    assert (task.verifier, task.data_source) == ("code", "mbpp")
+
+
+def test_a_form_and_fields_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = tmp_path / "source.jsonl", tmp_path / "tasks.jsonl"
+    source.write_text('{"q": "2 + 2?", "a": 4}\n')
+    for words in (["--question", "q"], ["--question", "q", "--answer", "a", "--from", "math"]):
+        assert main(["tasks", "convert", str(source), "--out", str(out), *words]) == 2
+        assert "--question and --answer name two fields together" in capsys.readouterr().err
+
+
 def test_an_empty_source_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = tmp_path / "source.jsonl", tmp_path / "tasks.jsonl"
     source.touch()
-    assert main(["tasks", "convert", str(source), "--out", str(out), "--question", "q", "--answer", "a"]) == 1
-    assert "has no rows: nothing was written" in capsys.readouterr().err
+    assert main(["tasks", "convert", str(source), "--out", str(out), "--question", "q", "--answer", "a"]) == 2
+    assert f"{source} has no usable row" in capsys.readouterr().err
     assert not out.exists()
 
 

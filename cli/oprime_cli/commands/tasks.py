@@ -3,6 +3,7 @@
 import argparse
 import itertools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,13 @@ from oprime_cli.console import say
 from oprime_cli.running.failures import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from oprime.tasks.chain import Split
-    from oprime.tasks.rows import Render
+    from oprime.tasks.rows import RawRow, Render
+    from oprime.tasks.sources.layout import Layout
+    from oprime.tasks.sources.question import Question, Source
     from oprime_cli.run_config import RunConfig
 
 SPLITS = ("train", "heldout")
@@ -77,25 +80,34 @@ def _add_convert(actions: Subparsers) -> None:
     parser = command_parser(
         actions,
         "convert",
-        description="Make task rows of a JSONL or parquet file that has a question and an answer in two fields.",
+        description="Make task rows of a published data set, whose form is recognised (docs/tasks.md), or of any JSONL, JSON or parquet "
+        "file, whose fields --question and --answer name. Every row is read as a run would read it before it is written.",
         example=(
-            "oprime tasks convert hf://datasets/openai/gsm8k/main/train-00000-of-00001.parquet --out data/gsm8k-train.jsonl "
-            "--question question --answer answer --answer-after '####'"
+            "oprime tasks convert hf://datasets/openai/gsm8k/main/train-00000-of-00001.parquet --out data/gsm8k-train.jsonl --actions"
         ),
     )
-    parser.add_argument("file", metavar="FILE", help="JSONL or parquet file, or hf://datasets/OWNER/NAME/FILE")
+    parser.add_argument("file", metavar="FILE", help="JSONL, JSON or parquet file, or hf://datasets/OWNER/NAME/FILE")
     _add_output(parser)
-    parser.add_argument("--question", metavar="FIELD", required=True, help="field that holds the question")
-    parser.add_argument("--answer", metavar="FIELD", required=True, help="field that holds the answer")
+    parser.add_argument("--from", metavar="NAME", dest="form", default="", help="form of the rows (default: recognised by the first row)")
+    parser.add_argument("--question", metavar="FIELD", default="", help="field that holds the question, of rows of another form")
+    parser.add_argument("--answer", metavar="FIELD", default="", help="field that holds the answer, or the tests of a code task")
     parser.add_argument("--answer-after", metavar="TEXT", default="", help="the answer is what follows the last TEXT in its field")
     parser.add_argument(
-        "--ability", choices=("math", "code"), default="math", help="what the tasks ask for; chooses the verifier (default: math)"
+        "--ability",
+        choices=("math", "code"),
+        default="math",
+        help="what rows of another form ask for; chooses the verifier (default: math)",
     )
-    parser.add_argument("--system", metavar="TEXT", default="", help="text of a system turn before each question")
+    system = parser.add_mutually_exclusive_group()
+    system.add_argument("--system", metavar="TEXT", default="", help="text of a system turn before each question")
+    system.add_argument("--actions", action="store_true", help="system turn that asks for the seven actions (docs/data.md)")
     parser.add_argument(
-        "--suffix", metavar="TEXT", default="", help="text appended to each question, for example how to present the answer"
+        "--suffix", metavar="TEXT", default=None, help="text after each question (default: with --actions as in Eurus-2-RL-Data, else none)"
     )
-    parser.add_argument("--data-source", metavar="NAME", default="", help="name of the source in each row (default: FILE)")
+    parser.add_argument(
+        "--data-source", metavar="NAME", default="", help="name of the source in each row (default: what the form says, else FILE)"
+    )
+    parser.add_argument("--skip-bad-rows", action="store_true", help="leave out rows that cannot be used, and count them by reason")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -132,19 +144,50 @@ def _labelled_rows(args: argparse.Namespace, rows: int) -> "Iterator[dict[str, A
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from oprime.tasks.formats.question_answer import RowFields, converted_rows
+    from oprime.tasks.dataset import usable_rows
     from oprime.tasks.row_files import read_rows
 
-    fields = RowFields(
-        question=args.question,
-        answer=args.answer,
-        ability=args.ability,
-        answer_after=args.answer_after,
-        system=args.system,
-        suffix=args.suffix,
-        data_source=args.data_source or args.file,
-    )
-    return _write(args, converted_rows(read_rows(args.file, "FILE"), fields, args.split))
+    rows = enumerate(usable_rows(read_rows(args.file, "FILE"), _question_of(args), args.file, "--skip-bad-rows", skip=args.skip_bad_rows))
+    layout = _layout(args)
+    return _write(args, (layout.row(question, index, args.split) for index, question in rows))
+
+
+def _question_of(args: argparse.Namespace) -> "Callable[[RawRow], Question]":
+    """What reads a row, and refuses one that no run could use."""
+    from oprime.tasks.formats.question_answer import RowFields
+    from oprime.tasks.row_files import read_rows
+    from oprime.tasks.sources.registry import source_named, source_of
+    from oprime_cli.data.usable import require_usable
+
+    if bool(args.question) != bool(args.answer) or (args.question and args.form):
+        raise UsageError("--question and --answer name two fields together, and --from a known form instead: give both fields, or --from")
+    source: RowFields | Source
+    if args.question:
+        source = RowFields(
+            question=args.question,
+            answer=args.answer,
+            ability=args.ability,
+            answer_after=args.answer_after,
+            data_source=args.file,
+        )
+    else:
+        source = source_named(args.form, "--from") if args.form else source_of(next(read_rows(args.file, "FILE"), None), args.file)
+
+    def read(row: "RawRow") -> "Question":
+        question = require_usable(row, source.read(row))
+        return replace(question, data_source=args.data_source or question.data_source or args.file)
+
+    return read
+
+
+def _layout(args: argparse.Namespace) -> "Layout":
+    from oprime.tasks.actions import short_prompt
+    from oprime.tasks.sources.eurus_sources import CODE_SUFFIX, MATH_SUFFIX
+    from oprime.tasks.sources.layout import Layout
+
+    if args.suffix is not None:
+        return Layout(system=short_prompt() if args.actions else args.system, math_suffix=args.suffix, code_suffix=args.suffix)
+    return Layout(system=short_prompt(), math_suffix=MATH_SUFFIX, code_suffix=CODE_SUFFIX) if args.actions else Layout(system=args.system)
 
 
 def _write(args: argparse.Namespace, rows: "Iterator[dict[str, Any]]") -> int:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from oprime_proto.v1 import verification_pb2 as oprime__proto_dot_v1_dot_verification__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1coprime_proto/v1/common.proto\x12\x0foprime_proto.v1\x1a\"oprime_proto/v1/verification.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"_\n\x10SamplingSettings\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\x19\n\x11max_prompt_tokens\x18\x02 \x01(\r\x12\x1b\n\x13max_response_tokens\x18\x03 \x01(\r\"\xf0\x01\n\x06Ticket\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12.\n\x08messages\x18\x02 \x03(\x0b\x32\x1c.oprime_proto.v1.ChatMessage\x12\x33\n\x08sampling\x18\x06 \x01(\x0b\x32!.oprime_proto.v1.SamplingSettings\x12\r\n\x05seeds\x18\x07 \x03(\x04\x12\x1a\n\x12min_weight_version\x18\x08 \x01(\x04\x12\x17\n\x0fgreedy_baseline\x18\n \x01(\x08\x12\x10\n\x08material\x18\x0b \x01(\t\x12\r\n\x05trace\x18\x0c \x01(\tJ\x04\x08\x03\x10\x06J\x04\x08\t\x10\n\"W\n\x07Segment\x12\x11\n\ttoken_ids\x18\x01 \x01(\x0c\x12\x0f\n\x07trained\x18\x02 \x01(\x08\x12\x10\n\x08logprobs\x18\x03 \x01(\x0c\x12\x16\n\x0eweight_version\x18\x04 \x01(\x04\"\xc0\x01\n\x07Rollout\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x0c\n\x04text\x18\x06 \x01(\t\x12\x34\n\rfinish_reason\x18\t \x01(\x0e\x32\x1d.oprime_proto.v1.FinishReason\x12*\n\x08segments\x18\n \x03(\x0b\x32\x18.oprime_proto.v1.SegmentJ\x04\x08\x04\x10\x05J\x04\x08\x05\x10\x06J\x04\x08\x07\x10\x08J\x04\x08\x08\x10\t\"\xeb\x01\n\rRolloutRecord\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x16\n\x0etrained_tokens\x18\x04 \x01(\r\x12\x1d\n\x15oldest_weight_version\x18\x05 \x01(\x04\x12\x1d\n\x15newest_weight_version\x18\x06 \x01(\x04\x12\x34\n\rfinish_reason\x18\x07 \x01(\x0e\x32\x1d.oprime_proto.v1.FinishReason\x12\x0f\n\x07payload\x18\x08 \x01(\t\x12\x0c\n\x04text\x18\t \x01(\t\"j\n\x10VerificationTask\x12/\n\x07rollout\x18\x06 \x01(\x0b\x32\x1e.oprime_proto.v1.RolloutRecord\x12\x10\n\x08material\x18\x07 \x01(\t\x12\r\n\x05trace\x18\x08 \x01(\tJ\x04\x08\x01\x10\x06\"\x8a\x01\n\x0fVerifiedRollout\x12/\n\x07rollout\x18\x04 \x01(\x0b\x32\x1e.oprime_proto.v1.RolloutRecord\x12\x31\n\x08response\x18\x05 \x01(\x0b\x32\x1f.oprime_proto.v1.VerifyResponse\x12\r\n\x05trace\x18\x06 \x01(\tJ\x04\x08\x01\x10\x04\"\x81\x01\n\x0cRolloutEvent\x12\x34\n\x08verified\x18\x01 \x01(\x0b\x32 .oprime_proto.v1.VerifiedRolloutH\x00\x12\x32\n\x07\x64ropped\x18\x02 \x01(\x0b\x32\x1f.oprime_proto.v1.DroppedRolloutH\x00\x42\x07\n\x05\x65vent\"Z\n\x0e\x44roppedRollout\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x17\n\x0fresponse_tokens\x18\x04 \x01(\r\"\x98\x01\n\rVerifiedGroup\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x32\n\x08rollouts\x18\x02 \x03(\x0b\x32 .oprime_proto.v1.VerifiedRollout\x12\x32\n\x08\x62\x61seline\x18\x03 \x01(\x0b\x32 .oprime_proto.v1.VerifiedRollout\x12\r\n\x05trace\x18\x04 \x01(\t\"T\n\x05\x42\x61tch\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12.\n\x06groups\x18\x02 \x03(\x0b\x32\x1e.oprime_proto.v1.VerifiedGroup\x12\r\n\x05trace\x18\x03 \x01(\t\"\xda\x01\n\x0bScoredBatch\x12%\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x16.oprime_proto.v1.Batch\x12\x13\n\x0bprm_version\x18\x03 \x01(\x04\x12:\n\x07metrics\x18\x04 \x03(\x0b\x32).oprime_proto.v1.ScoredBatch.MetricsEntry\x12\x17\n\x0fprocess_rewards\x18\x06 \x03(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01J\x04\x08\x02\x10\x03J\x04\x08\x05\x10\x06\"\xa3\x01\n\rCommittedStep\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x16\n\x0eweight_version\x18\x02 \x01(\x04\x12<\n\x07metrics\x18\x03 \x03(\x0b\x32+.oprime_proto.v1.CommittedStep.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1coprime_proto/v1/common.proto\x12\x0foprime_proto.v1\x1a\"oprime_proto/v1/verification.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"_\n\x10SamplingSettings\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\x19\n\x11max_prompt_tokens\x18\x02 \x01(\r\x12\x1b\n\x13max_response_tokens\x18\x03 \x01(\r\"\xf0\x01\n\x06Ticket\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12.\n\x08messages\x18\x02 \x03(\x0b\x32\x1c.oprime_proto.v1.ChatMessage\x12\x33\n\x08sampling\x18\x06 \x01(\x0b\x32!.oprime_proto.v1.SamplingSettings\x12\r\n\x05seeds\x18\x07 \x03(\x04\x12\x1a\n\x12min_weight_version\x18\x08 \x01(\x04\x12\x17\n\x0fgreedy_baseline\x18\n \x01(\x08\x12\x10\n\x08material\x18\x0b \x01(\t\x12\r\n\x05trace\x18\x0c \x01(\tJ\x04\x08\x03\x10\x06J\x04\x08\t\x10\n\"W\n\x07Segment\x12\x11\n\ttoken_ids\x18\x01 \x01(\x0c\x12\x0f\n\x07trained\x18\x02 \x01(\x08\x12\x10\n\x08logprobs\x18\x03 \x01(\x0c\x12\x16\n\x0eweight_version\x18\x04 \x01(\x04\"\xc0\x01\n\x07Rollout\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x0c\n\x04text\x18\x06 \x01(\t\x12\x34\n\rfinish_reason\x18\t \x01(\x0e\x32\x1d.oprime_proto.v1.FinishReason\x12*\n\x08segments\x18\n \x03(\x0b\x32\x18.oprime_proto.v1.SegmentJ\x04\x08\x04\x10\x05J\x04\x08\x05\x10\x06J\x04\x08\x07\x10\x08J\x04\x08\x08\x10\t\"\xeb\x01\n\rRolloutRecord\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x16\n\x0etrained_tokens\x18\x04 \x01(\r\x12\x1d\n\x15oldest_weight_version\x18\x05 \x01(\x04\x12\x1d\n\x15newest_weight_version\x18\x06 \x01(\x04\x12\x34\n\rfinish_reason\x18\x07 \x01(\x0e\x32\x1d.oprime_proto.v1.FinishReason\x12\x0f\n\x07payload\x18\x08 \x01(\t\x12\x0c\n\x04text\x18\t \x01(\t\"j\n\x10VerificationTask\x12/\n\x07rollout\x18\x06 \x01(\x0b\x32\x1e.oprime_proto.v1.RolloutRecord\x12\x10\n\x08material\x18\x07 \x01(\t\x12\r\n\x05trace\x18\x08 \x01(\tJ\x04\x08\x01\x10\x06\"\xb6\x01\n\x0fVerifiedRollout\x12/\n\x07rollout\x18\x04 \x01(\x0b\x32\x1e.oprime_proto.v1.RolloutRecord\x12\x31\n\x08response\x18\x05 \x01(\x0b\x32\x1f.oprime_proto.v1.VerifyResponse\x12\r\n\x05trace\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x07 \x01(\r\x12\x19\n\x11keeps_action_form\x18\x08 \x01(\x08J\x04\x08\x01\x10\x04\"\x81\x01\n\x0cRolloutEvent\x12\x34\n\x08verified\x18\x01 \x01(\x0b\x32 .oprime_proto.v1.VerifiedRolloutH\x00\x12\x32\n\x07\x64ropped\x18\x02 \x01(\x0b\x32\x1f.oprime_proto.v1.DroppedRolloutH\x00\x42\x07\n\x05\x65vent\"Z\n\x0e\x44roppedRollout\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x17\n\x0fresponse_tokens\x18\x04 \x01(\r\"\x98\x01\n\rVerifiedGroup\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x32\n\x08rollouts\x18\x02 \x03(\x0b\x32 .oprime_proto.v1.VerifiedRollout\x12\x32\n\x08\x62\x61seline\x18\x03 \x01(\x0b\x32 .oprime_proto.v1.VerifiedRollout\x12\r\n\x05trace\x18\x04 \x01(\t\"T\n\x05\x42\x61tch\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12.\n\x06groups\x18\x02 \x03(\x0b\x32\x1e.oprime_proto.v1.VerifiedGroup\x12\r\n\x05trace\x18\x03 \x01(\t\"\xda\x01\n\x0bScoredBatch\x12%\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x16.oprime_proto.v1.Batch\x12\x13\n\x0bprm_version\x18\x03 \x01(\x04\x12:\n\x07metrics\x18\x04 \x03(\x0b\x32).oprime_proto.v1.ScoredBatch.MetricsEntry\x12\x17\n\x0fprocess_rewards\x18\x06 \x03(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01J\x04\x08\x02\x10\x03J\x04\x08\x05\x10\x06\"\xa3\x01\n\rCommittedStep\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x16\n\x0eweight_version\x18\x02 \x01(\x04\x12<\n\x07metrics\x18\x03 \x03(\x0b\x32+.oprime_proto.v1.CommittedStep.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCOREDBATCH_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_COMMITTEDSTEP_METRICSENTRY']._loaded_options = None
   _globals['_COMMITTEDSTEP_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=2094
-  _globals['_FINISHREASON']._serialized_end=2189
+  _globals['_FINISHREASON']._serialized_start=2138
+  _globals['_FINISHREASON']._serialized_end=2233
   _globals['_CHATMESSAGE']._serialized_start=85
   _globals['_CHATMESSAGE']._serialized_end=129
   _globals['_SAMPLINGSETTINGS']._serialized_start=131
@@ -53,21 +53,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERIFICATIONTASK']._serialized_start=993
   _globals['_VERIFICATIONTASK']._serialized_end=1099
   _globals['_VERIFIEDROLLOUT']._serialized_start=1102
-  _globals['_VERIFIEDROLLOUT']._serialized_end=1240
-  _globals['_ROLLOUTEVENT']._serialized_start=1243
-  _globals['_ROLLOUTEVENT']._serialized_end=1372
-  _globals['_DROPPEDROLLOUT']._serialized_start=1374
-  _globals['_DROPPEDROLLOUT']._serialized_end=1464
-  _globals['_VERIFIEDGROUP']._serialized_start=1467
-  _globals['_VERIFIEDGROUP']._serialized_end=1619
-  _globals['_BATCH']._serialized_start=1621
-  _globals['_BATCH']._serialized_end=1705
-  _globals['_SCOREDBATCH']._serialized_start=1708
-  _globals['_SCOREDBATCH']._serialized_end=1926
-  _globals['_SCOREDBATCH_METRICSENTRY']._serialized_start=1868
-  _globals['_SCOREDBATCH_METRICSENTRY']._serialized_end=1914
-  _globals['_COMMITTEDSTEP']._serialized_start=1929
-  _globals['_COMMITTEDSTEP']._serialized_end=2092
-  _globals['_COMMITTEDSTEP_METRICSENTRY']._serialized_start=1868
-  _globals['_COMMITTEDSTEP_METRICSENTRY']._serialized_end=1914
+  _globals['_VERIFIEDROLLOUT']._serialized_end=1284
+  _globals['_ROLLOUTEVENT']._serialized_start=1287
+  _globals['_ROLLOUTEVENT']._serialized_end=1416
+  _globals['_DROPPEDROLLOUT']._serialized_start=1418
+  _globals['_DROPPEDROLLOUT']._serialized_end=1508
+  _globals['_VERIFIEDGROUP']._serialized_start=1511
+  _globals['_VERIFIEDGROUP']._serialized_end=1663
+  _globals['_BATCH']._serialized_start=1665
+  _globals['_BATCH']._serialized_end=1749
+  _globals['_SCOREDBATCH']._serialized_start=1752
+  _globals['_SCOREDBATCH']._serialized_end=1970
+  _globals['_SCOREDBATCH_METRICSENTRY']._serialized_start=1912
+  _globals['_SCOREDBATCH_METRICSENTRY']._serialized_end=1958
+  _globals['_COMMITTEDSTEP']._serialized_start=1973
+  _globals['_COMMITTEDSTEP']._serialized_end=2136
+  _globals['_COMMITTEDSTEP_METRICSENTRY']._serialized_start=1912
+  _globals['_COMMITTEDSTEP_METRICSENTRY']._serialized_end=1958
 # @@protoc_insertion_point(module_scope)

@@ -116,14 +116,18 @@ class VerificationTask(_message.Message):
     def __init__(self, rollout: _Optional[_Union[RolloutRecord, _Mapping]] = ..., material: _Optional[str] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class VerifiedRollout(_message.Message):
-    __slots__ = ("rollout", "response", "trace")
+    __slots__ = ("rollout", "response", "trace", "actions", "keeps_action_form")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    KEEPS_ACTION_FORM_FIELD_NUMBER: _ClassVar[int]
     rollout: RolloutRecord
     response: _verification_pb2.VerifyResponse
     trace: str
-    def __init__(self, rollout: _Optional[_Union[RolloutRecord, _Mapping]] = ..., response: _Optional[_Union[_verification_pb2.VerifyResponse, _Mapping]] = ..., trace: _Optional[str] = ...) -> None: ...
+    actions: int
+    keeps_action_form: bool
+    def __init__(self, rollout: _Optional[_Union[RolloutRecord, _Mapping]] = ..., response: _Optional[_Union[_verification_pb2.VerifyResponse, _Mapping]] = ..., trace: _Optional[str] = ..., actions: _Optional[int] = ..., keeps_action_form: _Optional[bool] = ...) -> None: ...
 
 class RolloutEvent(_message.Message):
     __slots__ = ("verified", "dropped")

@@ -42,6 +42,10 @@ class Tally:
     rollouts: int = 0
     tokens: int = 0
     invalid: int = 0
+    actions: int = 0
+    """Named actions that responses took."""
+    keeping_form: int = 0
+    """Responses that keep the form of the actions."""
     baseline_rewards: float = 0.0
     baselines: int = 0
     groups: Counter[str] = field(default_factory=Counter[str])
@@ -62,6 +66,8 @@ class Tally:
             rollouts=len(rollouts),
             tokens=sum(verified.rollout.trained_tokens for verified in rollouts),
             invalid=sum(verified.outcome.status is OutcomeStatus.INVALID for verified in rollouts),
+            actions=sum(verified.actions for verified in rollouts),
+            keeping_form=sum(verified.keeps_action_form for verified in rollouts),
             groups=Counter([refused or "accepted"]),
         )
         if group.baseline is not None:
@@ -99,6 +105,7 @@ class Tally:
             **_mean("outcome_reward_mean", self.rewards, self.rollouts),
             **_mean("response_tokens_mean", self.tokens, self.rollouts),
             **_mean("invalid_share", self.invalid, self.rollouts),
+            **self._form(),
             **_mean("baseline_outcome_reward_mean", self.baseline_rewards, self.baselines),
             **_mean("acceptance_rate", self.groups["accepted"], self.groups.total()),
             **_mean("trained_tokens_mean", self.fate_tokens[TRAINED], known[TRAINED]),
@@ -107,6 +114,12 @@ class Tally:
             **{f"groups_{name.replace(':', '_')}": float(count) for name, count in sorted(self.groups.items())},
             **{name: float(count) for name, count in sorted(self.lengths.items())},
         }
+
+    def _form(self) -> dict[str, float]:
+        """Nothing where no response took an action: then nobody asked for any."""
+        if not self.actions:
+            return {}
+        return {"actions_mean": self.actions / self.rollouts, "action_form_share": self.keeping_form / self.rollouts}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from typing import Any, Literal, cast
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES = "samples"
-RELEASE = 1
+RELEASE = 2
 """Of the tables below."""
 PROMPT_CHARS = 200
 RIGHT_FROM = 0.5
@@ -39,7 +39,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, size INTEGER, modified INTEGER);
 CREATE TABLE IF NOT EXISTS rollouts (
     file TEXT, step INTEGER, group_id INTEGER, number INTEGER, outcome REAL, status TEXT, finish TEXT, length INTEGER,
-    reward REAL, lowest REAL, prm_version INTEGER, prompt TEXT, place INTEGER, bytes INTEGER,
+    reward REAL, lowest REAL, prm_version INTEGER, prompt TEXT, actions TEXT, form INTEGER, place INTEGER, bytes INTEGER,
     PRIMARY KEY (step, group_id, number)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS rollouts_of_file ON rollouts (file);
@@ -89,6 +89,10 @@ class FoundRollout:
     prm_version: int
     prompt: str
     """Its beginning."""
+    actions: list[str]
+    """Named actions that the response took."""
+    keeps_action_form: bool | None
+    """None where it took none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +286,7 @@ class RunIndex:
             with (self._folder / SAMPLES / name).open("rb") as file:
                 for line in file:
                     database.executemany(
-                        f"INSERT OR REPLACE INTO rollouts VALUES ({', '.join('?' * 14)})",  # noqa: S608
+                        f"INSERT OR REPLACE INTO rollouts VALUES ({', '.join('?' * 16)})",  # noqa: S608
                         _rows_of_group(name, line, place),
                     )
                     place += len(line)
@@ -407,6 +411,8 @@ def _rows_of_group(file: str, line: bytes, place: int) -> Iterator[tuple[object,
             min(rewards, default=None),
             _whole(group.get("prm_version")),
             str(group.get("prompt", ""))[:PROMPT_CHARS],
+            " ".join(map(str, row.get("actions") or ())),
+            row.get("keeps_action_form") is True,
             place,
             len(line),
         )
@@ -448,6 +454,8 @@ def _found(row: sqlite3.Row) -> FoundRollout:
         lowest_reward=row["lowest"],
         prm_version=row["prm_version"],
         prompt=row["prompt"],
+        actions=row["actions"].split(),
+        keeps_action_form=bool(row["form"]) if row["actions"] else None,
     )
 
 

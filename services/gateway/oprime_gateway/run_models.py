@@ -30,6 +30,10 @@ class RolloutSummary(ApiModel):
     """What scored it."""
     prompt: str
     """The first 200 characters."""
+    actions: list[str]
+    """Named actions that the response took, in order."""
+    keeps_action_form: bool | None
+    """Whether it keeps their form; null where it took none."""
 
 
 class RolloutsResponse(ApiModel):

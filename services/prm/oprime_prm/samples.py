@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from oprime.core.types import Rollout, ScoredBatch, TokenFloats, VerifiedRollout
 from oprime.ports import Payloads
 from oprime.runtime.rollout_payloads import read_reference, read_rewards, read_rollouts
+from oprime.tasks.actions import trace_actions
 
 
 def write_samples(
@@ -55,16 +56,20 @@ def write_samples(
 
 def _row(tokenizer: PreTrainedTokenizerBase, verified: VerifiedRollout, rollout: Rollout, values: TokenFloats) -> dict[str, object]:
     """`tokens` are those that are trained on; what others wrote in between has no reward."""
+    response = tokenizer.decode(rollout.trained_ids.tolist(), skip_special_tokens=True)
+    acted = trace_actions(response)
+    form = {"actions": list(acted.actions), "keeps_action_form": acted.keeps_form} if acted.actions else {}
     return {
         "index": rollout.index,
         "outcome_reward": verified.outcome_reward,
         "outcome_status": verified.outcome.status.value,
         "finish_reason": rollout.finish_reason.value,
-        "response": tokenizer.decode(rollout.trained_ids.tolist(), skip_special_tokens=True),
+        "response": response,
         "tokens": [str(tokenizer.decode([token])) for token in rollout.trained_ids.tolist()],
         "process_rewards": _rounded(values),
         "behaviour_logprobs": _rounded(rollout.behaviour_logprobs),
         "weight_versions": [segment.weight_version for segment in rollout.segments if segment.trained for _ in segment.token_ids],
+        **form,
     }
 
 

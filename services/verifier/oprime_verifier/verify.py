@@ -22,6 +22,7 @@ from oprime.runtime.entries import read_entry
 from oprime.runtime.errors import UnusableInputError
 from oprime.runtime.releases import drop_payloads
 from oprime.runtime.tracing import span
+from oprime.tasks.actions import trace_actions
 from oprime.wire.codec import event_to_proto, verification_task_from_proto
 from oprime_proto.v1 import common_pb2 as pb
 from oprime_verifier.materials import Materials, PayloadReads
@@ -78,7 +79,8 @@ class VerifyRollouts:
             await asyncio.Event().wait()
         self._measure(outcome, seconds)
         dropped = DROPPED.get(outcome.verdict)
-        committed = await _to_its_end(settle(self._queue, _decision(delivery, task.rollout, outcome, dropped, traced.context), self._clock))
+        verified = _verified(task.rollout, request.response, outcome, traced.context)
+        committed = await _to_its_end(settle(self._queue, _decision(delivery, verified, dropped), self._clock))
         if committed and dropped:
             self.dropped += 1
             await drop_payloads(self._payloads, task.rollout.payloads, self._clock)
@@ -126,13 +128,16 @@ class VerifyRollouts:
             self._metrics.count("sandbox_violations_total", kind=flag)
 
 
-def _decision(delivery: Delivery, rollout: RolloutRecord, outcome: Outcome, dropped: str | None, trace: str) -> Decision:
-    name = rollout.rollout_id
-    event: VerifiedRollout | DroppedRollout = (
-        DroppedRollout(group_id=rollout.group_id, index=rollout.index, reason=dropped)
-        if dropped
-        else VerifiedRollout(rollout=rollout, outcome=outcome.brief, trace=trace)
+def _verified(rollout: RolloutRecord, response: str, outcome: Outcome, trace: str) -> VerifiedRollout:
+    acted = trace_actions(response)
+    return VerifiedRollout(
+        rollout=rollout, outcome=outcome.brief, trace=trace, actions=len(acted.actions), keeps_action_form=acted.keeps_form
     )
+
+
+def _decision(delivery: Delivery, verified: VerifiedRollout, dropped: str | None) -> Decision:
+    rollout, name = verified.rollout, verified.rollout.rollout_id
+    event = DroppedRollout(group_id=rollout.group_id, index=rollout.index, reason=dropped) if dropped else verified
     return Decision(
         mark=f"verify:{name}",
         outputs=(Output(stream=VERDICTS, key=name, payload=event_to_proto(event).SerializeToString()),),

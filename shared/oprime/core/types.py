@@ -240,6 +240,10 @@ class VerifiedRollout:
     rollout: RolloutRecord
     outcome: Outcome
     trace: str = ""
+    actions: int = 0
+    """Named actions that the response took, where the prompt asks for them; 0 where it took none."""
+    keeps_action_form: bool = False
+    """Whether it keeps the form that the prompt asks for."""
 
     @property
     def outcome_reward(self) -> float:

@@ -92,6 +92,8 @@ def load_tasks(settings: TasksSection, split: Split, render: Render | None = Non
 def usable_rows(rows: Iterable[RawRow], convert: Callable[[RawRow], _T], origin: str, skip_setting: str, *, skip: bool) -> Iterator[_T]:
     """Convert rows one by one. Bad ones are counted by reason and left out if `skip`; else all of them are read, then refused.
 
+    `skip_setting` names what would leave them out: a setting or an option.
+
     Raises SettingsError for bad rows that may not be skipped and for a file without a usable row.
     """
     used, shown, reasons = 0, list[str](), Counter[str]()
@@ -118,9 +120,10 @@ def _report(origin: str, shown: Sequence[str], reasons: Counter[str], skip_setti
     if skip:
         log.warning("bad_rows_skipped", location=origin, rows=number, reasons=dict(reasons), first=shown[0])
         return
+    how = skip_setting if skip_setting.startswith("--") else f"{skip_setting} = true"
     more = f"\n  and {number - len(shown)} more ({_counted(reasons)})" if number > len(shown) else ""
     raise SettingsError(
-        f"{origin} has {number} bad {'row' if number == 1 else 'rows'}; correct them, or leave them out with {skip_setting} = true:\n  "
+        f"{origin} has {number} bad {'row' if number == 1 else 'rows'}; correct them, or leave them out with {how}:\n  "
         + "\n  ".join(shown)
         + more
     )

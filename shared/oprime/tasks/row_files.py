@@ -1,5 +1,6 @@
-"""Rows in files: JSONL, a JSON array, and parquet, here or on the Hugging Face hub. Reads one piece at a time, writes all or nothing."""
+"""Rows in files: JSONL, JSON and parquet, here or on the Hugging Face hub. Reads one piece at a time, writes all or nothing."""
 
+import gzip
 import json
 import os
 import re
@@ -7,12 +8,13 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 from oprime.runtime.errors import SettingsError
 from oprime.tasks.rows import RawRow
 
 Format = Literal["jsonl", "parquet"]
+GZIPPED = ".gz"
 HUB_PREFIX = "hf://datasets/"
 _HUB_ADDRESS = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)")
 _ROWS_AT_ONCE = 256
@@ -29,13 +31,13 @@ def read_rows(location: str, setting: str, columns: Sequence[str] | None = None)
     read = _parquet_rows(path, location, columns) if file_format(location, setting) == "parquet" else _json_rows(path, location)
     try:
         yield from read
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise SettingsError(f"{setting} = {location} cannot be read: {error}. Give a whole JSONL or parquet file") from error
 
 
 def file_format(location: str, setting: str) -> Format:
-    """By the name's ending. Raises SettingsError for others than .jsonl, .json and .parquet."""
-    ending = Path(location).suffix.lower()
+    """By the name's ending. Raises SettingsError for others than .jsonl, .json, both perhaps with .gz, and .parquet."""
+    ending = Path(location.lower().removesuffix(GZIPPED)).suffix
     if ending == ".parquet":
         return "parquet"
     if ending in (".jsonl", ".json"):
@@ -97,10 +99,13 @@ def _from_hub(location: str, setting: str) -> Path:
 
 
 def _json_rows(path: Path, location: str) -> Iterator[RawRow]:
-    """One row per line, or the items of the one array that the file is."""
-    with path.open("rb") as stream:
-        if stream.read(1) == b"[" and (items := _array(path)) is not None:
-            yield from (RawRow(origin=f"{location}, row {number}", value=value) for number, value in enumerate(items, start=1))
+    """One row per line, or the rows of the one value that the file is."""
+    with _opened(path) as stream:
+        start = stream.read(1)
+        stream.seek(0)
+        whole = start == b"[" or (start == b"{" and location.lower().removesuffix(GZIPPED).endswith(".json"))
+        if whole and (values := _rows_of_one_value(stream)) is not None:
+            yield from (RawRow(origin=f"{location}, row {number}", value=value) for number, value in enumerate(values, start=1))
             return
         stream.seek(0)
         for number, line in enumerate(stream, start=1):
@@ -108,12 +113,22 @@ def _json_rows(path: Path, location: str) -> Iterator[RawRow]:
                 yield _json_row(line, f"{location}, row {number}")
 
 
-def _array(path: Path) -> list[Any] | None:
-    """The file as one array; None where its lines are rows."""
+def _opened(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if path.name.lower().endswith(GZIPPED) else path.open("rb")
+
+
+def _rows_of_one_value(stream: BinaryIO) -> list[Any] | None:
+    """Of a file that is an array of rows, or an object of columns as pandas writes it; None where its lines are rows."""
     try:
-        return json.loads(path.read_bytes())
+        value = json.load(stream)
     except ValueError:
         return None
+    if isinstance(value, list):
+        return value
+    columns = [list(column) if isinstance(column, dict) else None for column in value.values()]
+    if not columns or columns[0] is None or any(column != columns[0] for column in columns):
+        return [value]
+    return [{name: value[name][key] for name in value} for key in columns[0]]
 
 
 def _json_row(line: bytes, origin: str) -> RawRow:

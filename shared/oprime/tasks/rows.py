@@ -63,7 +63,7 @@ def read_task(row: RawRow, reader: RowReader, render: Render | None = None) -> T
         raise BadRowError(row, "row", f"refused by the reader {reader.name}", rule) from error
     if not isinstance(task, Task):
         raise BadRowError(row, "row", "no task", f"the reader {reader.name} made {shown(task)} of it, not a Task; correct the reader")
-    _require_usable(row, task)
+    require_usable_task(row, task)
     if render is not None:
         _require_rendered(row, task, render)
     return task
@@ -117,7 +117,8 @@ def _message(row: RawRow, field: str, entry: Any) -> ChatMessage:
     return ChatMessage(role=role, content=content)
 
 
-def _require_usable(row: RawRow, task: Task) -> None:
+def require_usable_task(row: RawRow, task: Task) -> None:
+    """Raise BadRowError unless a run could pose the task, whatever form its row has."""
     turns = [(turn.role, turn.content) for turn in task.messages]
     if not turns or turns[-1][0] != "user" or any(role not in ROLES or not is_text(content) for role, content in turns):
         rule = f"turns are of {', '.join(ROLES)}, none is empty, the last is the user's, not {shown(turns)}; correct the row or its reader"

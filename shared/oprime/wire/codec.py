@@ -193,11 +193,23 @@ def verification_task_from_proto(message: pb.VerificationTask) -> VerificationTa
 
 
 def verified_rollout_to_proto(verified: VerifiedRollout) -> pb.VerifiedRollout:
-    return pb.VerifiedRollout(rollout=record_to_proto(verified.rollout), response=outcome_to_proto(verified.outcome), trace=verified.trace)
+    return pb.VerifiedRollout(
+        rollout=record_to_proto(verified.rollout),
+        response=outcome_to_proto(verified.outcome),
+        trace=verified.trace,
+        actions=verified.actions,
+        keeps_action_form=verified.keeps_action_form,
+    )
 
 
 def verified_rollout_from_proto(message: pb.VerifiedRollout) -> VerifiedRollout:
-    return VerifiedRollout(rollout=record_from_proto(message.rollout), outcome=outcome_from_proto(message.response), trace=message.trace)
+    return VerifiedRollout(
+        rollout=record_from_proto(message.rollout),
+        outcome=outcome_from_proto(message.response),
+        trace=message.trace,
+        actions=message.actions,
+        keeps_action_form=message.keeps_action_form,
+    )
 
 
 def event_to_proto(event: VerifiedRollout | DroppedRollout) -> pb.RolloutEvent:

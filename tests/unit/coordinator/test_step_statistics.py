@@ -1,6 +1,7 @@
 """What belongs to a train step, and what it shows to Prometheus."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -52,6 +53,20 @@ def test_means_are_over_what_was_verified_for_the_batch_before_the_filter() -> N
     assert (row["outcome_reward_mean"], row["response_tokens_mean"], row["tokens_per_second"], row["seconds"]) == (0.5, 3.0, 6.0, 2.0)
     assert (row["groups_accepted"], row["groups_filtered_accuracy_low"], row["acceptance_rate"]) == (1, 1, 0.5)
     assert "baseline_outcome_reward_mean" not in row
+
+
+def test_actions_are_counted_where_responses_take_them() -> None:
+    statistics = begun()
+    group = group_of(1, 1.0, 1.0, 0.0, 0.0)
+    acted = (replace(group.rollouts[0], actions=5, keeps_action_form=True), replace(group.rollouts[1], actions=1), *group.rollouts[2:])
+    verify(statistics, replace(group, rollouts=acted))
+    statistics.cut(1, [1])
+    verify(statistics, group_of(2, 1.0))
+    statistics.cut(2, [2])
+    row, next_row = statistics.committed(1, 12.0), statistics.committed(2, 14.0)
+    # 5 + 1 actions of four responses, one of which keeps the form.
+    assert (row["actions_mean"], row["action_form_share"]) == (1.5, 0.25)
+    assert "actions_mean" not in next_row
 
 
 def test_greedy_baselines_count_for_the_pace_and_have_a_mean_of_their_own() -> None:

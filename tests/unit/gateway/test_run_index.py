@@ -106,6 +106,17 @@ def test_what_is_known_of_a_rollout(index: RunIndex) -> None:
     assert (one.process_reward, one.lowest_reward, one.prm_version, one.prompt) == (pytest.approx(-1.3), -2.0, 2, "prompt 20")
 
 
+def test_actions_of_a_rollout_are_known_where_it_took_some(run: Path, tmp_path: Path) -> None:
+    acted = [rollout(0, 1.0, [0.5], actions=["ASSESS", "OUTPUT"], keeps_action_form=True), rollout(1, 0.0, [0.5], actions=["PIVOT"])]
+    sample(run, 3, group(30, *acted, rollout(2, 0.0, [0.5])))
+    found = RunIndex(run, tmp_path / "index.sqlite").rollouts(Wanted(step_from=3, descending=False), offset=0, limit=9, budget_s=BUDGET_S)
+    assert [(one.actions, one.keeps_action_form) for one in found.rollouts] == [
+        (["ASSESS", "OUTPUT"], True),
+        (["PIVOT"], False),
+        ([], None),
+    ]
+
+
 def test_a_group_is_read_from_its_place_in_the_file(index: RunIndex) -> None:
     found = index.siblings(2, 21)
     assert [one.index for one in found.siblings] == [0]

@@ -1,5 +1,6 @@
 """Rows in JSONL and parquet files."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,3 +120,25 @@ def test_text_is_written_as_it_is(tmp_path: Path) -> None:
     write_rows(path, iter([{"prompt": "π ≤ 4"}]), "jsonl")
     assert path.read_text(encoding="utf-8") == '{"prompt": "π ≤ 4"}\n'
     assert json.loads(path.read_text(encoding="utf-8")) == {"prompt": "π ≤ 4"}
+
+
+def test_a_compressed_file_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"a": 1}\n{"a": 2}\n'))
+    assert [row.value for row in read_rows(str(path), "tasks.train")] == [{"a": 1}, {"a": 2}]
+    path.write_bytes(gzip.compress(b'{"a": 1}\n')[:-4])
+    with pytest.raises(SettingsError, match=r"cannot be read: .* Give a whole JSONL or parquet file"):
+        list(read_rows(str(path), "tasks.train"))
+
+
+def test_an_object_of_columns_is_read_row_by_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"a": {"0": 1, "7": 2}, "b": {"0": "x", "7": "y"}}')
+    assert [row.value for row in read_rows(str(path), "tasks.train")] == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+
+
+@pytest.mark.parametrize("text", ['{"a": {"0": 1}, "b": {"1": 2}}', '{"a": {"0": 1}, "b": 2}', '{\n"a": 1}'])
+def test_one_object_that_is_no_table_is_one_row(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    assert [row.value for row in read_rows(str(path), "tasks.train")] == [json.loads(text)]

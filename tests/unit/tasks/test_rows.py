@@ -8,8 +8,9 @@ import pytest
 from oprime.core.types import ChatMessage, Task
 from oprime.tasks.chain import parse_problem
 from oprime.tasks.formats.eurus import READER, chain_row
-from oprime.tasks.formats.question_answer import RowFields, converted_rows
+from oprime.tasks.formats.question_answer import RowFields
 from oprime.tasks.rows import BadRowError, RawRow, read_task
+from oprime.tasks.sources.layout import Layout
 
 
 def task_of_row(raw: RawRow) -> Task:
@@ -119,15 +120,32 @@ def test_a_chain_problem_as_a_row_is_a_task_of_the_chain_verifier() -> None:
     )
 
 
-def test_rows_of_a_question_and_an_answer_are_converted() -> None:
-    fields = RowFields(
-        question="q", answer="a", ability="math", answer_after="####", system="Think.", suffix=" Box it.", data_source="gsm8k"
-    )
-    raw = RawRow(origin="f, row 1", value={"q": "2 + 2?", "a": "two and #### two is #### 4 "})
-    (converted,) = converted_rows([raw], fields, "train")
-    task = task_of_row(RawRow(origin="", value=converted))
+def test_questions_and_answers_are_found_by_the_names_of_their_fields() -> None:
+    fields = RowFields(question="q", answer="a", ability="math", answer_after="####", data_source="gsm8k")
+    question = fields.read(RawRow(origin="f, row 1", value={"q": "2 + 2?", "a": "two and #### two is #### 4 "}))
+    layout = Layout(system="Think.", math_suffix=" Box it.")
+    task = task_of_row(RawRow(origin="", value=layout.row(question, 0, "train")))
     assert task.messages == (ChatMessage(role="system", content="Think."), ChatMessage(role="user", content="2 + 2? Box it."))
     assert (task.ground_truth, task.data_source) == ("4", "gsm8k")
+
+
+@pytest.mark.parametrize(
+    ("tests", "ground_truth"),
+    [
+        (["assert f(1) == 1", "assert f(2) == 2"], '["assert f(1) == 1", "assert f(2) == 2"]'),
+        ("assert f(1) == 1", '{"test": "assert f(1) == 1"}'),
+        ('{"inputs": ["1"], "outputs": ["1"]}', '{"inputs": ["1"], "outputs": ["1"]}'),
+    ],
+)
+def test_tests_of_a_code_task_become_json(tests: Any, ground_truth: str) -> None:
+    fields = RowFields(question="q", answer="t", ability="code")
+    assert fields.read(RawRow(origin="f, row 1", value={"q": "Write f.", "t": tests})).ground_truth == ground_truth
+
+
+def test_an_answer_may_be_a_number() -> None:
+    fields = RowFields(question="q", answer="a", ability="math")
+    answers = [fields.read(RawRow(origin="f", value={"q": "?", "a": answer})).ground_truth for answer in (142.0, 0.5, 7)]
+    assert answers == ["142", "0.5", "7"]
 
 
 @pytest.mark.parametrize(
@@ -135,9 +153,10 @@ def test_rows_of_a_question_and_an_answer_are_converted() -> None:
     [
         ({"question": "2 + 2?", "a": "#### 4"}, "f, row 1, q: missing q: .* fields of this row are question, a"),
         ({"q": "2 + 2?", "a": "4"}, "f, row 1, a: missing answer: no '####' in '4'"),
+        ({"q": "2 + 2?", "a": [4]}, "f, row 1, a: missing a: must be a text or a number, not .4."),
     ],
 )
 def test_a_row_that_cannot_be_converted_is_named(value: dict[str, str], message: str) -> None:
     fields = RowFields(question="q", answer="a", ability="math", answer_after="####")
     with pytest.raises(BadRowError, match=message):
-        list(converted_rows([RawRow(origin="f, row 1", value=value)], fields, "train"))
+        fields.read(RawRow(origin="f, row 1", value=value))

@@ -27,7 +27,7 @@ export function open(main, route) {
     Object.values(inputs).map((input) => input.closest("label")),
     make("button", {type: "button", on: {click: () => change(Object.fromEntries([...FIELDS, "page"].map((field) => [field, null])), {push: true})}}, "Reset"));
   const count = make("p", {class: "soft", id: "count"});
-  const list = table("Rollouts", ["train step", "group", "rollout", "outcome", "reason", "tokens", "process reward", "lowest", "prompt"], {numbers: [5, 6, 7]});
+  const list = table("Rollouts", ["train step", "group", "rollout", "outcome", "reason", "tokens", "process reward", "lowest", "actions", "prompt"], {numbers: [5, 6, 7]});
   const back = make("button", {on: {click: () => turn(-1)}}, "Previous page");
   const on = make("button", {on: {click: () => turn(1)}}, "Next page");
   const place = make("span", {class: "soft"});
@@ -45,7 +45,7 @@ export function open(main, route) {
   function row(one) {
     const link = make("a", {href: href(["runs", name, "rollouts", one.step, one.group_id], {show: one.index})}, String(one.step));
     return make("tr", {}, make("th", {scope: "row"}, link), make("td"), make("td"), make("td", {}, make("span", {class: "badge"}), " ", make("span")), make("td"),
-      make("td", {class: "number"}), make("td", {class: "number"}), make("td", {class: "number"}), make("td", {class: "text"}));
+      make("td", {class: "number"}), make("td", {class: "number"}), make("td", {class: "number"}), make("td", {class: "text"}), make("td", {class: "text"}));
   }
 
   function fill(node, one) {
@@ -55,7 +55,7 @@ export function open(main, route) {
     setAttribute(badge, "class", "badge " + (right ? "good" : "bad"));
     setText(node.cells[3].lastChild, right === (one.outcome_reward === 1) && (right || one.outcome_reward === 0) ? "" : number(one.outcome_reward));
     [[1, String(one.group_id)], [2, String(one.index)], [4, reason(one)], [5, number(one.tokens, 0)], [6, signed(one.process_reward)],
-      [7, signed(one.lowest_reward)], [8, visible(one.prompt)]].forEach(([cell, text]) => setText(node.cells[cell], text));
+      [7, signed(one.lowest_reward)], [8, actions(one)], [9, visible(one.prompt)]].forEach(([cell, text]) => setText(node.cells[cell], text));
     setAttribute(node.cells[0].firstChild, "aria-label", `Train step ${one.step}, group ${one.group_id}, rollout ${one.index}`);
   }
 
@@ -84,6 +84,7 @@ export function open(main, route) {
 }
 
 const defaults = (field) => ({sort: "step", descending: "true"})[field] ?? "";
+const actions = (one) => one.actions.join(" \u203a ") + (one.keeps_action_form === false ? " (form broken)" : "");
 const reason = (one) => (one.finish_reason === "length" ? "cut at the token limit" : one.outcome_status === "scored" ? "ended by itself" : one.outcome_status);
 
 function numeric(id, text) {

@@ -1,12 +1,13 @@
-"""Rows that have a question and an answer in two fields: read as they are, or made rows of Eurus-2-RL-Data with more said of them."""
+"""Rows that have a question and an answer in two fields: read as they are, or by the fields' names."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from oprime.core.types import ChatMessage, Task
-from oprime.tasks.chain import Split
 from oprime.tasks.rows import BadRowError, RawRow, row_object, shown, text_of
+from oprime.tasks.sources.question import Ability, Question, text_or_nothing
 
 
 class QuestionAnswerReader:
@@ -41,36 +42,44 @@ READER = QuestionAnswerReader()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowFields:
-    """How to make rows of another file's columns."""
+    """Where the question and the answer stand in another file's rows."""
 
     question: str
     answer: str
-    ability: str
+    ability: Ability
     answer_after: str = ""
-    """Take what follows the last occurrence of this text in the answer's column; empty takes all of it."""
-    system: str = ""
-    """Text of a system turn before each question; empty for none."""
-    suffix: str = ""
-    """Text appended to each question."""
+    """Take what follows the last occurrence of this text in the answer's field; empty takes all of it."""
     data_source: str = ""
 
-
-def converted_rows(rows: Iterable[RawRow], fields: RowFields, split: Split) -> Iterator[dict[str, Any]]:
-    """Rows in the schema of Eurus-2-RL-Data, from two columns of other rows. Raises BadRowError where one is missing."""
-    for index, row in enumerate(rows):
+    def read(self, row: RawRow) -> Question:
+        """Raises BadRowError where one of the two is missing."""
         value = row_object(row)
-        answer = text_of(row, value, fields.answer)
-        if fields.answer_after not in answer:
-            rule = f"no {fields.answer_after!r} in {shown(answer)}; correct the row or --answer-after"
-            raise BadRowError(row, fields.answer, "missing answer", rule)
-        system = [{"role": "system", "content": fields.system}] if fields.system else []
-        yield {
-            "data_source": fields.data_source,
-            "prompt": [*system, {"role": "user", "content": text_of(row, value, fields.question) + fields.suffix}],
-            "ability": fields.ability,
-            "reward_model": {
-                "style": "rule",
-                "ground_truth": (answer.rpartition(fields.answer_after)[2] if fields.answer_after else answer).strip(),
-            },
-            "extra_info": {"index": index, "split": split},
-        }
+        return Question(
+            text=text_of(row, value, self.question),
+            ground_truth=self._tests(row, value) if self.ability == "code" else self._answer(row, value),
+            ability=self.ability,
+            data_source=self.data_source,
+        )
+
+    def _answer(self, row: RawRow, value: Mapping[str, Any]) -> str:
+        answer = text_or_nothing(value.get(self.answer))
+        if not answer:
+            rule = f"must be a text or a number, not {shown(value.get(self.answer))}; fields of this row are {', '.join(map(str, value))}"
+            raise BadRowError(row, self.answer, f"missing {self.answer}", rule)
+        if self.answer_after not in answer:
+            rule = f"no {self.answer_after!r} in {shown(answer)}; correct the row or --answer-after"
+            raise BadRowError(row, self.answer, "missing answer", rule)
+        return (answer.rpartition(self.answer_after)[2] if self.answer_after else answer).strip()
+
+    def _tests(self, row: RawRow, value: Mapping[str, Any]) -> str:
+        """Tests as JSON: as they are, or a list of asserts or test source made JSON."""
+        tests = value.get(self.answer)
+        if not tests:
+            rule = f"must hold tests, not {shown(tests)}; fields of this row are {', '.join(map(str, value))}"
+            raise BadRowError(row, self.answer, f"missing {self.answer}", rule)
+        if not isinstance(tests, str):
+            return json.dumps(tests, ensure_ascii=False)
+        try:
+            return tests if isinstance(json.loads(tests), dict | list) else json.dumps({"test": tests}, ensure_ascii=False)
+        except ValueError:
+            return json.dumps({"test": tests}, ensure_ascii=False)

@@ -1,0 +1,136 @@
+"""A model on this machine, with the generator's samplers."""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from oprime.core.types import FinishReason
+from oprime.runtime.errors import SettingsError, UnusableInputError
+from oprime_cli.chat.model import ChatRefusedError, ChatRequest, ChatResponse, ChatUnavailableError, Usage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from oprime_generator.config import GeneratorSection
+    from oprime_generator.sampler import SampledResponse, Sampler
+
+
+class LocalModel:
+    """Conversations through the chat template of a model of Hugging Face form. Samples by temperature alone."""
+
+    def __init__(self, sampler: "Sampler", tokenizer: "PreTrainedTokenizerBase", *, max_prompt_tokens: int, at_once: int) -> None:
+        """The sampler is started already, and closed by `close`."""
+        self.usage = Usage()
+        self._sampler = sampler
+        self._tokenizer = tokenizer
+        self._limit = max_prompt_tokens
+        self._turns = asyncio.Semaphore(at_once)
+        self._numbers = itertools.count()
+
+    async def close(self) -> None:
+        await self._sampler.close()
+
+    async def respond(self, request: ChatRequest) -> ChatResponse:
+        if request.top_p < 1:
+            raise SettingsError(f"top_p = {request.top_p} is not for a local model, which samples by temperature alone: leave it at 1")
+        ids = self._prompt(request)
+        async with self._turns:
+            sampled = await self._sample(ids, request)
+        text, stopped = _until(sampled.text, request.stop)
+        response = ChatResponse(
+            text=text,
+            cut=not stopped and sampled.finish_reason is FinishReason.LENGTH,
+            prompt_tokens=len(ids),
+            response_tokens=len(sampled.response_ids),
+        )
+        self.usage.add(response)
+        return response
+
+    def _prompt(self, request: ChatRequest) -> tuple[int, ...]:
+        from oprime.lm.tokenizers import render_prompt
+
+        try:
+            ids = render_prompt(self._tokenizer, request.messages)
+        except UnusableInputError as error:
+            raise ChatRefusedError(str(error)) from error
+        if len(ids) > self._limit:
+            raise ChatRefusedError(f"the prompt has {len(ids)} tokens, and at most {self._limit} are read")
+        return tuple(ids)
+
+    async def _sample(self, ids: tuple[int, ...], request: ChatRequest) -> "SampledResponse":
+        from oprime_generator.sampler import SampleAbortedError, SamplerDiedError, SampleRequest
+
+        try:
+            return await self._sampler.sample(
+                SampleRequest(
+                    request_id=f"chat-{next(self._numbers)}",
+                    prompt_ids=ids,
+                    temperature=request.temperature,
+                    max_tokens=request.max_tokens,
+                    seed=request.seed,
+                )
+            )
+        except (SampleAbortedError, SamplerDiedError) as error:
+            raise ChatUnavailableError(f"the local model has ended: {error}") from error
+
+
+async def open_local_model(
+    model: str,
+    *,
+    settings: "GeneratorSection",
+    max_prompt_tokens: int,
+    max_response_tokens: int,
+    dtype: Literal["float32", "bfloat16"],
+    trust_remote_code: bool = False,
+) -> LocalModel:
+    """Load a model from a directory or of the hub. Raises SettingsError when it or its chat template cannot be used."""
+    from oprime.adapters.store_weights import model_directory
+    from oprime.lm.tokenizers import load_tokenizer, require_chat_template
+
+    directory = await asyncio.to_thread(model_directory, model)
+    tokenizer = await asyncio.to_thread(load_tokenizer, directory, trust_remote_code=trust_remote_code)
+    require_chat_template(tokenizer)
+    sampler = _sampler(directory, settings, (max_prompt_tokens, max_response_tokens), dtype, trust_remote_code=trust_remote_code)
+    await sampler.start()
+    return LocalModel(sampler, tokenizer, max_prompt_tokens=max_prompt_tokens, at_once=settings.max_running_rollouts)
+
+
+def _sampler(
+    directory: Path,
+    settings: "GeneratorSection",
+    limits: tuple[int, int],
+    dtype: Literal["float32", "bfloat16"],
+    *,
+    trust_remote_code: bool,
+) -> "Sampler":
+    prompt, response = limits
+    if settings.backend == "transformers":
+        from oprime_generator.transformers_sampler import TransformersSampler
+
+        return TransformersSampler(
+            directory,
+            version=0,
+            max_prompt_tokens=prompt,
+            max_response_tokens=response,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+        )
+    from oprime_generator.vllm_sampler import VllmSampler
+
+    return VllmSampler(
+        directory,
+        version=0,
+        max_prompt_tokens=prompt,
+        max_response_tokens=response,
+        settings=settings,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _until(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """The text up to the first of the texts that end it, and whether there was one."""
+    found = [place for end in stop if (place := text.find(end)) >= 0]
+    return (text[: min(found)], True) if found else (text, False)
