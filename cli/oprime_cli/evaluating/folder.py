@@ -1,0 +1,75 @@
+"""The folder of an evaluation: one folder per benchmark, and evaluation.json with the results of all.
+
+evaluation.json
+math500/settings.json    what was asked of whom, and how: an evaluation that differs does not go on with these samples
+math500/samples.jsonl    one line per sample
+math500/problems.jsonl   one line per problem
+math500/result.json
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from oprime.evaluation.results import ProblemResult
+from oprime.evaluation.samples import SAMPLES, SampleFile
+from oprime.runtime.errors import UnusableInputError
+from oprime_cli.files import read_json, write_atomically, write_json
+from oprime_cli.running.failures import UsageError
+
+EVALUATION, SETTINGS, PROBLEMS, RESULT = "evaluation.json", "settings.json", "problems.jsonl", "result.json"
+
+
+class EvaluationFolder:
+    """Where an evaluation keeps what it found."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def samples(self, benchmark: str, settings: Mapping[str, Any], *, fresh: bool) -> SampleFile:
+        """The samples of a benchmark that were made with these settings. Raises UsageError where others are there."""
+        folder = self.path / benchmark
+        written = None if fresh else read_json(folder / SETTINGS)
+        wanted = json.loads(json.dumps(settings))
+        if written is not None and written != wanted:
+            different = ", ".join(sorted(name for name in {*written, *wanted} if written.get(name) != wanted.get(name)))
+            raise UsageError(
+                f"{folder} has samples that were made with other settings ({different}): name another --out to keep them, or add --fresh "
+                "to replace them"
+            )
+        if fresh:
+            for name in (SAMPLES, PROBLEMS, RESULT):
+                (folder / name).unlink(missing_ok=True)
+        if written is None:
+            write_json(folder / SETTINGS, wanted)
+        return SampleFile(folder / SAMPLES)
+
+    def write(self, benchmark: str, result: Mapping[str, Any], problems: Sequence[ProblemResult]) -> None:
+        """Keep the result of a benchmark, and put it beside those of the others."""
+        folder = self.path / benchmark
+        write_atomically(folder / PROBLEMS, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in problems))
+        write_json(folder / RESULT, dict(result))
+        found = [read_json(path) for path in sorted(self.path.glob(f"*/{RESULT}"))]
+        write_json(self.path / EVALUATION, {"target": result["target"], "results": [one for one in found if one is not None]})
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Results by benchmark. Raises UsageError where there are none."""
+        found = {path.parent.name: value for path in sorted(self.path.glob(f"*/{RESULT}")) if (value := read_json(path)) is not None}
+        if not found:
+            raise UsageError(f"{self.path} has no results of `oprime eval`: evaluate it first")
+        return found
+
+    def problems(self, benchmark: str) -> list[ProblemResult]:
+        """Raises UnusableInputError for a file that is damaged."""
+        path = self.path / benchmark / PROBLEMS
+        try:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            return [ProblemResult(**{name: _frozen(value) for name, value in row.items()}) for row in rows]
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise UnusableInputError(f"{path} cannot be read ({error}): evaluate again") from error
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
