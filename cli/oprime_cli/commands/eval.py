@@ -5,14 +5,13 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oprime_cli.arguments import Subparsers, command_parser, positive_int
+from oprime_cli.arguments import Subparsers, command_parser, positive_int, positive_number
 from oprime_cli.console import say, show
 from oprime_cli.running.failures import UsageError
 
 if TYPE_CHECKING:
+    from oprime_cli.evaluating.reward_model import RewardModel
     from oprime_cli.evaluating.session import Wishes
-
-ACTIONS = ("compare", "list")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -28,6 +27,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("words", metavar="MODEL|RUN[@STEP]|URL|FILE", nargs="+", help="what to evaluate; or compare A B; or list")
     _add_problems(parser)
     _add_sampling(parser)
+    _add_reward_model(parser)
     parser.add_argument(
         "--out", metavar="DIR", type=Path, default=None, help="folder for results (default: the run's evaluations/, or ./evaluations/)"
     )
@@ -90,6 +90,20 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_reward_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--reward-model",
+        metavar="PRM|RUN[@VERSION]",
+        default=None,
+        help="best of N by this PRM as well: a directory of oprime prm train, a model with --reference and --beta, or a run's",
+    )
+    parser.add_argument(
+        "--reference", metavar="MODEL", default=None, help="the PRM's reference (default: the one that it was trained with)"
+    )
+    parser.add_argument("--beta", metavar="NUMBER", type=positive_number, default=None, help="the PRM's beta (default: of its training)")
+    parser.add_argument("--separator", metavar="TEXT", default=r"\n\n", help=r"what stands between reasoning steps (default: \n\n)")
+
+
 def run(args: argparse.Namespace) -> int:
     from oprime.runtime.logs import configure_logs
 
@@ -106,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluate(name: str, args: argparse.Namespace) -> int:
     from oprime_cli.evaluating.session import evaluate
-    from oprime_cli.evaluating.tables import results_table, subsets_table
+    from oprime_cli.evaluating.tables import best_of_table, results_table, subsets_table
     from oprime_cli.evaluating.targets import find_target
 
     target, wishes = find_target(name, model=args.model), _wishes(args)
@@ -115,6 +129,8 @@ def _evaluate(name: str, args: argparse.Namespace) -> int:
     for result in results:
         if "subsets" in result:
             show(subsets_table(result))
+        if "reward_model" in result:
+            show(best_of_table(result))
         _say_unjudged(result)
     say(f"every sample and number is in {wishes.out or target.folder}")
     return 0
@@ -125,8 +141,18 @@ def _wishes(args: argparse.Namespace) -> "Wishes":
 
     if args.samples is not None and args.k and max(args.k) > args.samples:
         raise UsageError(f"--k {max(args.k)} needs as many samples, and --samples is {args.samples}: raise it or leave it out")
-    names = [name for name in Wishes.__dataclass_fields__ if name not in ("benchmarks", "ks")]
-    return Wishes(benchmarks=args.on, ks=args.k, **{name: getattr(args, name) for name in names})
+    own = {"benchmarks": args.on, "ks": args.k, "reward_model": _reward_model(args)}
+    return Wishes(**own, **{name: getattr(args, name) for name in Wishes.__dataclass_fields__ if name not in own})
+
+
+def _reward_model(args: argparse.Namespace) -> "RewardModel | None":
+    if args.reward_model is None:
+        if args.reference is not None or args.beta is not None:
+            raise UsageError("--reference and --beta belong to a PRM: name it with --reward-model")
+        return None
+    from oprime_cli.evaluating.reward_model import find_reward_model
+
+    return find_reward_model(args.reward_model, args.reference, args.beta, args.separator.replace(r"\n", "\n"))
 
 
 def _say_unjudged(result: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from oprime.core.sample_statistics import paired_difference
-from oprime_cli.evaluating.folder import EvaluationFolder
+from oprime.evaluation.folder import EvaluationFolder
 from oprime_cli.evaluating.targets import find_target
 from oprime_cli.running.failures import UsageError
 

@@ -17,18 +17,20 @@ from typing import Any
 from oprime.evaluation.benchmark import Decoding
 from oprime.evaluation.benchmarks.registry import BENCHMARKS, benchmark_named
 from oprime.evaluation.evaluate import Evaluation, Plan, Sampling
+from oprime.evaluation.folder import EvaluationFolder
 from oprime.evaluation.load import DataFiles, ProblemSet, load_benchmark, load_task_file
-from oprime.evaluation.results import problem_results, result_of
-from oprime.evaluation.samples import SampleFile
+from oprime.evaluation.of_run import decoding_for
+from oprime.evaluation.results import ProblemResult, problem_results, result_of
+from oprime.evaluation.samples import Sample, SampleFile
 from oprime.runtime.errors import OprimeError
 from oprime.tasks.actions import short_prompt
 from oprime_cli.console import count, say
 from oprime_cli.evaluating.endpoint import Endpoint
-from oprime_cli.evaluating.folder import EvaluationFolder
 from oprime_cli.evaluating.judges import LocalJudges
 from oprime_cli.evaluating.local_model import LocalModel, LocalSettings
 from oprime_cli.evaluating.progress import Progress
 from oprime_cli.evaluating.recorded import RecordedResponses
+from oprime_cli.evaluating.reward_model import RewardModel, best_of, score_samples
 from oprime_cli.evaluating.targets import Target
 from oprime_cli.overrides import apply_override
 from oprime_cli.running.devices import find_gpus
@@ -37,8 +39,8 @@ from oprime_generator.config import GeneratorSettings
 from oprime_verifier.config import VerifierSection, VerifierSettings
 from oprime_verifier.offer import config_hash
 
-PAPER_SAMPLED = {"temperature": 0.3, "top_p": 0.95}
-"""How the authors sample where they report avg@16 (the decoding of their tables is greedy)."""
+PASS_TOKENS = 16384
+"""Tokens of one forward pass of a PRM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class Wishes:
     jobs: int | None = None
     concurrency: int = 64
     api_key_file: Path | None = None
+    reward_model: RewardModel | None = None
     overrides: Sequence[str] = ()
 
     @property
@@ -87,12 +90,26 @@ async def evaluate(target: Target, wishes: Wishes) -> list[dict[str, Any]]:
     missing = sum(one.plan.responses_missing(one.file) for one in asked)
     say(f"{target.name}: {_planned(asked)}; results in {folder.path}")
     async with LocalJudges(verifier) as local_judges, _sampling(target, wishes, generator, asked, missing) as sampling:
-        return [await _evaluate_one(one, sampling, local_judges, folder, target, wishes) for one in asked]
+        found = [await _evaluate_one(one, sampling, local_judges, folder, target, wishes) for one in asked]
+    if wishes.reward_model is not None:
+        # Only now is the model's engine gone, and with it the memory that it took.
+        await asyncio.to_thread(_add_best_of, wishes.reward_model, found, folder, generator, wishes)
+    return [one.result for one in found]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """One benchmark with its results."""
+
+    asked: Asked
+    samples: Sequence[Sample]
+    problems: Sequence[ProblemResult]
+    result: dict[str, Any]
 
 
 async def _evaluate_one(
     asked: Asked, sampling: Sampling, judges: LocalJudges, folder: EvaluationFolder, target: Target, wishes: Wishes
-) -> dict[str, Any]:
+) -> Evaluated:
     name = asked.problems.name
     try:
         with Progress(name, asked.plan.total) as note:
@@ -113,7 +130,23 @@ async def _evaluate_one(
         **result_of(problems, samples, _ks(wishes, asked.plan.samples), wishes.seed),
     }
     folder.write(name, result, problems)
-    return result
+    return Evaluated(asked=asked, samples=samples, problems=problems, result=result)
+
+
+def _add_best_of(
+    model: RewardModel, found: Sequence[Evaluated], folder: EvaluationFolder, settings: GeneratorSettings, wishes: Wishes
+) -> None:
+    """Add to each result how well a PRM chooses among the samples."""
+    from oprime_cli.prm_eval.models import LocalPrm
+
+    prm = LocalPrm(model.source, dtype=settings.model.dtype, device="auto", pass_tokens=PASS_TOKENS)
+    for one in found:
+        name, samples = one.asked.problems.name, one.samples
+        with Progress(f"{name}, scored by the PRM", len(samples)) as note:
+            stored = score_samples(prm, model, one.asked.problems.problems, samples, folder.path / name, note)
+        ks = _ks(wishes, one.asked.plan.samples)
+        one.result["reward_model"] = {**model.identity, "best_of": best_of(one.problems, samples, stored, ks, wishes.seed)}
+        folder.write(name, one.result, one.problems)
 
 
 def problem_sets(wishes: Wishes) -> list[ProblemSet]:
@@ -142,11 +175,12 @@ def _names(wishes: Wishes, files: DataFiles) -> list[str]:
 
 def _decoded(found: ProblemSet, wishes: Wishes) -> ProblemSet:
     samples = wishes.most_k or found.samples
-    decoding = found.decoding
-    if samples > 1 and decoding.temperature == 0 and wishes.temperature is None:
-        decoding = replace(decoding, **PAPER_SAMPLED)
+    # Who names a temperature means it as it stands.
+    usual = (
+        found.decoding if wishes.temperature is not None else decoding_for(found.decoding, samples, max_tokens=found.decoding.max_tokens)
+    )
     wished = {name: value for name in ("temperature", "top_p", "max_tokens") if (value := getattr(wishes, name)) is not None}
-    decoding = replace(decoding, **wished)
+    decoding = replace(usual, **wished)
     if samples > 1 and decoding.temperature == 0:
         raise UsageError(
             f"--temperature 0 with {samples} samples of each problem: greedy samples are all the same; give a temperature above 0"
@@ -155,12 +189,7 @@ def _decoded(found: ProblemSet, wishes: Wishes) -> ProblemSet:
 
 
 def _asked(found: ProblemSet, folder: EvaluationFolder, target: Target, wishes: Wishes, judges: str) -> Asked:
-    described = found.described()
-    settings = {
-        "target": dict(target.identity),
-        "seed": wishes.seed,
-        **{name: described[name] for name in ("benchmark", "version", "problems_sha256", "prompts_sha256", "decoding")},
-    }
+    settings = found.settings(target.identity, wishes.seed)
     plan = Plan(
         problems=found.problems,
         samples=found.samples,

@@ -40,6 +40,16 @@ def subsets_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def best_of_table(result: Mapping[str, Any]) -> Table:
+    """What a PRM makes of N samples, beside the first, the majority, and any right one."""
+    ways = result["reward_model"]["best_of"]
+    sizes = next(iter(ways.values()))
+    table = Table("chosen by", *(f"N = {n}" for n in sizes), title=f"{result['title']}: best of N")
+    for way, by_n in ways.items():
+        table.add_row(way, *(interval(score) for score in by_n.values()))
+    return table
+
+
 def comparison_table(rows: Sequence[Mapping[str, Any]], first: str, second: str) -> Table:
     """What changes from the first evaluation to the second, problem by problem."""
     table = Table("benchmark", "score", first, second, "difference", "better", "worse", title=f"{second} compared with {first}")

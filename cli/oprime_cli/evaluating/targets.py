@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from oprime.adapters.store_weights import StoreWeights, model_directory
+from oprime.evaluation.of_run import EVALUATIONS
 from oprime.runtime.errors import SettingsError, WeightsRefusedError
 from oprime_cli.paths import is_local_model
 from oprime_cli.running.failures import UsageError
 from oprime_cli.running.run_folder import RUNS, RunFolder, find_run, to_document
-
-EVALUATIONS = "evaluations"
-"""Folder of evaluations: inside a run's, and here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

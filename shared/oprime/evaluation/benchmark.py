@@ -104,11 +104,8 @@ def prompts_hash(problems: Sequence[Problem]) -> str:
 
 
 def problems_hash(problems: Sequence[Problem]) -> str:
-    """Equal where the same problems have the same golds, whatever the prompts around them."""
-    return _hash(
-        [one.id, one.task.messages[-1].content, one.task.verifier, one.task.ground_truth, dict(one.task.verifier_options)]
-        for one in problems
-    )
+    """Equal where problems of the same ids have the same golds and graders, however they are asked."""
+    return _hash([one.id, one.task.verifier, one.task.ground_truth, dict(one.task.verifier_options)] for one in problems)
 
 
 def _hash(values: Iterable[Any]) -> str:

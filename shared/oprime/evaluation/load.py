@@ -57,6 +57,12 @@ class ProblemSet:
             "paper_rules": self.paper_rules,
         }
 
+    def settings(self, target: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """What decides which samples are drawn from `target`: with other settings an evaluation does not go on."""
+        described = self.described()
+        names = ("benchmark", "version", "problems_sha256", "prompts_sha256", "decoding")
+        return {"target": dict(target), "seed": seed, **{name: described[name] for name in names}}
+
 
 class DataFiles:
     """Where the files of benchmarks are: folders to look into, and files named one by one."""

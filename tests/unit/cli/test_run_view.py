@@ -318,6 +318,9 @@ def test_local_paths_become_absolute_and_hub_ids_stay(make_config: MakeConfig, t
     assert config.prm.initial_model == "Owner/name"
     assert absolute_paths(make_config("critic.path=./critic")).critic.path == str(tmp_path / "critic")
     assert (config.tasks.train, config.tasks.heldout, config.tasks.reader) == (str(tmp_path / "a.jsonl"), "hf://datasets/o/n/f", "")
+    evaluated = absolute_paths(make_config('run.evaluate_on=["amc", "mine.jsonl"]', 'run.evaluate_on_data=["data", "amc=amc.jsonl"]')).run
+    assert evaluated.evaluate_on == ("amc", f"{tmp_path}/mine.jsonl")
+    assert evaluated.evaluate_on_data == (f"{tmp_path}/data", f"amc={tmp_path}/amc.jsonl")
     readers = ("eurus", "my_package.sums:READER", "sums.py:READER")
     absolute = [absolute_paths(make_config(f"tasks.reader={reader}")).tasks.reader for reader in readers]
     assert absolute == ["eurus", "my_package.sums:READER", f"{tmp_path}/sums.py:READER"]

@@ -167,4 +167,5 @@ def _all_equal(left: Sequence[str], right: Sequence[str], equal: Equal) -> bool:
 
 
 def _same_expression(one: str, other: str) -> bool:
-    return decide(other, one, EXPRESSIONS)[0] is Same.YES
+    """An equation never equals a value: labels have their own rule."""
+    return ("=" in one) == ("=" in other) and decide(other, one, EXPRESSIONS)[0] is Same.YES

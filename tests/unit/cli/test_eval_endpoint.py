@@ -1,0 +1,147 @@
+"""A server that speaks as OpenAI's does, on a real port: what it says is read, what is transient is asked again, the rest has a message."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation_world import problem
+from oprime.evaluation.benchmark import Decoding
+from oprime.runtime.errors import SettingsError, UnusableInputError
+from oprime_cli.evaluating.endpoint import ATTEMPTS, Endpoint, EndpointError
+
+COMPLETION = {"choices": [{"message": {"content": "4"}, "finish_reason": "length"}], "usage": {"completion_tokens": 9}}
+
+
+@dataclass
+class Server:
+    """Gives its answers in their order, the last one for ever."""
+
+    url: str = ""
+    models: list[str] = field(default_factory=lambda: ["tiny"])
+    answers: list[tuple[int, Any]] = field(default_factory=lambda: [(200, COMPLETION)])
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+
+    def next(self) -> tuple[int, Any]:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._say(200, {"data": [{"id": name} for name in state.models]})
+
+        def do_POST(self) -> None:
+            state.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            state.keys.append(self.headers.get("Authorization"))
+            self._say(*state.next())
+
+        def _say(self, status: int, value: Any) -> None:
+            body = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Says nothing."""
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{http.server_address[1]}"
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield state
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+async def ask(server: Server, decoding: Decoding | None = None, **options: Any) -> Any:
+    endpoint = Endpoint(server.url + "/v1", first_wait_s=0.001, **options)
+    try:
+        await endpoint.start()
+        return await endpoint.sample(problem("2 + 2?", "4"), 0, decoding or Decoding(), 2**40 + 7)
+    finally:
+        await endpoint.close()
+
+
+async def test_a_sample_is_one_chat_completion(server: Server, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret\n")
+    found = await ask(server, Decoding(temperature=0.3, top_p=0.9, max_tokens=8, stop=("###",)), key_file=key)
+    assert (found.text, found.finish_reason, found.tokens) == ("4", "length", 9)
+    assert server.asked == [
+        {
+            "model": "tiny",
+            "messages": [{"role": "user", "content": "2 + 2?"}],
+            "temperature": 0.3,
+            "top_p": 0.9,
+            "max_tokens": 8,
+            "seed": 2**40 % 2**31 + 7,
+            "stop": ["###"],
+        }
+    ]
+    assert server.keys == ["Bearer secret"]
+
+
+async def test_what_is_transient_is_asked_again(server: Server) -> None:
+    server.answers = [(500, "oops"), (429, "slow down"), (200, COMPLETION)]
+    assert (await ask(server)).text == "4"
+    assert len(server.asked) == 3
+
+
+async def test_a_server_that_stays_out_says_what_it_said(server: Server) -> None:
+    server.answers = [(500, '{"error": "out of memory"}')]
+    with pytest.raises(
+        EndpointError, match=r"does not answer \(status 500: .*out of memory.*\), asked 6 times. What was answered before is"
+    ):
+        await ask(server)
+    assert len(server.asked) == ATTEMPTS
+
+
+async def test_nobody_there_is_one_message() -> None:
+    endpoint = Endpoint("http://127.0.0.1:9", first_wait_s=0.001)
+    with pytest.raises(EndpointError, match=r"127.0.0.1:9/v1/models does not answer \(ConnectError"):
+        await endpoint.start()
+    await endpoint.close()
+
+
+async def test_a_prompt_that_is_too_long_is_its_own_fault_and_another_refusal_stops(server: Server) -> None:
+    server.answers = [(400, '{"message": "This model\'s maximum context length is 64 tokens"}'), (401, "no key")]
+    with pytest.raises(UnusableInputError, match="maximum context length"):
+        await ask(server)
+    with pytest.raises(EndpointError, match=r"refuses with status 401: no key; give its key with --api-key-file"):
+        await ask(server)
+
+
+@pytest.mark.parametrize("answer", ["no json", [1], {"choices": []}, {"choices": [{"message": {"content": ["a"]}}]}])
+async def test_what_is_no_completion_is_refused(server: Server, answer: Any) -> None:
+    server.answers = [(200, answer)]
+    with pytest.raises(EndpointError, match="is it an OpenAI-compatible server"):
+        await ask(server)
+
+
+async def test_one_of_several_models_must_be_named(server: Server) -> None:
+    server.models = ["one", "two"]
+    with pytest.raises(SettingsError, match=r"serves one, two: name one with --model"):
+        await ask(server)
+    with pytest.raises(SettingsError, match=r"--model three: .* serves one, two"):
+        await ask(server, model="three")
+    assert (await ask(server, model="two")).text == "4"
+
+
+def test_a_key_file_without_a_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("\n")
+    with pytest.raises(SettingsError, match="holds no key"):
+        Endpoint("http://x", key_file=tmp_path / "key")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        Endpoint("http://x", key_file=tmp_path / "none")
