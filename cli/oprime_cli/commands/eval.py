@@ -172,10 +172,14 @@ def _compare(args: argparse.Namespace, names: list[str]) -> int:
 
     if len(names) != 2:
         raise UsageError(f"compare takes two evaluations, not {len(names)}: oprime eval compare A B")
-    rows = compare(*names, seed=args.seed)
-    show(comparison_table(rows, *names))
+    found = compare(*names, seed=args.seed)
+    show(comparison_table(found.rows, *names))
+    for name, reason in found.left_out.items():
+        say(f"{name} was not compared: {reason}")
+    if not all(row["same_prompts"] for row in found.rows):
+        say("the same problems were asked with different prompts")
     if args.out is not None:
-        write_json(args.out, {"first": names[0], "second": names[1], "rows": rows})
+        write_json(args.out, {"first": names[0], "second": names[1], "rows": found.rows, "left_out": found.left_out})
         say(f"wrote {args.out}")
     return 0
 
