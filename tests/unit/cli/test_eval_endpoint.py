@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from evaluation_world import problem
+from evaluation_world import Comparing, problem
 from oprime.evaluation.benchmark import Decoding
+from oprime.evaluation.evaluate import Evaluation, Plan
+from oprime.evaluation.samples import SampleFile
 from oprime.runtime.errors import SettingsError, UnusableInputError
 from oprime_cli.evaluating.endpoint import ATTEMPTS, Endpoint, EndpointError
 
@@ -137,6 +139,27 @@ async def test_one_of_several_models_must_be_named(server: Server) -> None:
     with pytest.raises(SettingsError, match=r"--model three: .* serves one, two"):
         await ask(server, model="three")
     assert (await ask(server, model="two")).text == "4"
+
+
+async def test_an_evaluation_that_a_server_broke_off_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+    asked = Plan(problems=[problem(str(n), "4", index=n) for n in range(4)], samples=1, decoding=Decoding(), at_once=1)
+
+    async def evaluated() -> list[float]:
+        endpoint, file = Endpoint(server.url, model="tiny", first_wait_s=0.001), SampleFile(tmp_path / "samples.jsonl")
+        try:
+            samples = await Evaluation(asked, endpoint, Comparing(), file, lambda settled: None).run()
+        finally:
+            file.close()
+            await endpoint.close()
+        return [one.grade.points for one in samples]
+
+    server.answers = [(200, COMPLETION), (200, COMPLETION), (500, "the disk of the server is full")]
+    with pytest.raises(EndpointError, match="the disk of the server is full"):
+        await evaluated()
+    server.answers = [(200, COMPLETION)]
+    before = len(server.asked)
+    assert await evaluated() == [1.0] * 4
+    assert len(server.asked) - before == 2
 
 
 def test_a_key_file_without_a_key_is_refused(tmp_path: Path) -> None:

@@ -191,3 +191,13 @@ def test_a_part_of_the_problems_is_evenly_spread_and_keeps_its_seeds(tmp_path: P
     assert [one.index for one in whole.limited(3).problems] == [0, 3, 6]
     assert whole.limited(0) == whole.limited(99) == whole
     assert whole.limited(3).described()["problems_sha256"] != whole.described()["problems_sha256"]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_is_on_the_page_with_its_decoding(name: str) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line]
+    decoding = BENCHMARKS[name].decoding
+    assert f"| {decoding.max_tokens:,} |" in row
+    assert ("greedy" in row) == (decoding.temperature == 0)
+    assert row.endswith("| - |") == (BENCHMARKS[name].paper is None)
