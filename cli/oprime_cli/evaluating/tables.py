@@ -33,10 +33,11 @@ def results_table(results: Sequence[Mapping[str, Any]], title: str) -> Table:
 
 def subsets_table(result: Mapping[str, Any]) -> Table:
     """The same scores for each part of one benchmark."""
-    names = list(result["scores"])
+    names = list(dict.fromkeys(name for found in result["subsets"].values() for name in found["scores"]))
     table = Table("part", "problems", *names, title=f"{result['title']} by part")
     for part, found in result["subsets"].items():
-        table.add_row(part, count(found["problems"]), *(interval(found[name]) for name in names))
+        scores = found["scores"]
+        table.add_row(part, count(found["problems"]), *(interval(scores[name]) if name in scores else "-" for name in names))
     return table
 
 

@@ -89,6 +89,7 @@ class Evaluation:
         self._file = file
         self._note = note
         self._slots = asyncio.Semaphore(plan.at_once)
+        self._settled = 0
 
     async def run(self) -> list[Sample]:
         """All samples of the plan, in its order. Raises what sampling raises when it is useless to go on."""

@@ -23,6 +23,10 @@ from oprime.runtime.errors import OprimeError, SettingsError, UnusableInputError
 EVALUATION, SETTINGS, PROBLEMS, RESULT = "evaluation.json", "settings.json", "problems.jsonl", "result.json"
 
 
+_WORDS = {"problems_sha256": "problems", "prompts_sha256": "prompts"}
+"""What people call fields of the settings."""
+
+
 class EvaluationFolder:
     """Where an evaluation keeps what it found."""
 
@@ -35,17 +39,24 @@ class EvaluationFolder:
         written = None if fresh else read_json(folder / SETTINGS)
         wanted = json.loads(json.dumps(settings))
         if written is not None and written != wanted:
-            different = ", ".join(sorted(name for name in {*written, *wanted} if written.get(name) != wanted.get(name)))
+            different = ", ".join(sorted(_WORDS.get(name, name) for name in {*written, *wanted} if written.get(name) != wanted.get(name)))
             raise SettingsError(
                 f"{folder} has samples that were made with other settings ({different}): name another --out to keep them, or add --fresh "
                 "to replace them"
             )
+        self._require_same_target(benchmark, wanted)
         if fresh:
             for name in (SAMPLES, PROBLEMS, RESULT):
                 (folder / name).unlink(missing_ok=True)
         if written is None:
             write_json(folder / SETTINGS, wanted)
         return SampleFile(folder / SAMPLES)
+
+    def _require_same_target(self, benchmark: str, wanted: Mapping[str, Any]) -> None:
+        for path in sorted(self.path.glob(f"*/{SETTINGS}")):
+            other = read_json(path) or {}
+            if path.parent.name != benchmark and other.get("target") != wanted["target"]:
+                raise SettingsError(f"{self.path} has results of something else ({json.dumps(other.get('target'))}): name another --out")
 
     def write(self, benchmark: str, result: Mapping[str, Any], problems: Sequence[ProblemResult]) -> None:
         """Keep the result of a benchmark, and put it beside those of the others."""

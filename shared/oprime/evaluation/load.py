@@ -69,9 +69,9 @@ class DataFiles:
 
     def __init__(self, places: Sequence[str]) -> None:
         """Each place is a folder or BENCHMARK=FILE, where FILE may be on the hub. Raises SettingsError for a folder that is not there."""
-        named = [place.partition("=") for place in places if "=" in place]
-        self._files = {name: location for name, _, location in named}
-        self._folders = [Path(place) for place in places if "=" not in place]
+        named = {place: place.partition("=") for place in places if "=" in place and not Path(place).is_dir()}
+        self._files = {name: location for name, _, location in named.values()}
+        self._folders = [Path(place) for place in places if place not in named]
         for folder in self._folders:
             if not folder.is_dir():
                 raise SettingsError(f"{SETTING} {folder}: no such folder; give one that holds benchmark files, or BENCHMARK=FILE")

@@ -1,11 +1,12 @@
 """From samples to what is reported: avg@n, pass@k, maj@k with intervals, by subset, and where the paper's grading says otherwise."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from oprime.core.sample_statistics import Estimate, estimate, majority_at_k, paired_difference, pass_at_k
+from oprime.core.sample_statistics import estimate, majority_at_k, paired_difference, pass_at_k
 from oprime.core.verification import Verdict, VerificationRequest
 from oprime.evaluation.benchmark import Problem
 from oprime.evaluation.evaluate import Judging
@@ -52,7 +53,7 @@ async def problem_results(problems: Sequence[Problem], samples: Sequence[Sample]
     of_problem: dict[str, list[Sample]] = {}
     for one in sorted(samples, key=lambda sample: sample.sample):
         of_problem.setdefault(one.problem, []).append(one)
-    return [await _problem_result(problem, of_problem[problem.id], judging) for problem in problems]
+    return list(await asyncio.gather(*(_problem_result(problem, of_problem[problem.id], judging) for problem in problems)))
 
 
 async def _problem_result(problem: Problem, samples: Sequence[Sample], judging: Judging) -> ProblemResult:
@@ -99,21 +100,19 @@ def metric_names(samples: int, ks: Sequence[int], *, voted: bool) -> list[str]:
     return names
 
 
-def scores_of(results: Sequence[ProblemResult], names: Sequence[str], seed: int) -> dict[str, Any]:
+def scores_of(results: Sequence[ProblemResult], ks: Sequence[int], seed: int) -> dict[str, Any]:
+    """The scores of these problems by name, with intervals; maj@k where answers of all of them can be compared."""
+    names = metric_names(len(results[0].scores), ks, voted=all(one.answers for one in results))
     return {name: asdict(estimate([one.metric(name) for one in results], seed=seed)) for name in names}
 
 
 def result_of(results: Sequence[ProblemResult], samples: Sequence[Sample], ks: Sequence[int], seed: int) -> dict[str, Any]:
     """The numbers of one benchmark, for JSON."""
-    names = metric_names(len(results[0].scores), ks, voted=all(one.answers for one in results))
-    found: dict[str, Any] = {"scores": scores_of(results, names, seed)}
+    found: dict[str, Any] = {"scores": scores_of(results, ks, seed)}
     subsets = sorted({one.subset for one in results if one.subset})
     if len(subsets) > 1:
-        found["subsets"] = {
-            name: {"problems": len(part), **scores_of(part, names, seed)}
-            for name in subsets
-            if (part := [one for one in results if one.subset == name])
-        }
+        parts = {name: [one for one in results if one.subset == name] for name in subsets}
+        found["subsets"] = {name: {"problems": len(part), "scores": scores_of(part, ks, seed)} for name, part in parts.items()}
     made = [one for one in samples if one.grade.verdict != NOT_ASKED]
     found["samples"] = {
         "count": len(samples),
@@ -158,8 +157,3 @@ def _row(sample: Sample, grade: Grade) -> dict[str, Any]:
         "answer": grade.answer,
         "reason": grade.reason,
     }
-
-
-def to_estimate(value: Mapping[str, float]) -> Estimate:
-    """From its JSON."""
-    return Estimate(value=value["value"], low=value["low"], high=value["high"])

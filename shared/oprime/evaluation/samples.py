@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from io import FileIO
 from pathlib import Path
@@ -117,9 +117,12 @@ class SampleFile:
         if not self._path.exists():
             return
         try:
-            lines = self._path.read_bytes().splitlines(keepends=True)
+            with self._path.open("rb") as lines:
+                yield from self._parsed(lines)
         except OSError as error:
             raise OprimeError(f"{self._path} cannot be read: {error.strerror or error}") from error
+
+    def _parsed(self, lines: Iterable[bytes]) -> Iterator[Sample]:
         for number, line in enumerate(lines, start=1):
             if not line.endswith(b"\n"):
                 return

@@ -45,7 +45,10 @@ async def test_scores_are_means_over_problems() -> None:
 async def test_results_are_also_given_by_part() -> None:
     results = await problem_results(PROBLEMS, SAMPLES, Comparing())
     parts = result_of(results, SAMPLES, [], seed=0)["subsets"]
-    assert {name: (part["problems"], part["avg@4"]["value"]) for name, part in parts.items()} == {"easy": (1, 0.5), "hard": (1, 0.5)}
+    assert {name: (part["problems"], part["scores"]["avg@4"]["value"]) for name, part in parts.items()} == {
+        "easy": (1, 0.5),
+        "hard": (1, 0.5),
+    }
 
 
 async def test_what_could_not_be_judged_is_listed_and_counts_as_wrong() -> None:

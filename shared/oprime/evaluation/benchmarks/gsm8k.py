@@ -24,7 +24,7 @@ GSM8K = Benchmark(
     name="gsm8k",
     title="GSM8K",
     version=1,
-    files=("gsm8k_test.jsonl", "gsm8k.jsonl", "test-00000-of-00001.parquet"),
+    files=("gsm8k_test.jsonl", "gsm8k.jsonl", "gsm8k.parquet"),
     source="openai/grade-school-math on GitHub, or openai/gsm8k on the Hugging Face hub (the test split)",
     read=_read,
     decoding=Decoding(max_tokens=4096),

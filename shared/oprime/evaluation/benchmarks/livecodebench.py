@@ -56,7 +56,7 @@ LIVECODEBENCH = Benchmark(
     name="livecodebench",
     title="LiveCodeBench (2023-05 to 2024-05)",
     version=1,
-    files=("livecodebench.jsonl", "test.jsonl", "livecodebench.parquet"),
+    files=("livecodebench.jsonl", "livecodebench.parquet"),
     source="livecodebench/code_generation_lite on the Hugging Face hub (release_v2 and later have these problems)",
     read=_read,
     decoding=Decoding(temperature=0.2, top_p=0.95, max_tokens=4096, stop=("###",)),
