@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from e2e.verifier_code.leet_code_solutions import SOLUTIONS
-from e2e.verifier_code.test_code_datasets import DATA, human_eval, mbpp, pytestmark, samples  # noqa: F401 - the mark is pytest's
+from e2e.verifier_code.test_code_datasets import DATA, few_samples, human_eval, mbpp, pytestmark  # noqa: F401 - the mark is pytest's
 from oprime.core.types import Task
 from oprime.core.verification import Verdict, VerificationRequest
 from oprime.evaluation.benchmark import Benchmark
@@ -42,7 +42,7 @@ def verdicts(verifier: CodeVerifier, benchmark: Benchmark, task: Task, response:
 RIGHT = (Verdict.CORRECT, Verdict.CORRECT)
 
 
-@samples
+@few_samples
 def test_reference_solutions_of_human_eval_are_right_by_both_rules(verifier: CodeVerifier, step: int) -> None:
     benchmark = BENCHMARKS["humaneval"]
     pairs = list(zip(tasks_of(benchmark, DataFiles([str(DATA)])), human_eval(), strict=True))[::step]
@@ -54,7 +54,7 @@ def test_reference_solutions_of_human_eval_are_right_by_both_rules(verifier: Cod
     assert wrong == {}
 
 
-@samples
+@few_samples
 def test_reference_solutions_of_mbpp_are_right_and_the_papers_rules_lose_what_is_not_in_functions(
     verifier: CodeVerifier, step: int
 ) -> None:
