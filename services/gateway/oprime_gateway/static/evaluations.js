@@ -32,7 +32,7 @@ export function open(main) {
   const list = table("Evaluations", ["compare", "evaluated", "benchmark", "problems", "decoding", "scores, %", "paper's grading, %", "unjudged", "cut"], {numbers: [3, 7, 8]});
   const none = make("p", {hidden: true}, "There are no evaluations yet: oprime eval makes them, and so does a run with run.evaluate_on.");
   const compared = make("section", {hidden: true}, make("h2", {}, "Compared"));
-  const result = table("Difference between the two evaluations", ["benchmark", "score", "first, %", "second, %", "difference, % [95 % interval]", "better on", "worse on"], {numbers: [2, 3, 4, 5, 6]});
+  const result = table("Difference between the two evaluations", ["benchmark", "score", "first, %", "second, %", "difference, % [95 % interval]", "better on", "worse on"], {numbers: [1, 2, 3, 4, 5, 6]});
   const said = make("p", {class: "soft"});
   compared.append(said, result.node);
   main.append(make("p", {class: "soft"}, "Tick two evaluations to compare the second with the first, problem by problem. In brackets: 95 % intervals."),
