@@ -219,6 +219,19 @@ def test_a_single_evaluation_is_no_change_and_a_mean_says_over_how_many_steps_it
     assert (young["held-out accuracy"], young["outcome reward"]) == ("-", "-")
 
 
+def test_a_benchmark_is_a_line_of_its_own_and_no_evaluation_of_held_out_problems(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    row = {"kind": "benchmark", "step": 50, "benchmark": "math500", "accuracy": 0.5, "accuracy_low": 0.45, "accuracy_high": 0.55}
+    path.write_text(json.dumps(row) + "\n")
+    rows = MetricRows(path)
+    with PlainView(60) as view:
+        view.update(None, rows, rows.read_new())
+    assert capsys.readouterr().out == "math500 after step 50  accuracy 0.500 [0.450, 0.550]\n"
+    assert rows.evaluations == []
+
+
 def test_without_a_terminal_a_standstill_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = MetricRows(tmp_path / "none")
     with PlainView(60) as view:
