@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from oprime_verifier.math.decide.verdicts import Same
 from oprime_verifier.math.options import MathOptions
 from oprime_verifier.math.verifier import decide
+from oprime_verifier.paper.extraction import MOST_CHARS
 
 TOLERANCE = 1e-4
 """Relative; a factor of 100 either way is equal as well, for percentages."""
-MOST_CHARS = 1000
 EXPRESSIONS = MathOptions(
     bare=True,
     relative_tolerance=TOLERANCE,

@@ -2,6 +2,7 @@
 
 import re
 
+MOST_CHARS = 1000
 _MARKERS = ("the answer is: ", "answer:\n", "answer: ")
 _LAST_NUMBER = re.compile(r"-?\d*\.?\d+")
 
@@ -37,7 +38,8 @@ def _in_braces(text: str, opening: int, *, whole: bool) -> str:
 
 def harness_answer(response: str, *, units: bool) -> str:
     """Minerva Math, OlympiadBench: the last box, else what follows `answer is`, else the last number; then written plainly."""
-    found = re.sub(r"\n\s*", "", _harness_answer(response))
+    # Longer ones are never right, and some patterns below would take their time over them.
+    found = re.sub(r"\n\s*", "", _harness_answer(response)[:MOST_CHARS])
     found = found.removeprefix(":").removesuffix(".").removesuffix("/")
     return plainly(plainly(found, units=units), units=units)
 

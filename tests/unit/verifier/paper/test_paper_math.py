@@ -139,3 +139,10 @@ def test_gold_answers_given_as_responses_are_all_right(name: str) -> None:
         if benchmark.paper is not None and verify_paper_math(benchmark.paper(problem.task, response)).verdict is not Verdict.CORRECT:
             wrong_by_the_paper.add(problem.id)
     assert (wrong, wrong_by_the_paper) == ([], GRADED_DIFFERENTLY.get(name, set()))
+
+
+@pytest.mark.parametrize("rules", ["boxed", "harness"])
+@pytest.mark.parametrize("part", ["\\text{", "\\boxed{", "{", "x=", "(1,", "answer: ", "\\frac", "1.0", "\n"])
+def test_a_long_hostile_response_is_judged_at_once(rules: str, part: str) -> None:
+    for response in (part * 20_000, f"\\boxed{{{part * 20_000}}}"):
+        assert judged(response, "1", rules=rules) in (Verdict.INCORRECT, Verdict.NO_ANSWER, Verdict.CORRECT)
