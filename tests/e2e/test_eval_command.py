@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chat_server import answering
 from oprime_cli.main import main
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -119,3 +120,14 @@ def test_recorded_responses_to_gsm8k_get_the_accuracy_that_was_published(tasks: 
     assert {one["problem"]: one["grade"]["score"] or 0.0 for one in samples} == {one["problem"]: labels[one["problem"]] for one in samples}
     published = sum(labels[one["problem"]] for one in samples) / len(samples)
     assert result("evaluations/175b", "gsm8k")["scores"]["avg@1"]["value"] == pytest.approx(published)
+
+
+def test_a_server_is_evaluated_by_the_name_of_its_only_model(tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(["\\boxed{2}", "\\boxed{4}", "\\boxed{5}"]) as url:
+        assert main(["eval", url, "--tasks", "sums.jsonl", "--jobs", "1", "--concurrency", "1"]) == 0
+    folder = f"evaluations/127.0.0.1-{url.rpartition(':')[2]}-tiny"
+    assert result(folder)["target"] == {"kind": "url", "name": f"{url} tiny", "url": url, "model": "tiny"}
+    assert result(folder)["scores"]["avg@1"]["value"] == pytest.approx(2 / 3)
+    # All is there: nobody is asked any more, and nobody is there to be asked.
+    assert main(["eval", url, "--model", "tiny", "--tasks", "sums.jsonl", "--jobs", "1"]) == 0
+    assert f"every sample and number is in {folder}" in capsys.readouterr().out

@@ -124,7 +124,7 @@ def _evaluate(name: str, args: argparse.Namespace) -> int:
     from oprime_cli.evaluating.targets import find_target
 
     target, wishes = find_target(name, model=args.model), _wishes(args)
-    results = asyncio.run(evaluate(target, wishes))
+    folder, results = asyncio.run(evaluate(target, wishes))
     show(results_table(results, target.name))
     for result in results:
         if "subsets" in result:
@@ -132,7 +132,7 @@ def _evaluate(name: str, args: argparse.Namespace) -> int:
         if "reward_model" in result:
             show(best_of_table(result))
         _say_unjudged(result)
-    say(f"every sample and number is in {wishes.out or target.folder}")
+    say(f"every sample and number is in {folder}")
     return 0
 
 

@@ -31,7 +31,7 @@ from oprime_cli.evaluating.local_model import LocalModel, LocalSettings
 from oprime_cli.evaluating.progress import Progress
 from oprime_cli.evaluating.recorded import RecordedResponses
 from oprime_cli.evaluating.reward_model import RewardModel, best_of, score_samples
-from oprime_cli.evaluating.targets import Target
+from oprime_cli.evaluating.targets import Target, server_target
 from oprime_cli.overrides import apply_override
 from oprime_cli.running.devices import find_gpus
 from oprime_cli.running.failures import UsageError
@@ -81,8 +81,13 @@ class Asked:
     file: SampleFile
 
 
-async def evaluate(target: Target, wishes: Wishes) -> list[dict[str, Any]]:
-    """Results in the order of the benchmarks. Raises OprimeError; what was found before is kept, and the same call goes on from it."""
+async def evaluate(target: Target, wishes: Wishes) -> tuple[Path, list[dict[str, Any]]]:
+    """The folder of results, and these in the order of the benchmarks.
+
+    Raises OprimeError; what was found before is kept, and the same call goes on from it.
+    """
+    if target.kind == "url" and not target.identity["model"]:
+        target = server_target(target.place, await _only_model(target.place, wishes))
     folder = EvaluationFolder(wishes.out or target.folder)
     generator, verifier = _settings(target, wishes)
     judges = f"{version('oprime')} {config_hash(verifier)}"
@@ -94,7 +99,16 @@ async def evaluate(target: Target, wishes: Wishes) -> list[dict[str, Any]]:
     if wishes.reward_model is not None:
         # Only now is the model's engine gone, and with it the memory that it took.
         await asyncio.to_thread(_add_best_of, wishes.reward_model, found, folder, generator, wishes)
-    return [one.result for one in found]
+    return folder.path, [one.result for one in found]
+
+
+async def _only_model(url: str, wishes: Wishes) -> str:
+    server = Endpoint(url, key_file=wishes.api_key_file)
+    try:
+        await server.start()
+    finally:
+        await server.close()
+    return server.model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ class Target:
 def find_target(text: str, *, model: str = "") -> Target:
     """`model` names one of a server's models. Raises UsageError for what is none of these, SettingsError for weights that are not there."""
     if text.startswith(("http://", "https://")):
-        return _server(text.rstrip("/"), model)
+        return server_target(text, model)
     if model:
         raise UsageError(f"--model {model} names a model of a server, and {text} is none: give its URL")
     if text.endswith(".jsonl"):
@@ -99,9 +99,11 @@ def _model(text: str) -> Target:
     )
 
 
-def _server(url: str, model: str) -> Target:
-    name = f"{url} {model}".strip()
-    return Target(kind="url", name=name, place=url, folder=Path(EVALUATIONS) / _file_name(name), identity={"url": url, "model": model})
+def server_target(url: str, model: str) -> Target:
+    """A server's model; an empty name stands for its only one, which must be asked for before anything is kept."""
+    place = url.rstrip("/")
+    name = f"{place} {model}".strip()
+    return Target(kind="url", name=name, place=place, folder=Path(EVALUATIONS) / _file_name(name), identity={"url": place, "model": model})
 
 
 def _responses(path: Path) -> Target:

@@ -1,15 +1,12 @@
 """A server that speaks as OpenAI's does, on a real port: what it says is read, what is transient is asked again, the rest has a message."""
 
-import json
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chat_server import Server, chat_server, completion
 from evaluation_world import Comparing, problem
 from oprime.evaluation.benchmark import Decoding
 from oprime.evaluation.evaluate import Evaluation, Plan
@@ -17,54 +14,13 @@ from oprime.evaluation.samples import SampleFile
 from oprime.runtime.errors import SettingsError, UnusableInputError
 from oprime_cli.evaluating.endpoint import ATTEMPTS, Endpoint, EndpointError
 
-COMPLETION = {"choices": [{"message": {"content": "4"}, "finish_reason": "length"}], "usage": {"completion_tokens": 9}}
-
-
-@dataclass
-class Server:
-    """Gives its answers in their order, the last one for ever."""
-
-    url: str = ""
-    models: list[str] = field(default_factory=lambda: ["tiny"])
-    answers: list[tuple[int, Any]] = field(default_factory=lambda: [(200, COMPLETION)])
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    keys: list[str | None] = field(default_factory=list)
-
-    def next(self) -> tuple[int, Any]:
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+COMPLETION = completion("4")
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._say(200, {"data": [{"id": name} for name in state.models]})
-
-        def do_POST(self) -> None:
-            state.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            state.keys.append(self.headers.get("Authorization"))
-            self._say(*state.next())
-
-        def _say(self, status: int, value: Any) -> None:
-            body = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Says nothing."""
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{http.server_address[1]}"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield state
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with chat_server() as running:
+        yield running
 
 
 async def ask(server: Server, decoding: Decoding | None = None, **options: Any) -> Any:
