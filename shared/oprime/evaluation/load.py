@@ -193,7 +193,7 @@ def contest_id(row: RawRow) -> str:
     """Of a problem of AIME or AMC: the end of its address, 2024_AIME_I_Problems/Problem_1; else its id, else its place in the file."""
     value = row_object(row)
     address = value.get("url")
-    if isinstance(address, str) and address.count("/") > 1:
+    if isinstance(address, str) and "_Problems/" in address:
         return "/".join(address.rstrip("/").split("/")[-2:])
     return next((str(value[name]) for name in ("id", "problem_idx") if value.get(name) is not None), row.origin.rpartition("row ")[2])
 

@@ -66,7 +66,7 @@ def test_an_evaluation_of_aime_2024_asks_no_other_year() -> None:
 
 
 def test_aime_2025_is_read_where_its_file_is(tmp_path: Path) -> None:
-    rows = [{"problem": "1+1?", "answer": "002", "id": 7}, {"problem": "No?", "answer": 0, "id": 8}]
+    rows = [{"problem": "1+1?", "answer": "002", "id": 7}, {"problem": "No?", "answer": 0, "id": 8, "url": "https://x/8"}]
     (tmp_path / "aime2025.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = load_benchmark(BENCHMARKS["aime2025"], DataFiles([str(tmp_path)]), system="")
     assert [(one.id, one.task.ground_truth) for one in found.problems] == [("7", "2"), ("8", "0")]

@@ -10,12 +10,10 @@ from oprime.tasks.rows import RawRow, row_object
 
 
 def _reader(year: int, *, alone: bool) -> Callable[[RawRow], Asked | None]:
-    """Reads the problems of one year; rows without an address are of that year where the file is `alone` its."""
+    """Reads the problems of one year: those whose address says so, or all rows where the file is that year's `alone`."""
 
     def read(row: RawRow) -> Asked | None:
-        value = row_object(row)
-        address = value.get("url")
-        if f"{year}_AIME" not in address if isinstance(address, str) else not alone:
+        if not alone and f"{year}_AIME" not in str(row_object(row).get("url")):
             return None
         return Asked(
             id=contest_id(row),
