@@ -17,7 +17,7 @@ from oprime_cli.algorithm_docs import FOLDERS, table_of, table_of_the_step, with
 from oprime_cli.metrics_docs import metrics_page
 from oprime_cli.run_config import RunConfig
 from oprime_cli.settings_docs import section_type, settings_page
-from oprime_gateway import run_pages
+from oprime_gateway import evaluations, run_pages
 from oprime_gateway.adapters import routers
 from oprime_gateway.api import router
 from oprime_gateway.best_of_n import router as best_of_n
@@ -111,7 +111,7 @@ def test_every_http_route_is_documented() -> None:
     page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     routes = [
         f"{method} {route.path}"
-        for one in (router, run_pages.router, best_of_n, *routers())
+        for one in (router, run_pages.router, evaluations.router, best_of_n, *routers())
         for route in one.routes
         if isinstance(route, APIRoute)
         for method in route.methods

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("oprime_cli.commands.prepare", "make a run ready whose services containers or pods start"),
     "conclude": ("oprime_cli.commands.conclude", "wait for the end of such a run, account for it and write its report"),
     "explain": ("oprime_cli.commands.explain", "print the algorithm that a run's settings choose, in words and formulas"),
+    "eval": ("oprime_cli.commands.eval", "say how well a model solves benchmarks or problems of your own"),
     "verify": ("oprime_cli.commands.verify", "judge a file of responses on this machine"),
     "verifier": ("oprime_cli.commands.verifier", "test whether a verifier keeps the contract"),
     "score": ("oprime_cli.commands.score", "process rewards of a file of responses, by a gateway"),
@@ -40,7 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 HIDDEN_COMMANDS = {"supervise": "oprime_cli.commands.supervise"}
 """What other commands start; no person needs them."""
 
-MAKE_MODELS = frozenset({"sft", "prm", "data"})
+MAKE_MODELS = frozenset({"sft", "prm", "data", "eval"})
 """Commands whose own process may load a model. The others read tokenizers at most."""
 
 INTERRUPTED = 130

@@ -40,10 +40,23 @@ def absolute_paths(config: RunConfig, *, root: Path | None = None, is_local: Cal
     def files(tls: TlsSection) -> TlsSection:
         return tls.model_copy(update={name: root / path for name, path in tls.files.items()})
 
+    def task_file(name: str) -> str:
+        return local(name) if "." in name else name
+
+    def benchmark_file(place: str) -> str:
+        name, sign, location = place.rpartition("=")
+        return f"{name}{sign}{local(location)}"
+
     password = config.queue.password_file
     keys = config.gateway.api_keys_file
     changes = {
-        "run": config.run.model_copy(update={"directory": root / config.run.directory}),
+        "run": config.run.model_copy(
+            update={
+                "directory": root / config.run.directory,
+                "evaluate_on": tuple(map(task_file, config.run.evaluate_on)),
+                "evaluate_on_data": tuple(map(benchmark_file, config.run.evaluate_on_data)),
+            }
+        ),
         "model": config.model.model_copy(update={"path": model(config.model.path)}),
         "tasks": config.tasks.model_copy(
             update={"train": local(config.tasks.train), "heldout": local(config.tasks.heldout), "reader": plugin(config.tasks.reader)}

@@ -1,9 +1,10 @@
 """What every sampler keeps: the same suite on transformers and on vLLM."""
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,17 @@ async def test_log_probs_are_those_of_the_distribution_that_was_sampled_from(ben
         expected = full_logprobs(bench.directory, PROMPT, response.response_ids, temperature)
         assert response.behaviour_logprobs == pytest.approx(expected, abs=2e-3)
         assert covered(response) == list(range(len(response.response_ids)))
+
+
+async def test_a_small_top_p_leaves_the_most_probable_tokens(bench: Bench) -> None:
+    greedy = await bench.sampler.sample(a_request("greedy", temperature=0.0, max_tokens=20))
+    narrow = [replace(a_request(f"narrow-{seed}", seed=seed, max_tokens=20), top_p=1e-6) for seed in range(2)]
+    for found in await asyncio.gather(*map(bench.sampler.sample, narrow)):
+        assert found.response_ids == greedy.response_ids
+    wide = await bench.sampler.sample(replace(a_request("wide", max_tokens=40), top_p=0.5))
+    # What is left of the distribution is at least half of it, so each token is at most twice as probable as before.
+    before = full_logprobs(bench.directory, PROMPT, wide.response_ids, 1.0)
+    assert all(0 <= now - was <= math.log(2) + 2e-3 for now, was in zip(wide.behaviour_logprobs, before, strict=True))
 
 
 async def test_a_response_ends_with_its_end_token_and_the_text_leaves_it_out(bench: Bench) -> None:

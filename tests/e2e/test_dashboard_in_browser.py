@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dashboard_world import Site, site, training
+from evaluation_files import write_evaluation
 from report_builder import build_run, rollout_row, write_lines
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
@@ -59,6 +60,8 @@ def write_runs(folder: Path) -> None:
         hostile / "samples" / "step-000001.jsonl", [{"step": 1, "group_id": 1, "prompt": HOSTILE[1], "prm_version": 1, "rollouts": [row]}]
     )
     (folder / "chain-sft").mkdir()
+    write_evaluation(live / "evaluations" / "training-000006", [[0.0, 1.0], [0.0, 0.0]], name="live@6", run="live", step=6)
+    write_evaluation(live / "evaluations" / "step-000012", [[1.0, 1.0], [0.0, 1.0]], name="live@12", run="live", step=12)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,7 @@ PAGES = {
     "run": ("#/runs/live", "Who works, who waits"),
     "rollouts": ("#/runs/live/rollouts", "48 rollouts"),
     "inspector": (f"{GROUP}?token=1&q=advantage", "Reasoning steps: mean of advantage"),
+    "evaluations": ("#/evaluations?with=live%2Ftraining-000006&with=live%2Fstep-000012", "+50.0 [+50.0, +50.0]"),
     "playground": ("#/playground?prompt=p&a=1%202&b=9", "Sum of process rewards"),
 }
 
@@ -441,3 +445,16 @@ def test_a_gateway_that_is_away_is_said_and_found_again(browser: Any, world: Sit
     # It asks again after five seconds.
     expect(page.locator("#note")).to_contain_text("updated", timeout=30_000)
     page.context.close()
+
+
+def test_two_evaluations_are_ticked_and_compared(tab: Tab) -> None:
+    page = tab.open("#/evaluations")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Evaluations")
+    for name in ("live@6", "live@12"):
+        page.get_by_role("checkbox", name=f"Compare {name}, MATH500").check()
+    compared = page.get_by_role("region", name="Difference between the two evaluations")
+    expect(compared.get_by_role("row", name="MATH500 avg")).to_contain_text("+50.0")
+    expect(page.get_by_text("First: live@6. Second: live@12.")).to_be_visible()
+    assert "with=live%2Ftraining-000006" in tab.shown
+    page.go_back()
+    expect(page.get_by_text("Tick a second evaluation.")).to_be_visible()

@@ -1,5 +1,6 @@
 """A short run of the demo as it is: vLLM, Redis, DeepSpeed and all six services."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ STEPS = 5
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
 def test_a_run_through_six_services_trains_accounts_for_every_rollout_and_stops(starting_model: Path, tmp_path: Path) -> None:
+    chains = tmp_path / "chains.jsonl"
+    assert oprime("tasks", "chain", "--out", str(chains), "--split", "heldout", "--rows", "8", "--operations", "2").returncode == 0
     arguments = small_run(
         starting_model,
         tmp_path,
@@ -20,6 +23,9 @@ def test_a_run_through_six_services_trains_accounts_for_every_rollout_and_stops(
         **{
             "run.steps": STEPS,
             "run.evaluate_every": 2,
+            "run.evaluate_on": [str(chains)],
+            "run.evaluate_on_every": 2,
+            "run.evaluate_on_samples": 2,
             "generator.backend": "vllm",
             "staleness.max_staleness": 2,
             "coordinator.groups_per_batch": 8,
@@ -38,6 +44,12 @@ def test_a_run_through_six_services_trains_accounts_for_every_rollout_and_stops(
     # A run this short may end before an evaluation in between has; the first and the last always come.
     evaluated = [row["step"] for row in metric_rows(run, "evaluation")]
     assert (evaluated[0], evaluated[-1]) == (0, STEPS)
+    benchmarked = metric_rows(run, "benchmark")
+    assert (benchmarked[0]["step"], benchmarked[-1]["step"]) == (0, STEPS)
+    assert all((row["benchmark"], row["problems"], row["samples"], row["unjudged"]) == ("chains", 8, 2, 0) for row in benchmarked)
+    assert all(row["step"] <= row["oldest_weight_version"] for row in benchmarked)
+    last = json.loads((run / "evaluations" / f"training-{STEPS:06d}" / "evaluation.json").read_text())
+    assert last["results"][0]["scores"]["avg@2"]["value"] == benchmarked[-1]["accuracy"]
     steps = metric_rows(run, "step")
     # vLLM's log-probs are the learner's, but for kernels and weight versions.
     assert steps[0]["mismatch_kl_nats"] < 1e-3

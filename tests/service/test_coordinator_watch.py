@@ -13,6 +13,7 @@ from oprime.core.types import Task
 from oprime.ports import BATCHES, LIVE, LedgerMove, Output, QueueDepth, WeightStore
 from oprime.runtime.errors import QueueUnavailableError
 from oprime.runtime.queue_trouble import QueueTrouble
+from oprime_coordinator.benchmarks import Benchmarks
 from oprime_coordinator.coordinate import Coordinate, RunState
 from oprime_coordinator.evaluation import Evaluator
 from oprime_coordinator.metrics_file import MetricsFile
@@ -51,7 +52,8 @@ class Run:
         world.loop = world.new_loop()
         self.coordinate = Coordinate(
             world.settings, trouble.queue, self.clock, NoMetrics(), world.loop, cast("Evaluator", NoProblems()),
-            MetricsFile(folder / "metrics.jsonl"), cast("WeightStore", None), cast("Sweep", None), queue_error=lambda: trouble.text,
+            cast("Benchmarks", NoProblems()), MetricsFile(folder / "metrics.jsonl"), cast("WeightStore", None), cast("Sweep", None),
+            queue_error=lambda: trouble.text,
         )  # fmt: skip
         self.coordinate.run_state = RunState.TRAINING
 
@@ -73,7 +75,7 @@ class Run:
 
 
 class NoProblems:
-    judged = 0
+    judged = settled = 0
     tasks: tuple[Task, ...] = ()
 
 

@@ -42,6 +42,17 @@ def tasks_problems(config: RunConfig, *, has_model: bool) -> list[str]:
     return [problem for setting, location in sources.items() if location for problem in _file_problems(config, setting, location, render)]
 
 
+def benchmark_problems(config: RunConfig) -> list[str]:
+    """Benchmarks of run.evaluate_on that do not exist, or whose files are missing or have rows that cannot be used."""
+    from oprime.evaluation.of_run import benchmarks_of_run
+
+    try:
+        benchmarks_of_run(config.run, config.sampling)
+    except OprimeError as error:
+        return [str(error)]
+    return []
+
+
 def require_verifiers(section: VerifierSection, named: Mapping[str, int], split: str) -> None:
     """Raises SettingsError for names that tasks give and nobody offers; `named` counts the tasks of each."""
     offered = section.names

@@ -8,7 +8,7 @@ from oprime.runtime.errors import OprimeError
 from oprime_cli.console import size
 from oprime_cli.paths import is_local_model
 from oprime_cli.planning import check_machine, estimate
-from oprime_cli.planning.check_sources import queue_problems, tasks_problems
+from oprime_cli.planning.check_sources import benchmark_problems, queue_problems, tasks_problems
 from oprime_cli.planning.hub import ask_only_the_cache_when_away
 from oprime_cli.planning.model_files import (
     ModelFacts,
@@ -66,6 +66,7 @@ def make_plan(config: RunConfig, *, new_run: bool, gpus: Sequence[Gpu] | None = 
     plan.problems += check_machine.file_problems(config)
     has_model = _check_models(plan)
     plan.problems += tasks_problems(config, has_model=has_model)
+    plan.problems += benchmark_problems(config)
     plan.problems += queue_problems(config, new_run=new_run)
     if plan.policy is not None and plan.has_models:
         _check_sizes(plan, plan.policy)

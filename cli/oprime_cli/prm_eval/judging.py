@@ -150,7 +150,7 @@ def _candidates(prm: LocalPrm, prompts: Sequence[LabelledResponses], separator: 
     tokens = iter(encoded)
     found: list[Candidates] = []
     for prompt in prompts:
-        ranked = [_ranked(response, next(tokens), next(scores), separator) for response in prompt.responses]
+        ranked = [ranked_response(response, next(tokens), next(scores), separator) for response in prompt.responses]
         found.append(
             Candidates(
                 outcome_rewards=prompt.outcome_rewards,
@@ -161,7 +161,7 @@ def _candidates(prm: LocalPrm, prompts: Sequence[LabelledResponses], separator: 
     return found
 
 
-def _ranked(response: str, tokens: EncodedResponse, found: ResponseScores, separator: str) -> dict[str, float]:
+def ranked_response(response: str, tokens: EncodedResponse, found: ResponseScores, separator: str) -> dict[str, float]:
     """Scores of a whole response in all RANKINGS; as bad as can be where the model's context does not hold it."""
     rewards = found.process_rewards
     if len(rewards) < len(tokens.response_ids):

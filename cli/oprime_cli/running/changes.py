@@ -19,6 +19,7 @@ MAY_CHANGE = (
         f"run.{name}"
         for name in ("steps", "evaluate_every", "checkpoint_every", "keep_checkpoints", "heartbeat_s", "log_level", "when_finished")
     ),
+    *(f"run.evaluate_on{name}" for name in ("", "_every", "_samples", "_data")),
     # Where services, Redis and the people who watch find each other.
     *("endpoints.*", "queue.*", "gateway.*", "scoring.*", "kubernetes.*"),
     *(

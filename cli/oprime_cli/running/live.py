@@ -63,6 +63,9 @@ def line_of(row: Row, total: int, *, has_prm: bool = True) -> str:
     if row["kind"] == "evaluation":
         parts = {"held-out accuracy": number(row, "heldout_accuracy"), "greedy": number(row, "heldout_greedy_accuracy")}
         head = f"evaluation after step {row['step']}"
+    elif row["kind"] == "benchmark":
+        parts = {"accuracy": f"{number(row, 'accuracy')} [{number(row, 'accuracy_low')}, {number(row, 'accuracy_high')}]"}
+        head = f"{row['benchmark']} after step {row['step']}"
     else:
         parts = {
             "outcome reward": number(row, "outcome_reward_mean"),

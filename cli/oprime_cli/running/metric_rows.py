@@ -29,8 +29,9 @@ class MetricRows:
         self._offset += len(whole)
         rows = [row for row in map(_row, whole.splitlines()) if row is not None]
         for row in rows:
-            kept = self._steps if row["kind"] == "step" else self._evaluations
-            kept[row["step"]] = row
+            if row["kind"] != "benchmark":
+                kept = self._steps if row["kind"] == "step" else self._evaluations
+                kept[row["step"]] = row
         return rows
 
     @property
@@ -70,7 +71,7 @@ def _row(line: bytes) -> Row | None:
         row = json.loads(line)
     except ValueError:
         return None
-    known = isinstance(row, dict) and row.get("kind") in {"step", "evaluation"} and isinstance(row.get("step"), int)
+    known = isinstance(row, dict) and row.get("kind") in {"step", "evaluation", "benchmark"} and isinstance(row.get("step"), int)
     return row if known else None
 
 

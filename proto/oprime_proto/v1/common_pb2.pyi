@@ -26,14 +26,16 @@ class ChatMessage(_message.Message):
     def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ...) -> None: ...
 
 class SamplingSettings(_message.Message):
-    __slots__ = ("temperature", "max_prompt_tokens", "max_response_tokens")
+    __slots__ = ("temperature", "max_prompt_tokens", "max_response_tokens", "top_p")
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     MAX_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_RESPONSE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     max_prompt_tokens: int
     max_response_tokens: int
-    def __init__(self, temperature: _Optional[float] = ..., max_prompt_tokens: _Optional[int] = ..., max_response_tokens: _Optional[int] = ...) -> None: ...
+    top_p: float
+    def __init__(self, temperature: _Optional[float] = ..., max_prompt_tokens: _Optional[int] = ..., max_response_tokens: _Optional[int] = ..., top_p: _Optional[float] = ...) -> None: ...
 
 class Ticket(_message.Message):
     __slots__ = ("group_id", "messages", "sampling", "seeds", "min_weight_version", "greedy_baseline", "material", "trace")

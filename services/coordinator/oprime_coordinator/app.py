@@ -11,6 +11,7 @@ from oprime.adapters.redis_queue import RedisQueue
 from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import SamplingSettings, Task
+from oprime.evaluation.of_run import benchmarks_of_run
 from oprime.lm.tokenizers import load_tokenizer, render_prompt
 from oprime.lm.without_torch import make_no_models
 from oprime.ports import Metrics, Payloads
@@ -24,6 +25,7 @@ from oprime.runtime.run_end import ends_with_run
 from oprime.runtime.setting_rules import trainers_of
 from oprime.runtime.settings import RunSection
 from oprime.tasks.dataset import PromptFeed, PromptOrder, load_tasks, require_prompts_fit
+from oprime_coordinator.benchmarks import Benchmarks
 from oprime_coordinator.config import CoordinatorSettings
 from oprime_coordinator.coordinate import Coordinate, RunState
 from oprime_coordinator.evaluation import Evaluator
@@ -80,9 +82,18 @@ async def _coordinate(settings: CoordinatorSettings, lifecycle: Lifecycle, metri
         generator=generator,
         verifier=verifier,
     )
+    benchmarks = Benchmarks(
+        await asyncio.to_thread(benchmarks_of_run, settings.run, settings.sampling),
+        run_name=settings.run.name,
+        run_folder=settings.run.folder,
+        seed=settings.run.seed,
+        max_prompt_tokens=settings.sampling.max_prompt_tokens,
+        generator=generator,
+        verifier=verifier,
+    )
     trouble = QueueTrouble(queue)
     payloads = open_payloads(settings.payloads, settings.queue, settings.run.name)
-    coordinate = build(settings, trouble, payloads, clock, metrics, prompts, evaluator)
+    coordinate = build(settings, trouble, payloads, clock, metrics, prompts, evaluator, benchmarks)
     server = GrpcServer.of(settings.endpoints, "coordinator", on_serving=lifecycle.note_ready)
     servicer = CoordinatorServicer(coordinate, total_steps=settings.run.steps)
     server.add(add_CoordinatorServiceServicer_to_server, servicer, "oprime_proto.v1.CoordinatorService")
@@ -127,6 +138,7 @@ def build(
     metrics: Metrics,
     prompts: PromptFeed,
     evaluator: Evaluator,
+    benchmarks: Benchmarks,
 ) -> Coordinate:
     url = settings.store.url or str(settings.run.folder / "weights")
     coordinate: Coordinate
@@ -147,6 +159,7 @@ def build(
         metrics,
         loop,
         evaluator,
+        benchmarks,
         MetricsFile(settings.run.folder / "metrics.jsonl"),
         StoreWeights(url, template=model_directory(settings.model.path), dtype=settings.model.dtype),
         Sweep(

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +27,7 @@ from oprime.runtime.consume import patiently
 from oprime.runtime.errors import NotReadyError, OprimeError
 from oprime.runtime.lease import Lease
 from oprime.runtime.run_end import say_finished
+from oprime_coordinator.benchmarks import Benchmarks
 from oprime_coordinator.config import CoordinatorSettings
 from oprime_coordinator.evaluation import Evaluator
 from oprime_coordinator.groups import LOSS_STATES
@@ -67,6 +68,7 @@ class Coordinate:
         metrics: Metrics,
         loop: RunLoop,
         evaluator: Evaluator,
+        benchmarks: Benchmarks,
         metrics_file: MetricsFile,
         store: WeightStore,
         sweep: Sweep,
@@ -81,12 +83,14 @@ class Coordinate:
         self._metrics = metrics
         self.loop = loop
         self._evaluator = evaluator
+        self._benchmarks = benchmarks
         self._file = metrics_file
         self._store = store
         self.sweep = sweep
         self.lease = Lease(queue, clock, LEASE)
         """A run has one coordinator at a time."""
         self._to_evaluate: asyncio.Queue[int] = asyncio.Queue()
+        self._to_benchmark: asyncio.Queue[int] = asyncio.Queue()
         self._checkpoints: set[asyncio.Task[None]] = set()
         self._began = clock.now()
         self._elapsed_before = max((float(str(row["elapsed_s"])) for row in metrics_file.rows), default=0.0)
@@ -140,6 +144,7 @@ class Coordinate:
         remove_newer(root, step)
         self._store.prune(keep=set(range(step + 1)), newest=0)
         self._file.forget_after(step)
+        self._benchmarks.forget_after(step)
         if directory is None:
             return await restore.afresh()
         return await restore.from_checkpoint(directory / "coordinator", step, self._ticket_again)
@@ -155,24 +160,24 @@ class Coordinate:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Everything between `restore` and FINISHED."""
-        if not self._file.evaluated(0) and self.loop.state.committed_step == 0:
+        if self.loop.state.committed_step == 0:
             self.run_state = RunState.EVALUATING
-            await self._evaluate_surely(0)
+            await self._evaluate_all(0)
         self.run_state = RunState.TRAINING
         # What came before belongs to no step.
         self.seen.busy_since_last_step()
-        evaluating = asyncio.create_task(self._evaluate_asked())
+        evaluating = [asyncio.create_task(self._evaluate_asked()), asyncio.create_task(self._benchmark_asked())]
         try:
             await self.loop.run(stopping)
         finally:
-            evaluating.cancel()
+            for task in evaluating:
+                task.cancel()
         if stopping.is_set():
             return
         self.run_state = RunState.EVALUATING
         await self.loop.close_ledger()
         await patiently(lambda: self.sweep.once(grace_s=0), self._clock)
-        if not self._file.evaluated(self._settings.run.steps):
-            await self._evaluate_surely(self._settings.run.steps)
+        await self._evaluate_all(self._settings.run.steps)
         await asyncio.gather(*self._checkpoints)
         await self._save_checkpoint(self._settings.run.steps)
         await self.seen.look()
@@ -196,6 +201,8 @@ class Coordinate:
         export_step(self._metrics, step, metrics)
         if run.evaluate_every and step % run.evaluate_every == 0 and step != run.steps and not self._file.evaluated(step):
             self._to_evaluate.put_nowait(step)
+        if run.evaluate_on_every and step % run.evaluate_on_every == 0 and step != run.steps:
+            self._to_benchmark.put_nowait(step)
         if step % run.checkpoint_every == 0 and step != run.steps:
             task = asyncio.create_task(self._save_checkpoint(step))
             self._checkpoints.add(task)
@@ -215,8 +222,11 @@ class Coordinate:
             self._failure = task.exception()
 
     def _append(self, row: dict[str, object]) -> None:
-        self._file.append({**row, "elapsed_s": self._elapsed_before + self._clock.now() - self._began})
+        self._file.append({**row, "elapsed_s": self._elapsed()})
         self.newest_metrics |= {name: value for name, value in row.items() if isinstance(value, float)}
+
+    def _elapsed(self) -> float:
+        return self._elapsed_before + self._clock.now() - self._began
 
     # Evaluation
 
@@ -229,16 +239,27 @@ class Coordinate:
                 self._evaluation = ""
                 log.warning("evaluation_failed", step=step, error=str(error))
 
-    async def _evaluate_surely(self, step: int) -> None:
+    async def _evaluate_all(self, step: int) -> None:
+        """Held-out problems and benchmarks, while nothing is trained."""
+        if not self._file.evaluated(step):
+            await self._surely(self._evaluate, step)
+        try:
+            await self._surely(self._benchmark, step)
+        except OprimeError as error:
+            # Nothing of the training follows from a benchmark.
+            log.error("benchmarks_failed", step=step, error=str(error))  # noqa: TRY400 - the message is for a person
+
+    async def _surely(self, evaluate: Callable[[int], Awaitable[None]], step: int) -> None:
         """Try until it succeeds: a generator with a large model needs minutes to start."""
         while True:
             try:
-                await self._evaluate(step)
+                await evaluate(step)
             except NotReadyError as error:
                 self._evaluation = f"waiting until it can be evaluated: {error}"
                 log.warning("evaluation_failed", step=step, error=str(error))
                 await self._clock.sleep(EVALUATE_AGAIN_S)
             else:
+                self._evaluation = ""
                 return
 
     async def _evaluate(self, step: int) -> None:
@@ -252,6 +273,26 @@ class Coordinate:
         self._metrics.gauge("heldout_accuracy_ratio", evaluation.heldout_accuracy, sampling="temperature_1")
         self._metrics.gauge("heldout_accuracy_ratio", evaluation.heldout_greedy_accuracy, sampling="greedy")
         log.info("evaluated", **asdict(evaluation))
+
+    async def _benchmark_asked(self) -> None:
+        """Beside training. What fails is tried again, until the benchmarks are due after a later step."""
+        while True:
+            step = await self._to_benchmark.get()
+            while True:
+                try:
+                    await self._benchmark(step)
+                    break
+                except OprimeError as error:
+                    log.warning("benchmarks_failed", step=step, error=str(error))
+                    if not isinstance(error, NotReadyError) or not self._to_benchmark.empty():
+                        break
+                await self._clock.sleep(EVALUATE_AGAIN_S)
+
+    async def _benchmark(self, step: int) -> None:
+        async for row in self._benchmarks.evaluate(step, but=self._file.benchmarked(step)):
+            self._file.append({"kind": "benchmark", **row, "elapsed_s": self._elapsed()})
+            self._metrics.gauge("benchmark_accuracy_ratio", float(row["accuracy"]), benchmark=str(row["benchmark"]))
+            log.info("benchmarked", **row)
 
     # Checkpoints
 
@@ -295,7 +336,7 @@ class Coordinate:
         if self.at_rest:
             self.seen.stalled = ""
         else:
-            position = (self.run_state, self._evaluator.judged, len(self._file.rows))
+            position = (self.run_state, self._evaluator.judged, self._benchmarks.settled, len(self._file.rows))
             self.seen.look_for_progress(position, evaluation=self._evaluation)
 
 

@@ -30,6 +30,10 @@ class MetricsFile:
     def evaluated(self, step: int) -> bool:
         return any(row["kind"] == "evaluation" and row["step"] == step for row in self.rows)
 
+    def benchmarked(self, step: int) -> tuple[str, ...]:
+        """The benchmarks that were evaluated after a step."""
+        return tuple(str(row["benchmark"]) for row in self.rows if row["kind"] == "benchmark" and row["step"] == step)
+
     def forget_after(self, step: int) -> None:
         """Remove the rows of later steps: the run goes back to `step`."""
         kept = [row for row in self.rows if int(str(row["step"])) <= step]

@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
-from oprime_gateway import dashboard, run_pages
+from oprime_gateway import dashboard, evaluations, run_pages
 from oprime_gateway.adapters import routers
 from oprime_gateway.auth import LimitBody, RequireKey
 from oprime_gateway.best_of_n import router as best_of_n_router
@@ -66,7 +66,7 @@ def build_api(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.state.run_indexes = RunIndexes(gateway.index_directory)
-    for one in (router, run_pages.router, best_of_n_router, *routers(), dashboard.router):
+    for one in (router, run_pages.router, evaluations.router, best_of_n_router, *routers(), dashboard.router):
         app.include_router(one)
     app.openapi = lambda: document(app)
     answer_with_problems(app)

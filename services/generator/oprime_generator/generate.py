@@ -100,10 +100,10 @@ class GenerateRollouts:
     def prompt_ids(self, messages: Sequence[ChatMessage], sampling: SamplingSettings) -> tuple[int, ...]:
         """Raises UnusableInputError for a prompt that is longer than it may be, or leaves no room for its response."""
         ids = tuple(render_prompt(self._tokenizer, messages))
-        if sampling.max_response_tokens < 1 or sampling.temperature < 0:
+        if sampling.max_response_tokens < 1 or sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
             raise UnusableInputError(
-                f"max_response_tokens ({sampling.max_response_tokens}) must be positive and temperature ({sampling.temperature}) "
-                "not negative"
+                f"max_response_tokens ({sampling.max_response_tokens}) must be positive, temperature ({sampling.temperature}) "
+                f"not negative, and top_p ({sampling.top_p}) above 0 and at most 1"
             )
         if len(ids) > sampling.max_prompt_tokens:
             raise UnusableInputError(
@@ -161,6 +161,7 @@ def sample_requests(tag: str, prompt_ids: tuple[int, ...], sampling: SamplingSet
             request_id=f"{tag}/{index}",
             prompt_ids=prompt_ids,
             temperature=sampling.temperature,
+            top_p=sampling.top_p,
             max_tokens=sampling.max_response_tokens,
             seed=seed,
         )

@@ -31,6 +31,9 @@ class SampleRequest:
     max_tokens: int
     seed: int
     """The same request gives the same response on the same sampler with the same weights."""
+    top_p: float = 1.0
+    """Below 1, only the most probable tokens that together have this probability are sampled from. For evaluation: what is trained is
+    the whole distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -248,7 +248,7 @@ class TransformersSampler:
 
     def _run(self, job: _Job) -> SampledResponse:
         request = job.request
-        sampler = TokenSampler(self._model, request.prompt_ids, temperature=request.temperature, seed=request.seed)
+        sampler = TokenSampler(self._model, request.prompt_ids, temperature=request.temperature, seed=request.seed, top_p=request.top_p)
         text = TextDeltas(self._tokenizer)
         ids: list[int] = []
         logprobs: list[float] = []

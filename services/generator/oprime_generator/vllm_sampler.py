@@ -277,7 +277,7 @@ class VllmSampler:
             temperature=request.temperature,
             seed=request.seed,
             max_tokens=request.max_tokens,
-            top_p=1.0,
+            top_p=request.top_p,
             top_k=0,
             logprobs=0,
             # One rule for what ends a response, the same for every sampler.

@@ -1,4 +1,4 @@
-"""The built-in verifiers of a worker: math, code, exact, chain."""
+"""The built-in verifiers of a worker: math, code, exact, chain, paper_math."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +11,7 @@ from oprime_verifier.code.verifier import CodeVerifier
 from oprime_verifier.exact_verifier import verify_chain, verify_exact
 from oprime_verifier.math import verifier as math_verifier
 from oprime_verifier.math.options import MathOptions
+from oprime_verifier.paper.verifier import PaperMathOptions, verify_paper_math
 from oprime_verifier.registry import Entry, Registry
 from oprime_verifier.sandbox.open import Engine, open_sandbox
 from oprime_verifier.sandbox.report import self_test
@@ -73,6 +74,13 @@ def built_in(setup: Mapping[str, Any]) -> Registry:
                 description="Equality of the text after the last #, or of the whole response.",
             ),
             Entry(name="chain", verify=verify_chain, version=oprime, description="The last word must be #ANSWER (built-in chain task)."),
+            Entry(
+                name="paper_math",
+                verify=verify_paper_math,
+                version=f"{oprime} (sympy {version('sympy')})",
+                description="The paper's own grading of mathematics, for comparisons with published numbers.",
+                options_schema=PaperMathOptions.model_json_schema(),
+            ),
         ],
         self_test=code.self_test,
         close=close,

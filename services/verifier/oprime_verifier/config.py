@@ -9,7 +9,7 @@ from oprime_verifier.code.options import CodeOptions
 from oprime_verifier.external.settings import CompositionSection, GrpcSection, PluginSection, WebhookSection, check_names, composition_order
 from oprime_verifier.math.options import MathOptions
 
-BUILT_IN = ("math", "code", "exact", "chain")
+BUILT_IN = ("math", "code", "exact", "chain", "paper_math")
 
 
 class SandboxSection(Section):

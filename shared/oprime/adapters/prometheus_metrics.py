@@ -50,6 +50,7 @@ SHOWN_BY: Mapping[tuple[str, ...], tuple[MetricDefinition, ...]] = {
         MetricDefinition("outcome_reward_mean", "gauge", "Mean outcome reward of the rollouts that were sampled for the last step."),
         MetricDefinition("acceptance_ratio", "gauge", "Groups of the last step that passed the prompt filter, 0 to 1."),
         MetricDefinition("response_tokens_mean", "gauge", "Mean length of the responses that were sampled for the last step."),
+        MetricDefinition("benchmark_accuracy_ratio", "gauge", "avg@n of the last evaluation on a benchmark, 0 to 1.", ("benchmark",)),
         MetricDefinition("heldout_accuracy_ratio", "gauge", "Accuracy of the last evaluation, 0 to 1.", ("sampling",)),
         MetricDefinition("queue_lag_entries", "gauge", "Entries of a stream that nobody has taken yet.", ("stream",)),
         MetricDefinition("queue_pending_entries", "gauge", "Entries of a stream on loan to a worker.", ("stream",)),

@@ -39,6 +39,8 @@ class SamplingSettings:
     temperature: float
     max_prompt_tokens: int
     max_response_tokens: int
+    top_p: float = 1.0
+    """Below 1 only in evaluations: what is trained is the whole distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,14 +28,17 @@ class SampledTokens:
 class TokenSampler:
     """The state of one response in the making: its tokens, key-value cache and random generator."""
 
-    def __init__(self, model: "PreTrainedModel", prompt_ids: Sequence[int], *, temperature: float, seed: int) -> None:
+    def __init__(self, model: "PreTrainedModel", prompt_ids: Sequence[int], *, temperature: float, seed: int, top_p: float = 1.0) -> None:
         if not prompt_ids:
             raise ValueError("prompt_ids is empty: a response needs at least one token to follow")
         if temperature < 0:
             raise ValueError(f"temperature ({temperature}) must not be negative; 0 takes the most probable token")
         self._model = model
         self._ids = list(prompt_ids)
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p ({top_p}) must be above 0 and at most 1; 1 samples from all tokens")
         self._temperature = temperature
+        self._top_p = top_p
         self._random = torch.Generator().manual_seed(seed)
         self._cache: object = None
         last_only = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -58,10 +61,19 @@ class TokenSampler:
             logprobs = torch.log_softmax(logits, dim=-1)
             token = int(logits.argmax())
         else:
-            logprobs = torch.log_softmax(logits / self._temperature, dim=-1)
+            logprobs = torch.log_softmax(nucleus(logits / self._temperature, self._top_p), dim=-1)
             token = int(torch.multinomial(logprobs.exp(), 1, generator=self._random))
         self._ids.append(token)
         return token, float(logprobs[token])
+
+
+def nucleus(logits: "torch.Tensor", top_p: float) -> "torch.Tensor":
+    """Logits with -inf for all but the most probable tokens that together have the probability `top_p`; at least one is left."""
+    if top_p >= 1:
+        return logits
+    ordered, places = logits.sort(descending=True)
+    before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)
+    return logits.scatter(0, places[before >= top_p], float("-inf"))
 
 
 def sample_response(

@@ -50,6 +50,15 @@ class RunSection(Section):
     """Train steps to run."""
     evaluate_every: int = Field(default=10, ge=0)
     """Evaluate held-out accuracy every so many steps, besides before and after; 0 means only then."""
+    evaluate_on: tuple[str, ...] = ()
+    """Benchmarks to evaluate on besides, before, during and after training: names of `oprime eval list`, or files in a format of
+    docs/tasks.md. The run's generators sample them aside from training."""
+    evaluate_on_every: int = Field(default=50, ge=0)
+    """Evaluate on them every so many steps, besides before and after; 0 means only then."""
+    evaluate_on_samples: int = Field(default=1, gt=0)
+    """Responses to each of their problems; 1 is greedy."""
+    evaluate_on_data: tuple[str, ...] = ()
+    """Where the files of benchmarks are: folders, or BENCHMARK=FILE (docs/evaluation.md)."""
     checkpoint_every: int = Field(default=10, gt=0)
     """Save a checkpoint every so many steps, and after the last."""
     keep_checkpoints: int = Field(default=2, gt=0)

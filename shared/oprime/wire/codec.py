@@ -59,13 +59,19 @@ def messages_from_proto(messages: "list[pb.ChatMessage]") -> tuple[ChatMessage, 
 
 def sampling_to_proto(sampling: SamplingSettings) -> pb.SamplingSettings:
     return pb.SamplingSettings(
-        temperature=sampling.temperature, max_prompt_tokens=sampling.max_prompt_tokens, max_response_tokens=sampling.max_response_tokens
+        temperature=sampling.temperature,
+        max_prompt_tokens=sampling.max_prompt_tokens,
+        max_response_tokens=sampling.max_response_tokens,
+        top_p=sampling.top_p if sampling.top_p < 1 else 0.0,
     )
 
 
 def sampling_from_proto(message: pb.SamplingSettings) -> SamplingSettings:
     return SamplingSettings(
-        temperature=message.temperature, max_prompt_tokens=message.max_prompt_tokens, max_response_tokens=message.max_response_tokens
+        temperature=message.temperature,
+        max_prompt_tokens=message.max_prompt_tokens,
+        max_response_tokens=message.max_response_tokens,
+        top_p=message.top_p or 1.0,
     )
 
 

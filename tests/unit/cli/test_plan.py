@@ -167,6 +167,11 @@ def test_all_problems_are_collected_and_each_has_a_line_of_its_own(make_config: 
     assert [line.split()[1] for line in lines[1:]] == ["sampling.group_size", "store.keep_versions", "model.path"]
 
 
+def test_benchmarks_that_are_not_there_are_found_before_a_run_starts(make_config: MakeConfig, tmp_path: Path) -> None:
+    problems = plan_of(make_config('run.evaluate_on=["amc"]', f'run.evaluate_on_data=["{tmp_path}"]')).problems
+    assert any(problem.startswith("amc: none of amc.jsonl") for problem in problems)
+
+
 def test_a_missing_model_directory_is_said_plainly(make_config: MakeConfig) -> None:
     assert any(
         "there is no model directory ./models/none" in problem for problem in plan_of(make_config("model.path=./models/none")).problems

@@ -219,6 +219,19 @@ def test_a_single_evaluation_is_no_change_and_a_mean_says_over_how_many_steps_it
     assert (young["held-out accuracy"], young["outcome reward"]) == ("-", "-")
 
 
+def test_a_benchmark_is_a_line_of_its_own_and_no_evaluation_of_held_out_problems(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    row = {"kind": "benchmark", "step": 50, "benchmark": "math500", "accuracy": 0.5, "accuracy_low": 0.45, "accuracy_high": 0.55}
+    path.write_text(json.dumps(row) + "\n")
+    rows = MetricRows(path)
+    with PlainView(60) as view:
+        view.update(None, rows, rows.read_new())
+    assert capsys.readouterr().out == "math500 after step 50  accuracy 0.500 [0.450, 0.550]\n"
+    assert rows.evaluations == []
+
+
 def test_without_a_terminal_a_standstill_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = MetricRows(tmp_path / "none")
     with PlainView(60) as view:
@@ -318,6 +331,9 @@ def test_local_paths_become_absolute_and_hub_ids_stay(make_config: MakeConfig, t
     assert config.prm.initial_model == "Owner/name"
     assert absolute_paths(make_config("critic.path=./critic")).critic.path == str(tmp_path / "critic")
     assert (config.tasks.train, config.tasks.heldout, config.tasks.reader) == (str(tmp_path / "a.jsonl"), "hf://datasets/o/n/f", "")
+    evaluated = absolute_paths(make_config('run.evaluate_on=["amc", "mine.jsonl"]', 'run.evaluate_on_data=["data", "amc=amc.jsonl"]')).run
+    assert evaluated.evaluate_on == ("amc", f"{tmp_path}/mine.jsonl")
+    assert evaluated.evaluate_on_data == (f"{tmp_path}/data", f"amc={tmp_path}/amc.jsonl")
     readers = ("eurus", "my_package.sums:READER", "sums.py:READER")
     absolute = [absolute_paths(make_config(f"tasks.reader={reader}")).tasks.reader for reader in readers]
     assert absolute == ["eurus", "my_package.sums:READER", f"{tmp_path}/sums.py:READER"]

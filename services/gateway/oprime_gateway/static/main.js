@@ -2,6 +2,7 @@
 
 import {setKey} from "./api.js";
 import {announce, byId, make, note, setAttribute} from "./dom.js";
+import * as evaluations from "./evaluations.js";
 import * as inspector from "./inspector.js";
 import * as playground from "./playground.js";
 import * as rollouts from "./rollouts.js";
@@ -13,6 +14,7 @@ let shown = null;
 
 function pageOf(parts) {
   if (parts[0] === "playground") return playground;
+  if (parts[0] === "evaluations") return evaluations;
   if (parts[0] === "runs" && parts.length === 5 && parts[2] === "rollouts") return inspector;
   if (parts[0] === "runs" && parts.length === 3 && parts[2] === "rollouts") return rollouts;
   if (parts[0] === "runs" && parts.length === 2) return run;
@@ -44,6 +46,7 @@ function navigation(route, page) {
   const links = [["Runs", ["runs"], page === runs]];
   if (name !== undefined) links.push([name, ["runs", name], page === run], ["Rollouts", ["runs", name, "rollouts"], page === rollouts]);
   if (page === inspector) links.push(["Inspector", route.parts, true]);
+  links.push(["Evaluations", ["evaluations"], page === evaluations]);
   if (document.body.dataset.scores === "yes") links.push(["Playground", ["playground"], page === playground]);
   const nav = byId("nav");
   const wanted = JSON.stringify(links);
