@@ -110,7 +110,7 @@ def test_both_kinds_of_problems_come_by_turns_and_are_the_same_each_time() -> No
 
 
 GOLDEN = (
-    "Eva has 18 stamps. Eva beats Jon by 4. Gina beats Jon by 4. Dan has 9 more than Gina. How many does Dan have?",
+    "Ana has 14 books. Hugo has half as many as Ana. Hugo loses 2. Hugo doubles that. How many does Hugo have?",
     "Write f(a, b). Start with a less b. Make it no less than 9. Take it from 6.",
 )
 

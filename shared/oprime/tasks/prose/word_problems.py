@@ -18,7 +18,7 @@ NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gina", "Hugo", "Iris", "Jo
 THINGS = ("apples", "books", "coins", "cards", "eggs", "pens", "shells", "stamps")
 MOVES = 3
 """Sentences that change a number."""
-SMALLEST, LARGEST = 1, 60
+SMALLEST, LARGEST = 1, 30
 """Of all numbers that come up, also after wrong decisions of operation."""
 
 
@@ -157,7 +157,7 @@ def draw(drawn: random.Random) -> WordProblem:
 
 
 def _attempt(drawn: random.Random) -> WordProblem | None:
-    name, start = one_of(drawn, NAMES), 4 + below(drawn, 22)
+    name, start = one_of(drawn, NAMES), 4 + below(drawn, 12)
     moves: list[Move] = []
     used = {name}
     for _ in range(MOVES):
@@ -165,7 +165,7 @@ def _attempt(drawn: random.Random) -> WordProblem | None:
         last = moves[-1].name if moves else name
         next_name = last if phrasing.is_change else one_of(drawn, [other for other in NAMES if other not in used])
         used.add(next_name)
-        moves.append(Move(phrasing, next_name, phrasing.operand or 2 + below(drawn, 8)))
+        moves.append(Move(phrasing, next_name, phrasing.operand or 2 + below(drawn, 4)))
     if len({move.phrasing for move in moves}) < MOVES:
         return None
     return WordProblem(name, one_of(drawn, THINGS), start, tuple(moves))
