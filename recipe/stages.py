@@ -134,8 +134,9 @@ def judge(recipe: Recipe) -> str:
 
 
 def _judge(recipe: Recipe, what: str, names: tuple[str, ...]) -> None:
-    files = [str(recipe.work / f"{name}.jsonl") for name in names]
-    oprime("prm", "eval", what, *files, "--prm", str(recipe.prm), "--separator", SEPARATOR, "--out", str(recipe.work / f"{what}.json"))
+    files, out = [str(recipe.work / f"{name}.jsonl") for name in names], recipe.work / f"{what}.json"
+    if not out.exists():
+        oprime("prm", "eval", what, *files, "--prm", str(recipe.prm), "--separator", SEPARATOR, "--out", str(out))
 
 
 def report(recipe: Recipe) -> str:
