@@ -44,7 +44,7 @@ endef
 COMMA := ,
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test retest test-all check lock lock-images proto docs bench chaos pictures images sbom test-compose test-wheel fuzz fuzz-api golden clean
+.PHONY: help setup demo recipe recipe-start test retest test-all check lock lock-images proto docs bench chaos pictures images sbom test-compose test-wheel fuzz fuzz-api golden clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ setup:  ## Make .venv with everything pinned (OPRIME_GPU=1 for CUDA builds)
 
 demo: setup  ## Train a small model on this machine and write its report
 	$(VENV)/bin/oprime train $(CONFIG) --fresh
+
+recipe: setup  ## Go through the whole recipe in miniature: supervised start, PRIME on math and code, offline PRM, best-of-N
+	$(PY) -m recipe
+
+recipe-start: setup  ## Make the starting model of `make recipe` anew, from nothing (deploy/recipe/start)
+	$(PY) -m recipe start --set model.dtype=bfloat16
 
 test: setup  ## Run all tests but the slow and the GPU ones
 	$(TESTS) -m "not slow and not gpu" --maxfail 5 --durations 15
@@ -131,4 +137,4 @@ golden: setup  ## Run the slow, obvious reference: PRIME in one file, on the dem
 
 clean:  ## Remove caches and generated leftovers; runs and .venv stay
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist sbom
-	find cli shared services proto tests bench -type d -name __pycache__ -prune -exec rm -rf {} +
+	find cli shared services proto tests bench recipe -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from oprime.runtime.settings import ChainSection, TasksSection
+from oprime.runtime.settings import ChainSection, ProseSection, TasksSection
 from oprime.tasks.actions import short_prompt
 from oprime.tasks.dataset import load_tasks
 from oprime.tasks.sources.eurus_sources import CODE_SUFFIX
@@ -152,3 +152,21 @@ def test_a_verifier_that_nobody_offers_is_found(tmp_path: Path, capsys: pytest.C
     settings.write_text(CONFIG.format(train=source) + '[verifier.plugins]\nmine = "my_checker:mine"\n')
     assert main(["tasks", "check", str(settings)]) == 0
     assert "3 tasks (2 mine, 1 math)" in capsys.readouterr().out
+
+
+def test_the_prose_task_is_written_as_tasks_demonstrations_or_labelled_solutions(tmp_path: Path) -> None:
+    out = tmp_path / "prose.jsonl"
+    assert main(["tasks", "prose", "--out", str(out), "--split", "heldout", "--rows", "4"]) == 0
+    written = load_tasks(TasksSection(train=str(out)), "train")
+    built_in = load_tasks(TasksSection(source="prose", prose=ProseSection(heldout_problems=4)), "heldout")
+    assert list(written) == list(built_in)
+    assert main(["tasks", "prose", "--out", str(out), "--rows", "3", "--demonstrations"]) == 0
+    assert [json.loads(line)["messages"][1]["role"] for line in out.read_text(encoding="utf-8").splitlines()] == ["assistant"] * 3
+    assert main(["tasks", "prose", "--out", str(out), "--rows", "4", "--errors", "natural"]) == 0
+    labels = [json.loads(line)["label"] for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [label >= 0 for label in labels] == [False, True, False, True]
+
+
+def test_demonstrations_are_written_as_jsonl_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", "prose", "--out", str(tmp_path / "prose.parquet"), "--rows", "3", "--demonstrations"]) == 2
+    assert "JSONL alone" in capsys.readouterr().err

@@ -30,11 +30,12 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = command_parser(
         subparsers,
         "tasks",
-        description="Write the built-in task to a file, make task rows of another file, or check the tasks of a run.",
+        description="Write a built-in task to a file, make task rows of another file, or check the tasks of a run.",
         example="oprime tasks chain --out chain.jsonl --split train --rows 1000",
     )
-    actions = parser.add_subparsers(dest="action", metavar="{chain,convert,check}", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="{chain,prose,convert,check}", required=True)
     _add_chain(actions)
+    _add_prose(actions)
     _add_convert(actions)
     check = command_parser(
         actions,
@@ -49,6 +50,8 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.action == "chain":
         return _write_chain(args)
+    if args.action == "prose":
+        return _write_prose(args)
     return _convert(args) if args.action == "convert" else _check(args)
 
 
@@ -73,6 +76,27 @@ def _add_chain(actions: Subparsers) -> None:
         choices=("natural", "confuser"),
         default=None,
         help="write solutions instead (JSONL): by turns a right one, and one with a first wrong step of this kind",
+    )
+
+
+def _add_prose(actions: Subparsers) -> None:
+    parser = command_parser(
+        actions,
+        "prose",
+        description="Write the built-in prose task, word problems and small functions by turns, in the schema of Eurus-2-RL-Data; or what "
+        "its teacher says: demonstrations for `oprime sft`, or solutions whose first wrong step is known, for `oprime prm`.",
+        example="oprime tasks prose --out demonstrations.jsonl --rows 6400 --demonstrations",
+    )
+    _add_output(parser)
+    parser.add_argument("--rows", metavar="N", type=positive_int, default=None, help="number of rows (default: 100000 train, 256 heldout)")
+    parser.add_argument("--teacher-seed", metavar="N", type=int, default=7, help="seed of the teacher's misconceptions (default: 7)")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--demonstrations", action="store_true", help="write conversations with the teacher's solutions instead (JSONL)")
+    instead.add_argument(
+        "--errors",
+        choices=("natural", "confuser"),
+        default=None,
+        help="write solutions to held-out problems instead (JSONL): by turns a right one, and one with a first wrong step of this kind",
     )
 
 
@@ -127,6 +151,30 @@ def _write_chain(args: argparse.Namespace) -> int:
     if args.responses or args.errors:
         return _write(args, itertools.islice(_labelled_rows(args, rows), rows))
     return _write(args, (chain_row(problem(split, index, args.operations), index, split) for index in range(rows)))
+
+
+def _write_prose(args: argparse.Namespace) -> int:
+    from oprime.runtime.settings import ProseSection
+    from oprime.tasks.prose.rows import task_row
+    from oprime.tasks.prose.teacher import problem
+
+    defaults = ProseSection()
+    split: Split = args.split
+    rows = args.rows or (defaults.train_problems if split == "train" else defaults.heldout_problems)
+    if args.demonstrations or args.errors:
+        return _write(args, itertools.islice(_taught_rows(args, rows), rows))
+    return _write(args, (task_row(problem(split, index), index, split) for index in range(rows)))
+
+
+def _taught_rows(args: argparse.Namespace, rows: int) -> "Iterator[dict[str, Any]]":
+    """What the prose task's teacher says."""
+    from oprime.tasks.prose.rows import demonstration_row, steps_rows
+    from oprime.tasks.prose.teacher import Teacher
+
+    teacher = Teacher(args.teacher_seed)
+    if args.errors:
+        return steps_rows(args.errors, rows // 2 + 1, teacher)
+    return (demonstration_row(*teacher.demonstration(index)) for index in range(rows))
 
 
 def _labelled_rows(args: argparse.Namespace, rows: int) -> "Iterator[dict[str, Any]]":
@@ -194,7 +242,7 @@ def _write(args: argparse.Namespace, rows: "Iterator[dict[str, Any]]") -> int:
     from oprime.tasks.row_files import file_format, write_rows
 
     form = args.format or file_format(str(args.out), "--out")
-    if form == "parquet" and (getattr(args, "responses", 0) or getattr(args, "errors", None)):
+    if form == "parquet" and any(getattr(args, name, None) for name in ("responses", "errors", "demonstrations")):
         raise UsageError(f"--out {args.out}: labelled rows are written as JSONL alone; name a file that ends with .jsonl")
     first = next(rows, None)
     if first is None:
@@ -221,7 +269,7 @@ def _renderer(config: "RunConfig") -> "Render | None":
     """How the run's model writes a prompt; None, with a word to the person, while there is no model."""
     from oprime_cli.planning.check_sources import prompt_renderer
 
-    if config.tasks.source == "chain":
+    if config.tasks.source != "rows":
         return None
     try:
         return prompt_renderer(config)

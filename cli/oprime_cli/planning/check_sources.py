@@ -32,7 +32,7 @@ def prompt_renderer(config: RunConfig) -> "Render":
 
 def tasks_problems(config: RunConfig, *, has_model: bool) -> list[str]:
     """Task files that are missing, or whose first rows cannot be used; with a sound model, prompts go through its chat template."""
-    if config.tasks.source == "chain":
+    if config.tasks.source != "rows":
         return []
     try:
         render = prompt_renderer(config) if has_model else None

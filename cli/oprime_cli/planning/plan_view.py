@@ -93,6 +93,9 @@ def tasks_line(config: RunConfig) -> str:
     if config.tasks.source == "chain":
         chain = config.tasks.chain
         return f"chains of {chain.operations} operations, {count(chain.train_problems)} to train on, {chain.heldout_problems} held out"
+    if config.tasks.source == "prose":
+        prose = config.tasks.prose
+        return f"word problems and functions, {count(prose.train_problems)} to train on, {prose.heldout_problems} held out"
     return f"train {config.tasks.train}, held out {config.tasks.heldout}"
 
 

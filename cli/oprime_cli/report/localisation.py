@@ -84,6 +84,8 @@ def _not_measurable(config: RunConfig) -> str:
     """Why nothing can be measured; empty if it can."""
     if not config.algorithm.needs_prm:
         return NO_PRM
+    if config.tasks.source == "prose":
+        return "the report measures it on chains; `oprime prm eval processbench` does on the solutions of `oprime tasks prose --errors`"
     if config.tasks.source != "chain":
         return f'the steps of tasks.source = "{config.tasks.source}" are not known to be right or wrong; only "chain" has them'
     return ""

@@ -82,7 +82,7 @@ def attention_fits_dtype(model: "ModelSection") -> Problems:
 
 
 def tasks_are_named(tasks: "TasksSection") -> Problems:
-    if tasks.source == "chain":
+    if tasks.source != "rows":
         return []
     return [
         f'tasks.{name} is empty with tasks.source = "rows": name a JSONL or parquet file, or set tasks.source=chain'

@@ -102,9 +102,20 @@ class ChainSection(Section):
     """Size of the held-out set."""
 
 
+class ProseSection(Section):
+    """The built-in task in words: word problems and small functions by turns (see `oprime.tasks.prose`)."""
+
+    teacher_seed: int = Field(default=7, ge=0)
+    """Seed of the teacher's misconceptions."""
+    train_problems: int = Field(default=100_000, gt=0)
+    """Size of the training set."""
+    heldout_problems: int = Field(default=256, gt=0)
+    """Size of the held-out set."""
+
+
 class TasksSection(Section):
-    source: Literal["chain", "rows"] = "rows"
-    """`chain` is the built-in task; `rows` reads files."""
+    source: Literal["chain", "prose", "rows"] = "rows"
+    """`chain` and `prose` are built-in tasks (docs/tasks.md); `rows` reads files."""
     train: str = ""
     """JSONL or parquet file, or `hf://datasets/OWNER/NAME/FILE`, with training rows."""
     heldout: str = ""
@@ -115,7 +126,9 @@ class TasksSection(Section):
     skip_bad_rows: bool = False
     """Leave out rows that cannot be used, and count them, instead of stopping."""
     chain: ChainSection = ChainSection()
-    """Settings of the built-in task."""
+    """Settings of `source = "chain"`."""
+    prose: ProseSection = ProseSection()
+    """Settings of `source = "prose"`."""
 
 
 class SamplingSection(Section):

@@ -11,10 +11,12 @@ import structlog
 
 from oprime.core.types import ChatMessage, Task
 from oprime.runtime.errors import SettingsError, UnusableInputError
-from oprime.runtime.settings import ChainSection, TasksSection
+from oprime.runtime.settings import ChainSection, ProseSection, TasksSection
 from oprime.tasks.chain import Split, problem
 from oprime.tasks.formats import eurus
 from oprime.tasks.formats.registry import open_tasks
+from oprime.tasks.prose import teacher
+from oprime.tasks.prose.rows import task_row
 from oprime.tasks.record_file import RecordFile
 from oprime.tasks.rows import BadRowError, RawRow, Render, read_task
 
@@ -47,6 +49,28 @@ class ChainTasks(Sequence[Task]):
         return eurus.READER.read(RawRow(origin=f"chain {self._split}, row {place + 1}", value=row))
 
 
+class ProseTasks(Sequence[Task]):
+    """Word problems and functions of the built-in prose task, made when asked for."""
+
+    def __init__(self, settings: ProseSection, split: Split) -> None:
+        self._split: Split = split
+        self._size = settings.train_problems if split == "train" else settings.heldout_problems
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(self._size))]
+        place = _place(index, self._size)
+        row = task_row(teacher.problem(self._split, place), place, self._split)
+        return eurus.READER.read(RawRow(origin=f"prose {self._split}, row {place + 1}", value=row))
+
+
 class StoredTasks(Sequence[Task]):
     """Tasks of a file, kept on disk and decoded when asked for."""
 
@@ -76,6 +100,8 @@ def load_tasks(settings: TasksSection, split: Split, render: Render | None = Non
     """
     if settings.source == "chain":
         return ChainTasks(settings.chain, split)
+    if settings.source == "prose":
+        return ProseTasks(settings.prose, split)
     location = settings.train if split == "train" else settings.heldout
     setting = f"tasks.{split}"
     if not location:

@@ -1,0 +1,1 @@
+"""The recipe in miniature (docs/recipe.md)."""
