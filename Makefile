@@ -22,6 +22,7 @@ RESOLVE := uv pip compile -q --python-version 3.11 --python-platform x86_64-many
 define LOCK_IMAGE
 $(RESOLVE) $(firstword $(wildcard requirements/images/$(1).in) requirements/images/$(1)-$(2).in) -c requirements/$(2).lock \
   $(if $(filter cpu,$(2)),--override requirements/images/cpu.overrides $(TORCH_SOURCE)) \
+  $(if $(filter common slim,$(1)),--override requirements/images/slim.overrides) \
   -o requirements/images/$(1)$(if $(filter torch train generator,$(1)),-$(2)).lock
 
 endef

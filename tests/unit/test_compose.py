@@ -68,7 +68,7 @@ def test_a_service_is_confined(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["pids_limit"] > 0
-    assert re.fullmatch(r"\d+[gm]", service["mem_limit"])
+    assert re.fullmatch(r"\d+[gm]|\$\{OPRIME_MODEL_MEMORY:-\d+g\}|\$\{OPRIME_REDIS_MEMORY_MB:-\d+\}m", service["mem_limit"])
     assert "privileged" not in service
 
 
@@ -130,6 +130,14 @@ def mounts(name: str) -> dict[str, str]:
 def test_the_verifier_sees_no_file_of_the_run() -> None:
     assert mounts("verifier") == {"settings": "/etc/oprime:ro", "redis-secret": "/run/secrets/redis:ro"}
     assert SERVICES["verifier"]["networks"] == ["internal"]
+
+
+def test_what_is_reached_from_outside_reads_and_changes_nothing() -> None:
+    assert mounts("gateway") == {
+        "settings": "/etc/oprime:ro",
+        "gateway-secret": "/run/secrets/gateway:ro",
+        "runs": "/var/lib/oprime:ro",
+    }
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -331,7 +339,7 @@ def test_each_image_is_built_once(profile: str) -> None:
 def test_variables_choose_settings_model_files_port_and_images(tmp_path: Path) -> None:
     found = resolved(
         "cpu", OPRIME_CONFIG="deploy/config/demo.toml", OPRIME_MODEL="/files/mine", OPRIME_FILES=str(tmp_path), OPRIME_PORT="9000",
-        OPRIME_IMAGE="registry.example/oprime", OPRIME_REDIS_IMAGE="mirror.example/redis:7.4.2-alpine", OPRIME_WHEN_FINISHED="serve",
+        OPRIME_IMAGE="registry.example/oprime", OPRIME_REDIS_IMAGE="mirror.example/redis:7.4.11-alpine", OPRIME_WHEN_FINISHED="serve",
         OPRIME_LOG_LEVEL="debug", OPRIME_PYTHON_IMAGE="mirror.example/python:3.11@sha256:0", PIP_INDEX_URL="https://mirror.example/simple",
     )["services"]  # fmt: skip
     command = found["prepare"]["command"]
@@ -341,7 +349,7 @@ def test_variables_choose_settings_model_files_port_and_images(tmp_path: Path) -
     assert sources["/config/run.toml"] == str(ROOT / "deploy/config/demo.toml")
     assert sources["/files"] == str(tmp_path)
     assert found["gateway"]["ports"][0]["published"] == "9000"
-    assert found["redis"]["image"] == "mirror.example/redis:7.4.2-alpine"
+    assert found["redis"]["image"] == "mirror.example/redis:7.4.11-alpine"
     assert found["verifier"]["image"] == "registry.example/oprime:0.1.0-slim"
     assert "--set=run.log_level=debug" in command
     arguments = found["generator"]["build"]["args"]
@@ -349,6 +357,25 @@ def test_variables_choose_settings_model_files_port_and_images(tmp_path: Path) -
         "mirror.example/python:3.11@sha256:0",
         "https://mirror.example/simple",
     )
+
+
+@needs_compose
+@pytest.mark.parametrize(("given", "limit", "room"), [({}, 2048, 1536), ({"OPRIME_REDIS_MEMORY_MB": "8192"}, 8192, 6144)])
+def test_redis_refuses_to_write_before_it_is_killed_for_its_memory(given: dict[str, str], limit: int, room: int) -> None:
+    redis = resolved("cpu", **given)["services"]["redis"]
+    assert int(redis["mem_limit"]) == limit * 2**20
+    (line,) = [line for line in redis["command"][-1].splitlines() if "maxmemory %smb" in line]
+    # A dollar is written twice for Compose, which leaves that to the shell.
+    written = subprocess.run(["sh", "-c", line.partition(">>")[0].replace("$$", "$")], capture_output=True, text=True, check=True)
+    assert written.stdout == f"maxmemory {room}mb\n"
+
+
+@needs_compose
+@pytest.mark.parametrize(("profile", "usual"), [("cpu", 4), ("gpu", 64)])
+def test_what_holds_a_model_gets_the_memory_that_one_says(profile: str, usual: int) -> None:
+    for given, limit in ({}, usual), ({"OPRIME_MODEL_MEMORY": "24g"}, 24):
+        services = resolved(profile, **given)["services"]
+        assert {int(services[name]["mem_limit"]) for name in (CPU if profile == "cpu" else GPU)} == {limit * 2**30}
 
 
 @needs_compose

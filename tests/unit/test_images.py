@@ -7,14 +7,21 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import botocore
+import botocore.loaders
+import botocore.session
 import pytest
 
 ROOT = Path(__file__).parents[2]
 LISTS = ROOT / "requirements" / "images"
 DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text(encoding="utf-8")
 MODELS = ("torch", "vllm", "deepspeed", "triton")
+INSTALL = (ROOT / "deploy/docker/install.sh").read_text(encoding="utf-8")
+LEFT_OUT = r"^transformers\.models\.(?!auto\.)\w+\.(modeling|processing|image_processing|video_processing|feature_extraction)_"
+"""Modules that the slim image leaves out, as the Dockerfile says it for files."""
 
 BLOCKED = """
+import re
 import sys
 from importlib.metadata import version
 
@@ -26,7 +33,9 @@ class Installed:
         return getattr(self._finder, name)
 
     def find_spec(self, name, path=None, target=None):
-        return None if name.partition(".")[0] in {blocked!r} else self._finder.find_spec(name, path, target)
+        if name.partition(".")[0] in {blocked!r} or re.search({left_out!r}, name):
+            return None
+        return self._finder.find_spec(name, path, target)
 
 sys.meta_path[:] = [Installed(finder) if hasattr(finder, "find_spec") else finder for finder in sys.meta_path]
 """
@@ -39,7 +48,7 @@ def pins(path: Path) -> dict[str, str]:
 
 def without(blocked: tuple[str, ...], code: str) -> "subprocess.CompletedProcess[str]":
     """Run code in a process in which packages are missing, as in an image."""
-    program = BLOCKED.format(blocked=set(blocked)) + code
+    program = BLOCKED.format(blocked=set(blocked), left_out=LEFT_OUT if "torch" in blocked else r"^\b$") + code
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -103,6 +112,23 @@ def test_every_image_speaks_with_object_stores() -> None:
     assert "s3fs" in pins(LISTS / "common.lock")
 
 
+def test_what_is_left_of_botocore_speaks_with_s3_and_logs_in(tmp_path: Path) -> None:
+    (removal,) = [line for line in INSTALL.splitlines() if "botocore/data" in line]
+    kept = re.findall(r"! -name (\S+)", removal)
+    data = Path(botocore.__file__).parent / "data"
+    for path in data.iterdir():
+        if path.is_file() or path.name in kept:
+            (tmp_path / path.name).symlink_to(path)
+    loader = botocore.loaders.Loader(include_default_search_paths=False)
+    loader.search_paths.append(str(tmp_path))
+    session = botocore.session.Session()
+    session.register_component("data_loader", loader)
+    assert set(session.get_available_services()) == set(kept)
+    # With a role or single sign-on, keys are asked for before S3 is.
+    for service in kept:
+        assert session.create_client(service, region_name="eu-central-1").meta.service_model.operation_names
+
+
 def test_layers_that_images_share_are_part_of_each() -> None:
     for accelerator in ("cpu", "gpu"):
         torch = pins(LISTS / f"torch-{accelerator}.lock").items()
@@ -142,6 +168,12 @@ def test_an_edit_of_the_source_touches_no_layer_of_packages() -> None:
         name for name, text in stages().items() if re.search(r"^COPY (shared|services|cli|proto)|from=wheel", text, re.MULTILINE)
     }
     assert with_source == {"wheel", "slim", "train", "generator"}
+
+
+def test_the_slim_image_leaves_out_what_tests_do_without() -> None:
+    (kinds,) = re.findall(r"-regex '\.\*/\\\((.+)\\\)_", stages()["slim-packages"])
+    assert kinds.replace("\\|", "|") in LEFT_OUT
+    assert "-path '*/auto/*'" in stages()["slim-packages"]
 
 
 def test_no_compiler_is_installed_for_cpus() -> None:

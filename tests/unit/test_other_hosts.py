@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from moved_loop import move, run_moved
 from oprime.ports import WeightVersion
 from oprime.runtime.errors import NotReadyError, OprimeError, SettingsError, WeightsRefusedError
 from oprime.runtime.free_ports import reserve_port
 from oprime.runtime.rank_launcher import Hosts
+from oprime_generator.host_line import ALIVE_EVERY_S, SILENT_S
 from oprime_generator.host_zero import HostZero, work_for
 from oprime_generator.other_hosts import MANIFEST, Copy, OtherHosts, require_hosts, require_same_weights
 from oprime_generator.sampler import SamplerDiedError
@@ -33,6 +36,58 @@ class IdleWorkers:
     async def watch(self) -> None:
         await self.end.wait()
         raise SamplerDiedError("a worker of vLLM's engine has ended: VllmWorker-1 was ended by SIGKILL")
+
+
+class Network:
+    """What lies between host 1 and host 0, until a test cuts it: then nothing passes, and nobody hears of it."""
+
+    def __init__(self, to: int) -> None:
+        self.to = to
+        self._server: asyncio.Server | None = None
+        self._passing: set[asyncio.Task[Any]] = set()
+        self._is_cut = False
+        self.port = 0
+        self.passed = {"to host 0": 0, "to host 1": 0}
+        """Lines."""
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def cut(self) -> None:
+        self._is_cut = True
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._passing:
+            task.cancel()
+        await asyncio.gather(*self._passing, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._passing.add(task)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.to)
+        except OSError:  # host 0 does not listen yet
+            writer.close()
+            return
+        try:
+            await asyncio.gather(self._pass(reader, back, "to host 0"), self._pass(there, writer, "to host 1"))
+        finally:
+            writer.close()
+            back.close()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str) -> None:
+        while line := await reader.readline():
+            if self._is_cut:
+                continue
+            writer.write(line)
+            self.passed[way] += 1
+        if not self._is_cut:
+            writer.close()
 
 
 class Pair:
@@ -68,18 +123,28 @@ class Pair:
         assert self._work is not None
         await asyncio.wait_for(self._work, 10)
 
+    @property
+    def working(self) -> bool:
+        """Whether the other host's work goes on."""
+        return self._work is not None and not self._work.done()
+
     async def end_work(self) -> None:
         if self._work is not None:
             self._work.cancel()
             await asyncio.gather(self._work, return_exceptions=True)
 
 
-@asynccontextmanager
-async def two_hosts(folder: Path) -> AsyncIterator[Pair]:
-    (folder / MANIFEST).write_text("{}")
+def free_port() -> int:
     with reserve_port("127.0.0.1") as keeper:
-        port = keeper.getsockname()[1]
-    zero, one = (Hosts(count=2, index=index, host="127.0.0.1", port=port) for index in range(2))
+        return keeper.getsockname()[1]
+
+
+@asynccontextmanager
+async def two_hosts(folder: Path, *, port: int | None = None, seen_at: int | None = None) -> AsyncIterator[Pair]:
+    """Host 0 listens at `port`; host 1 finds it at `seen_at`, the same one where nothing lies between."""
+    (folder / MANIFEST).write_text("{}")
+    port = port or free_port()
+    zero, one = (Hosts(count=2, index=index, host="127.0.0.1", port=at) for index, at in enumerate((port, seen_at or port)))
     other_hosts, host_0 = OtherHosts(zero), HostZero(one)
     pair = Pair(other_hosts, host_0, folder)
     try:
@@ -88,6 +153,20 @@ async def two_hosts(folder: Path) -> AsyncIterator[Pair]:
         await other_hosts.close()
         await pair.end_work()
         await host_0.close()
+
+
+@asynccontextmanager
+async def two_hosts_apart(folder: Path) -> AsyncIterator[tuple[Pair, Network]]:
+    """Two hosts that have joined over a network that can be cut."""
+    network = Network(free_port())
+    await network.open()
+    try:
+        async with two_hosts(folder, port=network.to, seen_at=network.port) as pair:
+            await pair.join()
+            await until(lambda: pair.ready)
+            yield pair, network
+    finally:
+        await network.close()
 
 
 async def until(true: Callable[[], object]) -> None:
@@ -178,6 +257,46 @@ async def test_when_a_host_goes_host_0_fails_and_so_does_what_it_had_asked_for(t
             await asking
         with pytest.raises(SamplerDiedError, match="host 1 of this generator is gone"):
             await pair.other_hosts.fetch(1)
+
+
+def test_when_the_network_between_them_breaks_in_silence_both_sides_fail_after_a_minute(tmp_path: Path) -> None:
+    async def a_cut() -> None:
+        async with two_hosts_apart(tmp_path) as (pair, network):
+            network.cut()
+            asking = asyncio.create_task(pair.other_hosts.fetch(1))
+            lost = asyncio.create_task(pair.other_hosts.watch())
+            await asyncio.sleep(0.05)
+            # The rest of the minute is more than a slow machine takes for these lines.
+            move(SILENT_S / 2)
+            await asyncio.sleep(0.05)
+            assert not lost.done()
+            assert pair.working
+            move(SILENT_S / 2)
+            with pytest.raises(
+                OprimeError, match="host 0 of this generator is gone: it has said nothing for 60 s; start all of its hosts again"
+            ):
+                await pair.ended()
+            with pytest.raises(SamplerDiedError, match="host 1 of this generator is gone: it has said nothing for 60 s"):
+                await asyncio.wait_for(lost, 10)
+            with pytest.raises(SamplerDiedError, match="host 1 of this generator is gone: it has said nothing for 60 s"):
+                await asyncio.wait_for(asking, 10)
+
+    run_moved(a_cut())
+
+
+def test_hosts_that_have_nothing_to_say_stay_joined(tmp_path: Path) -> None:
+    async def two_quiet_minutes() -> None:
+        async with two_hosts_apart(tmp_path) as (pair, network):
+            for _ in range(int(2 * SILENT_S / ALIVE_EVERY_S)):
+                before = dict(network.passed)
+                move(ALIVE_EVERY_S)
+                # A sign of life each way, and nothing else.
+                await until(lambda before=before: all(network.passed[way] > before[way] for way in before))
+            assert pair.working
+            assert await pair.other_hosts.fetch(1) == (Copy.of(tmp_path),)
+            assert pair.other_hosts.loss == ""
+
+    run_moved(two_quiet_minutes())
 
 
 async def test_host_0_hears_why_a_host_fails(tmp_path: Path) -> None:
