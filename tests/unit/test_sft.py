@@ -353,12 +353,13 @@ def test_a_model_can_be_trained_on(tmp_path: Path) -> None:
     assert record["identity"]["model to begin with"] == "model"
 
 
-def test_bfloat16_computes_in_half_precision_and_keeps_whole_weights(tmp_path: Path) -> None:
-    half = config(tmp_path, steps=2)
+@pytest.mark.parametrize("lora", [{}, {"lora": {"rank": 4, "targets": ["q_proj"]}}])
+def test_bfloat16_computes_in_half_precision_and_keeps_whole_weights(tmp_path: Path, lora: dict[str, Any]) -> None:
+    half = config(tmp_path, steps=2, **lora)
     model = train(half.model_copy(update={"model": half.model.model_copy(update={"dtype": "bfloat16"})}))
     assert {tensor.dtype for tensor in weights(model).values()} == {torch.float32}
-    head = weights(model)["lm_head.weight"]
-    assert not torch.equal(head, head.bfloat16().float()), "these are not the optimizer's own"
+    trained = weights(model)["model.layers.0.self_attn.q_proj.weight"]
+    assert not torch.equal(trained, trained.bfloat16().float()), "these are not the optimizer's own"
     assert json.loads((model / "config.json").read_text())["dtype"] == "float32"
 
 

@@ -104,7 +104,8 @@ def generator_memory(config: RunConfig, model: ModelFacts, *, gpu_bytes: int) ->
     """One GPU of a replica, or the whole replica on a CPU (`gpu_bytes` = 0)."""
     size = WEIGHT_BYTES[config.model.dtype]
     parallel = config.generator.tensor_parallel if gpu_bytes else 1
-    weights = model.parameters * size // parallel
+    adapters = trained_parameters(model, config.learner.lora) if config.learner.lora.publishes_adapters else 0
+    weights = (model.parameters + adapters) * size // parallel
     wanted = cache_bytes_per_token(config, model) * sequence_tokens(config) * config.generator.max_running_rollouts // parallel
     if config.generator.backend == "transformers":
         return Memory(weights=weights, cache=wanted)

@@ -155,7 +155,15 @@ class VllmSampler:
 
     async def _begin(self) -> None:
         if self._lora.rank:
-            await self._engine.collective_rpc("begin_without_effect", kwargs={"lora": self._lora.model_dump_json(exclude={"publish"})})
+            given = {"lora": self._lora.model_dump_json(exclude={"publish"})}
+            try:
+                await self._engine.collective_rpc("begin_without_effect", kwargs=given)
+            except Exception as error:  # vLLM raises a plain one
+                reason = (engine_process.root_cause(self._faults) if self._faults else "") or engine_process.fault_text(error)
+                raise SettingsError(
+                    f"vLLM takes no adapters as learner.lora makes them of model {self._directory}: {reason}; choose other "
+                    "learner.lora.targets, or set learner.lora.publish=merged"
+                ) from error
         await self._engine.update_weight_version(str(self._version))
 
     def _check(self) -> None:

@@ -114,7 +114,7 @@ def adapted_layers(model: nn.Module) -> dict[str, Any]:
 def merged(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
     """`weights` of `model`, in its own order, as those of one without adapters: W + scale B A under the name of W.
 
-    Computed in float32 and rounded to the type of W; no given tensor is changed.
+    Computed in float32 and rounded to the type of W, or of the adapters where theirs is the wider; no given tensor is changed.
     """
     layers = adapted_layers(model)
     held: dict[str, Tensor] = {}
@@ -130,9 +130,10 @@ def merged(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> Iterator[
 
 
 def _sum(layer: Any, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    a, b = a.detach().float(), b.detach().float()
-    left, right = (a.T, b.T) if layer.fan_in_fan_out else (b, a)
-    return torch.addmm(weight.detach().float(), left, right, alpha=layer.scaling[_NAME]).to(weight.dtype)
+    wide_a, wide_b = a.detach().float(), b.detach().float()
+    left, right = (wide_a.T, wide_b.T) if layer.fan_in_fan_out else (wide_b, wide_a)
+    found = torch.addmm(weight.detach().float(), left, right, alpha=layer.scaling[_NAME])
+    return found.to(torch.promote_types(weight.dtype, b.dtype))
 
 
 # Adapters as files

@@ -145,7 +145,7 @@ class PrmModels:
     def version(self, directory: Path | None) -> FrozenModel:
         """The model in a version's directory, or the one that the PRM starts from. Raises WeightsRefusedError."""
         if directory is None:
-            return self._first or self.frozen(self.read(self._start))
+            return self._first or self.frozen(self._base or self.read(self._start))
         if not is_adapter(directory):
             return self.frozen(self.read(directory))
         base = model_directory(self._start)
