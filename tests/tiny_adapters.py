@@ -29,6 +29,6 @@ def write_adapter(model: PreTrainedModel, base: Path, directory: Path) -> Path:
     directory.mkdir()
     tensors = {name: tensor.detach().contiguous() for name, tensor in in_adapter_file(trained(model).items())}
     save_file(tensors, directory / ADAPTER_WEIGHTS)
-    for name, content in adapter_files(model, base).items():
+    for name, content in adapter_files(model, base, base).items():
         (directory / name).write_bytes(content)
     return directory

@@ -55,7 +55,7 @@ def learner(start: Path, lora: dict[str, Any]) -> tuple[PlainEngine, RankMethods
     engine, payloads = PlainEngine(TokenLogprobModel(model, chunk_tokens=8)), MemoryPayloads()
     contents = partial(read_rollouts, payloads)
     trainer = PolicyTrainer(engine, settings.algorithm, settings.learner, contents, pad_id=0, total_steps=3)
-    files = adapter_files(model, start) if chosen.publishes_adapters else None
+    files = adapter_files(model, start, start) if chosen.publishes_adapters else None
     store = StoreWeights(str(start.parent / "weights"), template=start, adapter_files=files)
     models = Models(channel=OneRank(), engine=engine, critic_engine=None, trainer=trainer, store=store, payloads=payloads)
     return engine, RankMethods(models, settings), store

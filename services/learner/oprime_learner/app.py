@@ -127,12 +127,13 @@ def build_models(settings: LearnerSettings, payloads: Payloads) -> Models:
     url = settings.store.url or str(settings.run.folder / "weights")
     if lora.publishes_adapters:
         require_published_under_own_names(model, "learner.lora")
+    directory = model_directory(settings.model.path)
     store = StoreWeights(
         url,
-        template=model_directory(settings.model.path),
+        template=directory,
         dtype=settings.model.dtype,
         full_every=settings.store.full_every,
-        adapter_files=adapter_files(model, model_directory(settings.model.path)) if lora.publishes_adapters and engine.rank == 0 else None,
+        adapter_files=adapter_files(model, directory, settings.model.path) if lora.publishes_adapters and engine.rank == 0 else None,
     )
     return Models(
         channel=engine.group,

@@ -185,7 +185,7 @@ def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
             str(settings.run.folder / "prm_weights"),
             template=model_directory(path),
             dtype=settings.model.dtype,
-            adapter_files=adapter_files(model, model_directory(path)) if lora.publishes_adapters and engine.rank == 0 else None,
+            adapter_files=adapter_files(model, model_directory(path), path) if lora.publishes_adapters and engine.rank == 0 else None,
         ),
         payloads=payloads,
         references=references,

@@ -149,16 +149,20 @@ def in_memory(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{name.removeprefix(_PREFIX).removesuffix('.weight')}.{_NAME}.weight": tensor for name, tensor in weights.items()}
 
 
-def adapter_files(model: "PreTrainedModel", base: Path) -> dict[str, bytes]:
-    """What goes beside the weights of an adapter on the model in directory `base`: PEFT's config, and which model that is."""
+def adapter_files(model: "PreTrainedModel", base: Path, path: str | Path) -> dict[str, bytes]:
+    """What goes beside the weights of an adapter on the model in directory `base`: PEFT's config, and which model that is.
+
+    `path` is what the model is called: a directory, or a hub id.
+    """
+    name = str(Path(path).absolute() if Path(path).is_dir() else path)
     return {
-        ADAPTER_CONFIG: _config_file(model, base),
-        BASE: json.dumps({"path": str(base), "fingerprint": fingerprint(base)}, indent=1).encode(),
+        ADAPTER_CONFIG: _config_file(model, name),
+        BASE: json.dumps({"path": name, "fingerprint": fingerprint(base)}, indent=1).encode(),
     }
 
 
-def _config_file(model: "PreTrainedModel", base: Path) -> bytes:
-    found = dict(cast("Any", model).peft_config[_NAME].to_dict()) | {"base_model_name_or_path": str(base), "inference_mode": True}
+def _config_file(model: "PreTrainedModel", base: str) -> bytes:
+    found = dict(cast("Any", model).peft_config[_NAME].to_dict()) | {"base_model_name_or_path": base, "inference_mode": True}
     plain = {name: sorted(value) if isinstance(value, set) else value for name, value in found.items()}
     return json.dumps(plain, indent=2, sort_keys=True).encode()
 
@@ -198,7 +202,7 @@ def write_empty_adapter(target: Path, base: Path, lora: LoraSection, *, trust_re
 
     model = _without_weights(base, lora, trust_remote_code=trust_remote_code)
     save_file({name: torch.zeros(shape) for name, shape in _shapes(model).items()}, target / ADAPTER_WEIGHTS)
-    (target / ADAPTER_CONFIG).write_bytes(_config_file(model, base))
+    (target / ADAPTER_CONFIG).write_bytes(_config_file(model, str(base)))
 
 
 def _without_weights(directory: Path, lora: LoraSection, *, trust_remote_code: bool) -> "PreTrainedModel":

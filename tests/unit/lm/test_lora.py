@@ -13,6 +13,7 @@ from oprime.core.token_rows import TokenRows, token_rows
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.lora import (
     adapted_layers,
+    adapter_files,
     adapter_shapes,
     add_adapter,
     fingerprint,
@@ -138,6 +139,8 @@ def test_a_published_adapter_loads_in_plain_peft_and_here(tmp_path: Path) -> Non
     torch.testing.assert_close(theirs, mine, rtol=0, atol=1e-6)
     torch.testing.assert_close(logprobs(load_adapter(load_causal_lm(base), directory)), logprobs(adapted), rtol=0, atol=0)
     assert json.loads((directory / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    of_the_hub = json.loads(adapter_files(adapted, base, "Qwen/Qwen2.5-0.5B")["adapter_config.json"])
+    assert of_the_hub["base_model_name_or_path"] == "Qwen/Qwen2.5-0.5B"
     shapes = adapter_shapes(base, LoraSection(rank=4))
     assert shapes == {name: tuple(tensor.shape) for name, tensor in in_adapter_file(trained(adapted).items())}
 
