@@ -65,7 +65,11 @@ class PlainEngine:
         """One rank has them all."""
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        yield from ((name, parameter.detach().clone()) for name, parameter in self.model.trained.named_parameters())
+        return self.model.merged((name, parameter.detach().clone()) for name, parameter in self.model.trained.named_parameters())
+
+    def trained_weights(self) -> Iterator[tuple[str, Tensor]]:
+        named = self.model.trained.named_parameters()
+        return ((name, parameter.detach().clone()) for name, parameter in named if parameter.requires_grad)
 
     def published_weights(self) -> Iterator[tuple[str, Tensor]]:
         return self.weights()

@@ -58,6 +58,7 @@ def summary(config: RunConfig) -> Iterator[str]:
 
 def terms(config: RunConfig) -> Iterator[Term]:
     """Every term of the algorithm, in the order in which a step computes them."""
+    yield from _adapter_terms(config)
     yield Term("kept groups", _kept_groups(config), _chosen(config.coordinator.filter, "coordinator.filter", *_FILTER))
     if config.algorithm.overlong_buffer > 0:
         yield _step_term(config, "over-long penalty", step.OVERLONG)
@@ -66,6 +67,23 @@ def terms(config: RunConfig) -> Iterator[Term]:
     yield from _process_reward_terms(config)
     yield from _advantage_terms(config)
     yield from _loss_terms(config)
+
+
+def _adapter_terms(config: RunConfig) -> Iterator[Term]:
+    """What is trained of the models, where that is not all."""
+    prm = [("PRM", "prm", config.prm.lora)] if config.algorithm.needs_prm else []
+    for model, section, lora in (("policy", "learner", config.learner.lora), *prm):
+        if not lora.rank:
+            continue
+        scale = "alpha / sqrt(r)" if lora.rslora else "alpha / r"
+        layers = f"the layers {', '.join(lora.targets)}" if lora.targets else "all linear layers but the output head"
+        published = "adapters alone" if lora.publishes_adapters else "whole models, W + s B A rounded to model.dtype"
+        where = f"{layers}; A and B are trained, W is frozen; s = {scale} = {lora.scale:g}, r = {lora.rank}"
+        yield Term(
+            f"{model} weights",
+            f"W + s B A in {where}; versions are {published}",
+            tuple(f"{section}.{text}" for text in _chosen(lora, "lora", "rank", "alpha", "rslora", "publish")),
+        )
 
 
 _FILTER = ("enabled", "low", "high", "drop_truncated", "drop_zero_variance", "longest_response_tokens")

@@ -19,7 +19,7 @@ from oprime.runtime.settings import (
     StoreSection,
     TasksSection,
 )
-from oprime.runtime.training_settings import EngineSection, OptimizerSection, TrainerSection, offload_problems
+from oprime.runtime.training_settings import EngineSection, LoraSection, OptimizerSection, TrainerSection, offload_problems
 from oprime_cli.kubernetes.config import KUBERNETES_RULES, KubernetesSection
 from oprime_cli.offline_prm.config import OFFLINE_PRM_RULES, OfflinePrmSection
 from oprime_coordinator.config import COORDINATOR_RULES, CoordinatorSection
@@ -68,6 +68,9 @@ class SftSection(EngineSection):
     speed, not the result."""
     micro_batch_tokens: int = Field(default=0, ge=0)
     """Above 0: tokens per forward pass and rank, in place of those of micro_batch_rows. Changes memory and speed, not the result."""
+
+    lora: LoraSection = LoraSection()
+    """Adapters of the warm-up; they end in the resulting model's weights."""
 
     def learning_rates(self) -> "LearningRates":
         """The learning rate of each step."""

@@ -1,27 +1,34 @@
-"""What every sampler keeps: the same suite on transformers and on vLLM."""
+"""What every sampler keeps: the same suite on transformers and on vLLM, with versions that are whole models and that are adapters."""
 
 import asyncio
 import math
 import os
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import torch
 
 from living_processes import children
 from oprime.core.types import FinishReason
+from oprime.lm.lora import add_adapter, merged
+from oprime.lm.models import load_causal_lm
 from oprime.runtime.errors import NotReadyError, SettingsError, WeightsRefusedError
+from oprime.runtime.training_settings import LoraSection
 from oprime_generator.config import GeneratorSection
 from oprime_generator.sampler import SampleAbortedError, SampledResponse, Sampler, SamplerDiedError, SampleRequest, TokenDelta
 from oprime_generator.transformers_sampler import TransformersSampler
 from oprime_generator.vllm_sampler import VllmSampler
+from tiny_adapters import trained, write_adapter
 from tiny_policies import END, POSITIONS, full_logprobs, greedy_tokens, with_other_head, write_policy
 
 PROMPT = (5, 6, 7, 8)
 PROMPT_LIMIT = 500
 RESPONSE_LIMIT = 100
+LORA = LoraSection(rank=4, alpha=8.0)
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -37,12 +44,15 @@ class Bench:
 
     sampler: Sampler
     directories: dict[int, Path]
+    """Whole models."""
+    published: dict[int, Path]
+    """What the sampler is given: the same, or adapters."""
 
     async def move_on(self) -> tuple[Path, Path]:
-        """Switch to the next version; returns the directories before and after. Neighbours differ in their output layer."""
+        """Switch to the next version; returns the models before and after. Neighbours differ above all keys and values."""
         version = self.sampler.weight_version
         before, after = self.directories[version % 2], self.directories[(version + 1) % 2]
-        await self.sampler.load(after, version + 1)
+        await self.sampler.load(self.published[(version + 1) % 2], version + 1)
         return before, after
 
     @property
@@ -51,24 +61,54 @@ class Bench:
 
 
 @pytest_asyncio.fixture(
-    loop_scope="module", scope="module", params=["transformers", pytest.param("vllm", marks=[pytest.mark.e2e, pytest.mark.slow])]
+    loop_scope="module",
+    scope="module",
+    params=[
+        ("transformers", LoraSection()),
+        pytest.param(("transformers", LORA), marks=pytest.mark.slow),
+        *(pytest.param(("vllm", lora), marks=[pytest.mark.e2e, pytest.mark.slow]) for lora in (LoraSection(), LORA)),
+    ],
+    ids=lambda param: f"{param[0]}, adapters" if param[1].rank else param[0],
 )
 async def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    backend, lora = request.param
     directories = {number: tmp_path_factory.mktemp(f"policy-{number}") for number in (0, 1)}
-    write_policy(directories[0])
-    with_other_head(write_policy(directories[1]), seed=1).save_pretrained(directories[1])
-    if request.param == "vllm":
+    published = adapters(directories, tmp_path_factory.mktemp("adapters")) if lora.rank else whole_models(directories)
+    if backend == "vllm":
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         # A cache too small for the long prompts below with their responses.
         settings = GeneratorSection(cpu_cache_gib=0.005, max_running_rollouts=16)
         sampler: Sampler = VllmSampler(
-            directories[0], version=0, settings=settings, max_prompt_tokens=PROMPT_LIMIT, max_response_tokens=RESPONSE_LIMIT
+            directories[0], version=0, settings=settings, max_prompt_tokens=PROMPT_LIMIT, max_response_tokens=RESPONSE_LIMIT, lora=lora
         )
     else:
-        sampler = TransformersSampler(directories[0], version=0, max_prompt_tokens=PROMPT_LIMIT, max_response_tokens=RESPONSE_LIMIT)
+        sampler = TransformersSampler(
+            directories[0], version=0, max_prompt_tokens=PROMPT_LIMIT, max_response_tokens=RESPONSE_LIMIT, lora=lora
+        )
     await sampler.start()
-    yield Bench(sampler, directories)
+    yield Bench(sampler, directories, published)
     await sampler.close()
+
+
+def whole_models(directories: dict[int, Path]) -> dict[int, Path]:
+    write_policy(directories[0])
+    with_other_head(write_policy(directories[1]), seed=1).save_pretrained(directories[1])
+    return directories
+
+
+def adapters(directories: dict[int, Path], folder: Path) -> dict[int, Path]:
+    """Of the model in the first directory: one that changes nothing, and one that makes it the model in the second."""
+    write_policy(directories[0])
+    model = add_adapter(write_policy(directories[1]), LORA, seed=0)
+    published = {0: write_adapter(model, directories[0], folder / "0")}
+    noise = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        # The last thing that the last layer computes: keys and values of earlier tokens stay what they are.
+        b = trained(model)["model.layers.1.mlp.down_proj.lora_B.default.weight"]
+        b.copy_(torch.randn(b.shape, generator=noise))
+    published[1] = write_adapter(model, directories[0], folder / "1")
+    write_policy(directories[1]).save_pretrained(directories[1], state_dict=dict(merged(model, model.named_parameters())))
+    return published
 
 
 def a_request(name: str, *, seed: int = 0, temperature: float = 1.0, max_tokens: int = RESPONSE_LIMIT) -> SampleRequest:
@@ -245,14 +285,27 @@ async def test_weights_that_do_not_fit_are_refused_and_the_old_ones_serve_on(ben
     from safetensors.torch import load_file, save_file
 
     version = bench.sampler.weight_version
-    tensors = load_file(bench.directory / "model.safetensors")
-    tensors.pop("model.norm.weight")
-    save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(WeightsRefusedError, match=r"lacks the tensor model\.norm\.weight"):
+    (file,) = bench.published[version % 2].glob("*.safetensors")
+    tensors = load_file(file)
+    name = max(tensors)
+    tensors.pop(name)
+    save_file(tensors, tmp_path / file.name)
+    with pytest.raises(WeightsRefusedError, match=rf"lacks the tensor {re.escape(name)}"):
         await bench.sampler.load(tmp_path, version + 1)
     response = await bench.sampler.sample(a_request("still", seed=2))
     assert bench.sampler.weight_version == version
     assert response.behaviour_logprobs == pytest.approx(full_logprobs(bench.directory, PROMPT, response.response_ids, 1.0), abs=2e-3)
+
+
+async def test_adapters_of_another_model_are_refused_and_the_old_ones_serve_on(bench: Bench, tmp_path: Path) -> None:
+    if bench.published is bench.directories:
+        pytest.skip("has whole models")
+    write_policy(tmp_path / "other", seed=5)
+    other = write_adapter(add_adapter(load_causal_lm(tmp_path / "other"), LORA, seed=0), tmp_path / "other", tmp_path / "adapter")
+    version = bench.sampler.weight_version
+    with pytest.raises(WeightsRefusedError, match=r"belongs to .*other \(fingerprint \w{16}\), but the model here is .*policy-0"):
+        await bench.sampler.load(other, version + 1)
+    assert bench.sampler.weight_version == version
 
 
 async def test_an_aborted_response_ends_with_an_error_and_the_others_go_on(bench: Bench) -> None:

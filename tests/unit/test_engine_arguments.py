@@ -1,8 +1,10 @@
 """With what vLLM is started on one host, and on each of several."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from oprime.runtime.rank_launcher import Hosts
+from oprime.runtime.training_settings import LoraSection
 from oprime_generator.config import GeneratorSection
 from oprime_generator.engine_arguments import ONE_HOST, EngineSettings, agreed, engine_arguments
 
@@ -39,3 +41,11 @@ def test_another_model_and_other_settings_are_no_agreement(tmp_path: Path) -> No
     other_sizes = agreed(engine_arguments(settings(tmp_path / "a", one, tensor_parallel=4), on_cpu=False))
     assert {name for name in ours if ours[name] != other_sizes[name]} == {"tensor_parallel_size"}
     assert set(ours) != set(agreed(engine_arguments(settings(tmp_path / "a", one), on_cpu=True)))
+
+
+def test_there_is_room_for_one_adapter_of_the_next_size_that_vllm_has(tmp_path: Path) -> None:
+    whole = settings(tmp_path)
+    assert "enable_lora" not in engine_arguments(whole, on_cpu=True)
+    for rank, room in ((1, 1), (2, 8), (24, 32), (512, 512)):
+        found = engine_arguments(replace(whole, lora=LoraSection(rank=rank)), on_cpu=True)
+        assert (found["enable_lora"], found["max_lora_rank"], found["max_loras"], found["max_cpu_loras"]) == (True, room, 1, 1)

@@ -241,7 +241,8 @@ def die_after(step: int) -> Callable[[int, int, float], None]:
 
 
 @pytest.mark.parametrize(
-    ("at_step", "options"), [(1, {}), (2, {}), (5, {}), (3, {"zero_stage": 2}), (3, {"gradient_clip": 0.01, "weight_decay": 0.1})]
+    ("at_step", "options"),
+    [(1, {}), (2, {}), (5, {}), (3, {"zero_stage": 2}), (3, {"gradient_clip": 0.01, "weight_decay": 0.1}), (3, {"lora": {"rank": 4}})],
 )
 def test_a_resumed_run_ends_with_the_very_weights_of_one_that_was_never_interrupted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], at_step: int, options: dict[str, Any]
@@ -257,6 +258,16 @@ def test_a_resumed_run_ends_with_the_very_weights_of_one_that_was_never_interrup
     assert weights(resumed).keys() == weights(whole).keys()
     for name, tensor in weights(whole).items():
         assert torch.equal(weights(resumed)[name], tensor), name
+
+
+def test_a_warm_up_with_adapters_changes_what_they_are_on_and_writes_a_whole_model(tmp_path: Path) -> None:
+    whole = train(config(tmp_path / "whole", steps=1))
+    start = {"start": str(whole), "learning_rate": 0.01, "demonstrations": ""}
+    before, after = weights(whole), weights(train(config(tmp_path / "adapted", lora={"rank": 4}, **start)))
+    assert before.keys() == after.keys()
+    assert {name for name in after if not torch.equal(before[name], after[name])} == {name for name in after if "_proj" in name}
+    with pytest.raises(SettingsError, match=r"sft.lora.targets names q, which is no linear layer of LlamaForCausalLM"):
+        train(config(tmp_path / "wrong", lora={"rank": 4, "targets": ["q"]}, **start))
 
 
 def test_a_loss_that_is_no_number_ends_the_warm_up_with_its_step(tmp_path: Path) -> None:
@@ -342,12 +353,13 @@ def test_a_model_can_be_trained_on(tmp_path: Path) -> None:
     assert record["identity"]["model to begin with"] == "model"
 
 
-def test_bfloat16_computes_in_half_precision_and_keeps_whole_weights(tmp_path: Path) -> None:
-    half = config(tmp_path, steps=2)
+@pytest.mark.parametrize("lora", [{}, {"lora": {"rank": 4, "targets": ["q_proj"]}}])
+def test_bfloat16_computes_in_half_precision_and_keeps_whole_weights(tmp_path: Path, lora: dict[str, Any]) -> None:
+    half = config(tmp_path, steps=2, **lora)
     model = train(half.model_copy(update={"model": half.model.model_copy(update={"dtype": "bfloat16"})}))
     assert {tensor.dtype for tensor in weights(model).values()} == {torch.float32}
-    head = weights(model)["lm_head.weight"]
-    assert not torch.equal(head, head.bfloat16().float()), "these are not the optimizer's own"
+    trained = weights(model)["model.layers.0.self_attn.q_proj.weight"]
+    assert not torch.equal(trained, trained.bfloat16().float()), "these are not the optimizer's own"
     assert json.loads((model / "config.json").read_text())["dtype"] == "float32"
 
 

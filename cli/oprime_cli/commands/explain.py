@@ -11,7 +11,7 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "explain",
         description="Print the algorithm that a run's settings choose: each term with its formula and the settings behind it. Reads the "
-        "settings only and starts nothing; exit code 2 when they contradict each other.",
+        "settings, and of models on this machine how large they are, and starts nothing; exit code 2 when they contradict each other.",
         example="oprime explain deploy/config/demo.toml --set algorithm.estimator=grpo",
     )
     add_config(parser)
@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     from oprime_cli.console import say, show
     from oprime_cli.explanation import summary, terms
     from oprime_cli.overrides import load_config
+    from oprime_cli.planning.adapters import savings_of_known_models
     from oprime_cli.running.failures import PlanRefusedError
 
     config = load_config(Path(arguments.config), arguments.overrides)
@@ -36,5 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     for term in terms(config):
         table.add_row(*(escape(text) for text in (term.name, term.formula, "\n".join(term.chosen_by))))
     show(table)
+    for service, text in savings_of_known_models(config):
+        say(f"{service}: {text}")
     say("Symbols, and the function that computes each formula: docs/algorithm.md")
     return 0

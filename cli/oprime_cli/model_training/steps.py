@@ -113,7 +113,9 @@ class RankMethods:
     def finish(self, payload: bytes) -> None:
         """Write the result, with the facts in `payload`, and free the engine."""
         engine, folder = self._training.engine, self._training.folder
-        weights = {name: tensor for name, tensor in engine.weights(master=True) if engine.rank == 0}
+        # What is frozen below adapters has the type that the model computes in.
+        found = ((name, tensor.float() if tensor.is_floating_point() else tensor) for name, tensor in engine.weights(master=True))
+        weights = {name: tensor for name, tensor in found if engine.rank == 0}
         if engine.rank == 0:
             folder.finish(lambda directory: self._training.start.write(directory, weights), json.loads(payload))
         engine.close()

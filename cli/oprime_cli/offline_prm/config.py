@@ -10,7 +10,7 @@ from oprime.core.prm_loss import PrmLoss
 from oprime.runtime.one_file_settings import idle_settings, with_own_settings
 from oprime.runtime.setting_rules import Problems, Rule, attention_fits_dtype
 from oprime.runtime.settings import ModelSection, ServiceSettings, TasksSection
-from oprime.runtime.training_settings import EngineSection, offload_problems
+from oprime.runtime.training_settings import EngineSection, LoraSection, offload_problems
 from oprime_prm.config import PRM_FILES, ImplicitRewardSection, PrmSection
 
 
@@ -57,6 +57,8 @@ class CommonOfflinePrmSection(ImplicitRewardSection, EngineSection):
     """AdamW's second moment decay."""
     micro_batch_rollouts: int = Field(default=8, ge=1)
     """Responses per forward pass and rank. Changes memory and speed, not the result."""
+    lora: LoraSection = LoraSection()
+    """Adapters of the PRM; they end in the resulting model's weights. A reference that is the model to begin with is then no second one."""
 
 
 class OfflinePrmSection(with_own_settings(CommonOfflinePrmSection, PRM_FILES)):
@@ -76,7 +78,8 @@ class OfflinePrmSection(with_own_settings(CommonOfflinePrmSection, PRM_FILES)):
         """The section with which the PRM of a run would take the same optimizer steps, of which there are `steps`."""
         # A loss that compares siblings gathers their scores first; all others need one pass.
         update = "single_forward" if self.chosen_loss.statistics is None else "reverse"
-        same = type(self).model_fields.keys() & PrmSection.model_fields.keys()
+        # What is trained of the model is for its engine alone.
+        same = (type(self).model_fields.keys() & PrmSection.model_fields.keys()) - {"lora"}
         warmup_steps = round(self.warmup_ratio * steps)
         return PrmSection.model_validate({**{name: getattr(self, name) for name in same}, "update": update, "warmup_steps": warmup_steps})
 

@@ -60,7 +60,8 @@ def plan_offline_prm(config: OfflinePrmSettings) -> OfflinePrm:
 def _identity(config: OfflinePrmSettings, start: str, reference: str) -> dict[str, Any]:
     """Everything that decides the resulting weights."""
     settings = config.offline_prm
-    identity = {f"offline_prm.{name}": value for name, value in settings.model_dump(exclude=set(MAY_CHANGE)).items()}
+    passed_over = MAY_CHANGE if settings.lora.rank else MAY_CHANGE | {"lora"}
+    identity = {f"offline_prm.{name}": value for name, value in settings.model_dump(exclude=set(passed_over)).items()}
     identity |= {"model to begin with": Path(start).name, "reference": Path(reference).name, "model.dtype": config.model.dtype}
     if settings.data:
         path = Path(settings.data)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
 from oprime.lm.frozen import FrozenModel
+from oprime.lm.lora import add_adapter, base_dtype, twin
 from oprime.lm.models import load_causal_lm, longest_context
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id, require_chat_template, same_tokenizer
@@ -31,12 +32,17 @@ def _prepare(plan: OfflinePrm) -> Training[StepResult]:
     start = _load_start(plan)
     groups = _groups(plan, Encoder(start.tokenizer, start.end_ids[0], _longest(plan, start)))
     steps = Steps.of(size=groups.size, epochs=settings.epochs, steps=settings.steps, batch_prompts=settings.batch_prompts)
+    # ZeRO 3 leaves a rank no whole weights that another model could share.
+    shares = settings.lora.rank > 0 and settings.zero_stage < 3 and plan.reference == plan.start
+    reference = twin(start.model) if shares else None
+    if settings.lora.rank:
+        add_adapter(start.model, settings.lora, seed=settings.seed, setting="offline_prm.lora")
     scored = TokenLogprobModel(start.model, settings.logprob_chunk_tokens, packing=settings.packing)
     engine = DeepSpeedEngine(scored, settings, dtype=model.dtype, name="offline PRM")
-    reference = load_causal_lm(
-        plan.reference, dtype=model.dtype, attention=model.attention, device=engine.device, trust_remote_code=model.trust_remote_code
+    reference = reference or load_causal_lm(
+        plan.reference, dtype=model.dtype, attention=model.attention, trust_remote_code=model.trust_remote_code
     )
-    frozen = FrozenModel(reference, chunk_tokens=settings.logprob_chunk_tokens, packing=settings.packing)
+    frozen = FrozenModel(reference.to(engine.device), chunk_tokens=settings.logprob_chunk_tokens, packing=settings.packing)
     online = settings.online(steps.steps)
     return Training(
         name=NAME,
@@ -70,6 +76,7 @@ def _load_start(plan: OfflinePrm) -> Start:
             )
     loaded = load_causal_lm(
         plan.start,
+        dtype=base_dtype(plan.settings.lora, model.dtype),
         attention=model.attention,
         gradient_checkpointing=model.gradient_checkpointing,
         trust_remote_code=model.trust_remote_code,

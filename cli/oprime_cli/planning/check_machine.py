@@ -20,8 +20,8 @@ VLLM_CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 256)
 EXTRAS = {
     "coordinator": ("coordinator", ("transformers", "pyarrow")),
     "verifier": ("verifier", ("sympy", "httpx")),
-    "prm": ("prm", ("torch", "deepspeed")),
-    "learner": ("learner", ("torch", "deepspeed")),
+    "prm": ("prm", ("torch", "deepspeed", "peft")),
+    "learner": ("learner", ("torch", "deepspeed", "peft")),
     "gateway": ("gateway", ("fastapi", "uvicorn")),
 }
 """Service -> extra of the oprime distribution and the modules that come with it."""

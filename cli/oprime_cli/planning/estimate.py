@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from oprime.runtime.training_settings import VOCABULARY_CHUNK, TrainerSection
+from oprime.runtime.training_settings import VOCABULARY_CHUNK, LoraSection, TrainerSection
 from oprime_cli.planning.model_files import ModelFacts
 from oprime_cli.run_config import RunConfig
 
@@ -13,7 +13,9 @@ ACTIVATION_VALUES = 17
 """Values kept per token, layer and hidden unit for the backward pass, attention scores left out."""
 PUBLISHED_BYTES = 4
 CHECKPOINT_BYTES = 16
-"""Bytes per parameter of a checkpoint: weights, master copy and moments."""
+"""Bytes per trained parameter of a checkpoint: weights, master copy and moments."""
+ALL_WEIGHTS = LoraSection()
+"""Of a model that is trained without adapters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +36,42 @@ class Memory:
         return Memory(**{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)})
 
 
-def trainer_memory(config: RunConfig, trainer: TrainerSection, model: ModelFacts, *, reference: bool) -> Memory:
-    """One rank of the learner, or of the PRM with its frozen reference. Without ZeRO: 16 bytes per parameter."""
+def learner_memory(config: RunConfig, policy: ModelFacts, lora: LoraSection) -> Memory:
+    """One rank of the learner, with the reference of its KL, if it has one: the policy without its adapters, where it has these."""
+    alone = config.algorithm.kl_coefficient > 0 and not shares_its_base(lora, config.learner)
+    return trainer_memory(config, config.learner, policy, frozen=int(alone), lora=lora)
+
+
+def prm_memory(config: RunConfig, prm: ModelFacts, lora: LoraSection) -> Memory:
+    """The first rank of the PRM, with its frozen reference and, without replicas, the copy that answers requests."""
+    start = config.prm.initial_model or config.model.path
+    shares = shares_its_base(lora, config.prm)
+    reference = not (shares and config.prm.reference_model in ("", start))
+    copy = config.scoring.replicas == 0 and not shares
+    return trainer_memory(config, config.prm, prm, frozen=int(reference) + int(copy), lora=lora)
+
+
+def shares_its_base(lora: LoraSection, trainer: TrainerSection) -> bool:
+    """Whether other models in a trainer's process can stand on the weights below its adapters: ZeRO 3 leaves it none that are whole."""
+    return lora.rank > 0 and trainer.zero_stage < 3
+
+
+def trained_parameters(model: ModelFacts, lora: LoraSection) -> int:
+    """Those of the adapters, if there are any, else all of the model's: A and B have r weights per input and output of a layer."""
+    if not lora.rank:
+        return model.parameters
+    return lora.rank * sum(sides for name, sides in model.linear_sides.items() if not lora.targets or name in lora.targets)
+
+
+def trainer_memory(
+    config: RunConfig, trainer: TrainerSection, model: ModelFacts, *, frozen: int = 0, lora: LoraSection = ALL_WEIGHTS
+) -> Memory:
+    """One rank that trains a model and holds so many frozen ones besides. Without ZeRO and adapters: 16 bytes per parameter."""
     dtype = config.model.dtype
-    weights, gradients, optimizer = (model.parameters * size for size in (WEIGHT_BYTES[dtype], WEIGHT_BYTES[dtype], ADAM_BYTES[dtype]))
-    frozen = weights if reference else 0
+    trained = trained_parameters(model, lora)
+    gradients, optimizer = (trained * size for size in (WEIGHT_BYTES[dtype], ADAM_BYTES[dtype]))
+    whole = model.parameters * WEIGHT_BYTES[dtype]
+    weights = whole + (trained * WEIGHT_BYTES[dtype] if lora.rank else 0)
     # ZeRO 1 spreads the optimizer over the ranks, 2 the gradients as well, 3 the weights as well.
     if trainer.zero_stage >= 1:
         optimizer //= trainer.ranks
@@ -47,7 +80,7 @@ def trainer_memory(config: RunConfig, trainer: TrainerSection, model: ModelFacts
     if trainer.zero_stage >= 3:
         weights //= trainer.ranks
     return Memory(
-        weights=weights + frozen,
+        weights=weights + frozen * whole,
         gradients=gradients,
         optimizer=optimizer,
         activations=_activations(config, trainer, model),
@@ -71,7 +104,8 @@ def generator_memory(config: RunConfig, model: ModelFacts, *, gpu_bytes: int) ->
     """One GPU of a replica, or the whole replica on a CPU (`gpu_bytes` = 0)."""
     size = WEIGHT_BYTES[config.model.dtype]
     parallel = config.generator.tensor_parallel if gpu_bytes else 1
-    weights = model.parameters * size // parallel
+    adapters = trained_parameters(model, config.learner.lora) if config.learner.lora.publishes_adapters else 0
+    weights = (model.parameters + adapters) * size // parallel
     wanted = cache_bytes_per_token(config, model) * sequence_tokens(config) * config.generator.max_running_rollouts // parallel
     if config.generator.backend == "transformers":
         return Memory(weights=weights, cache=wanted)
@@ -90,11 +124,16 @@ def sequence_tokens(config: RunConfig) -> int:
 
 def critic_memory(config: RunConfig, critic: ModelFacts) -> Memory:
     """PPO's critic in one rank of the learner. It has no vocabulary head, which is little less than is counted here."""
-    return trainer_memory(config, config.learner.training(config.critic), critic, reference=False)
+    return trainer_memory(config, config.learner.training(config.critic), critic)
 
 
 def disk_bytes(config: RunConfig, policy: ModelFacts, prm: ModelFacts | None, critic: ModelFacts | None = None) -> int:
     """Checkpoints (one more while it is written), weight versions (those kept, one per checkpoint, one being written)."""
-    checkpoints = (config.run.keep_checkpoints + 1) * CHECKPOINT_BYTES * sum(model.parameters for model in (policy, prm, critic) if model)
-    versions = (config.store.keep_versions + config.run.keep_checkpoints + 1) * PUBLISHED_BYTES * policy.parameters
-    return checkpoints + versions
+    learner, of_prm = config.learner.lora, config.prm.lora
+    trained = sum(trained_parameters(model, lora) for model, lora in ((policy, learner), (prm, of_prm), (critic, ALL_WEIGHTS)) if model)
+    checkpoints = (config.run.keep_checkpoints + 1) * CHECKPOINT_BYTES * trained
+    published = trained_parameters(policy, learner) if learner.publishes_adapters else policy.parameters
+    # Adapters need version 0, which is the whole model.
+    base = policy.parameters if learner.publishes_adapters else 0
+    versions = (config.store.keep_versions + config.run.keep_checkpoints + 1) * PUBLISHED_BYTES * published
+    return checkpoints + versions + PUBLISHED_BYTES * base

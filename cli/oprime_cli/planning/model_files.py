@@ -4,7 +4,9 @@ import hashlib
 import json
 import math
 import struct
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from oprime_cli.paths import is_local_model
 HEADER_LIMIT = 100_000_000
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 HUB_TIMEOUT_S = 10.0
+NO_LINEAR_LAYERS = ("embed", "lm_head", "wte", "wpe")
+"""Parts of the names of tensors with two sides that are embeddings, or the output head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,10 @@ class ModelFacts:
     vocabulary: int
     max_positions: int
     """0 when config.json does not limit the length."""
+    linear_sides: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Inputs and outputs of all linear layers but the output head, added up by the last part of the layers' names."""
+    dtypes: frozenset[str] = frozenset()
+    """Types of the weights in the files, as safetensors names them; empty where there are none here."""
 
 
 def locate(model: str) -> Path:
@@ -94,6 +102,8 @@ def facts(directory: Path) -> ModelFacts:
         head_size=int(config.get("head_dim") or hidden // heads),
         vocabulary=vocabulary,
         max_positions=int(config.get("max_position_embeddings") or 0),
+        linear_sides=_linear_sides(directory) or _estimated_sides(config),
+        dtypes=frozenset(str(tensor["dtype"]) for path in directory.glob("*.safetensors") for tensor in _header(path).values()),
     )
 
 
@@ -103,17 +113,44 @@ def weight_files(directory: Path) -> list[Path]:
 
 def count_parameters(directory: Path) -> int:
     """Parameters in the headers of all safetensors files; 0 when there are none."""
-    return sum(_elements(path) for path in directory.glob("*.safetensors"))
+    return sum(math.prod(tensor["shape"]) for path in directory.glob("*.safetensors") for tensor in _header(path).values())
 
 
-def _elements(path: Path) -> int:
+def _linear_sides(directory: Path) -> dict[str, int]:
+    sides: Counter[str] = Counter()
+    for path in directory.glob("*.safetensors"):
+        for name, tensor in _header(path).items():
+            shape: list[int] = tensor["shape"]
+            layer, _, kind = name.rpartition(".")
+            # The experts of a layer are no linear layers in memory.
+            if kind == "weight" and len(shape) == 2 and not any(part in layer for part in (*NO_LINEAR_LAYERS, ".experts.")):
+                sides[layer.rpartition(".")[2]] += sum(shape)
+    return dict(sides)
+
+
+def _header(path: Path) -> dict[str, dict[str, Any]]:
+    """Type and shape of each tensor of a safetensors file."""
     try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, HEADER_LIMIT)))
-        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        found = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+        return {name: {"dtype": tensor["dtype"], "shape": [int(side) for side in tensor["shape"]]} for name, tensor in found.items()}
     except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
         raise UnusableInputError(f"{path} is no safetensors file, or is cut short: copy the model again") from error
+
+
+def _estimated_sides(config: dict[str, Any]) -> dict[str, int]:
+    """As of `estimate_parameters`."""
+    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
+    head_size = config.get("head_dim") or hidden // heads
+    key_value = (config.get("num_key_value_heads") or heads) * head_size
+    inner = config.get("intermediate_size", 4 * hidden)
+    return (
+        dict.fromkeys(("q_proj", "o_proj"), layers * (hidden + heads * head_size))
+        | dict.fromkeys(("k_proj", "v_proj"), layers * (hidden + key_value))
+        | dict.fromkeys(("gate_proj", "up_proj", "down_proj"), layers * (hidden + inner))
+    )
 
 
 def estimate_parameters(config: dict[str, Any]) -> int:

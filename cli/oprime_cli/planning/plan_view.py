@@ -10,6 +10,7 @@ from oprime.runtime.queue_url import without_password
 from oprime.runtime.setting_rules import NO_PRM, services_of
 from oprime.runtime.settings import AlgorithmSection
 from oprime_cli.console import count, say, show, size
+from oprime_cli.planning.adapters import savings
 from oprime_cli.planning.estimate import Memory, sequence_tokens
 from oprime_cli.planning.plan import Plan, gpu_loads, memory_of
 from oprime_cli.run_config import RunConfig
@@ -60,6 +61,7 @@ def plan_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.policy is not None:
         how = "counted" if plan.policy.counted else "estimated"
         yield "model", f"{config.model.path}: {count(plan.policy.parameters)} parameters ({how}), {config.model.dtype}"
+        yield from ((f"{service} adapters", text) for service, text in savings(config, plan.policy, plan.prm))
         yield "disk", f"about {size(plan.disk_bytes)} of checkpoints and weight versions in {config.run.folder}"
     yield "GPUs", ", ".join(f"{gpu.name} ({size(gpu.memory_bytes)})" for gpu in plan.gpus) or "none: everything runs on the CPU"
 

@@ -58,7 +58,7 @@ def _start(config: RunConfig, settings: SftSection) -> str:
 
 def _identity(config: RunConfig, settings: SftSection, start: str) -> dict[str, Any]:
     """Everything that decides the resulting weights."""
-    passed_over = {"start", "output", "demonstrations", *SFT}
+    passed_over = {"start", "output", "demonstrations", *SFT, *([] if settings.lora.rank else ["lora"])}
     identity = {f"sft.{name}": value for name, value in settings.model_dump(exclude=passed_over).items()}
     identity |= {"model to begin with": Path(start).name, "model.dtype": config.model.dtype}
     if settings.demonstrations:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from oprime.lm.lora import base_dtype
 from oprime.lm.models import load_causal_lm, random_causal_lm
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, require_chat_template
 from oprime.tasks.chain_tokenizer import BEGIN, END, PAD, VOCABULARY, chain_tokenizer
@@ -25,6 +26,7 @@ def load_start(plan: WarmUp) -> Start:
     require_chat_template(tokenizer)
     loaded = load_causal_lm(
         plan.start,
+        dtype=base_dtype(plan.settings.lora, model.dtype),
         attention=model.attention,
         gradient_checkpointing=model.gradient_checkpointing,
         trust_remote_code=model.trust_remote_code,

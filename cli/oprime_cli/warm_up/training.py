@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
+from oprime.lm.lora import add_adapter
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.tokenizers import pad_token_id
 from oprime_cli.console import say
@@ -28,6 +29,8 @@ def _prepare(plan: WarmUp) -> Training[float]:
     require_devices(settings, "sft")
     start = load_start(plan)
     demonstrations = _demonstrations(plan, Encoder(start.tokenizer, start.end_ids))
+    if settings.lora.rank:
+        add_adapter(start.model, settings.lora, seed=settings.seed, setting="sft.lora")
     model = TokenLogprobModel(start.model, settings.logprob_chunk_tokens, packing=settings.packing)
     engine = DeepSpeedEngine(model, settings, dtype=plan.config.model.dtype, name="warm-up")
     return Training(

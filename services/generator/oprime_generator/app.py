@@ -63,6 +63,7 @@ async def _work_for_host_0(settings: GeneratorSettings, hosts: Hosts, lifecycle:
             dtype=settings.model.dtype,
             trust_remote_code=settings.model.trust_remote_code,
             transfer=settings.store.transfer,
+            lora=settings.learner.adapters,
             hosts=hosts,
         )
     )
@@ -214,6 +215,7 @@ def _make_sampler(settings: GeneratorSettings, directory: Path, other_hosts: Oth
             dtype=settings.model.dtype,
             trust_remote_code=settings.model.trust_remote_code,
             attention=settings.model.attention,
+            lora=settings.learner.adapters,
         )
     return VllmSampler(
         directory,
@@ -224,5 +226,6 @@ def _make_sampler(settings: GeneratorSettings, directory: Path, other_hosts: Oth
         transfer=settings.store.transfer,
         dtype=settings.model.dtype,
         trust_remote_code=settings.model.trust_remote_code,
+        lora=settings.learner.adapters,
         other_hosts=other_hosts,
     )

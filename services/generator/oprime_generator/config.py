@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from oprime.runtime.settings import (
     EndpointsSection,
@@ -16,6 +16,7 @@ from oprime.runtime.settings import (
     StalenessSection,
     StoreSection,
 )
+from oprime.runtime.training_settings import LoraSection, PublishedLoraSection
 
 
 class GeneratorSection(Section):
@@ -44,6 +45,19 @@ class GeneratorSection(Section):
     """Skip graph capture and compilation (vLLM's enforce_eager)."""
 
 
+class PublishedPolicy(BaseModel):
+    """What a generator reads of [learner], whose other settings are the learner's own: whether versions are adapters."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    lora: PublishedLoraSection = PublishedLoraSection()
+
+    @property
+    def adapters(self) -> LoraSection:
+        """The adapters that versions hold; rank 0 where they hold whole models."""
+        return self.lora if self.lora.publishes_adapters else LoraSection()
+
+
 class GeneratorSettings(ServiceSettings):
     service: ClassVar[str] = "generator"
 
@@ -56,3 +70,4 @@ class GeneratorSettings(ServiceSettings):
     payloads: PayloadsSection = PayloadsSection()
     store: StoreSection = StoreSection()
     generator: GeneratorSection = GeneratorSection()
+    learner: PublishedPolicy = PublishedPolicy()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from oprime.runtime.rank_launcher import GLOO_INTERFACE, Hosts, address_towards, interface_towards
+from oprime.runtime.training_settings import LoraSection
 from oprime_generator import engine_process, vllm_extension
 from oprime_generator.config import GeneratorSection
 
@@ -24,7 +25,12 @@ _CPU_BATCH_TOKENS = 2048
 _HOST_ADDRESS = "VLLM_HOST_IP"
 """Environment variable: where the engine's workers on other hosts reach this one."""
 
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""For which vLLM makes room."""
+
 ONE_HOST = Hosts()
+WHOLE_MODELS = LoraSection()
+"""Of a policy whose versions are no adapters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,8 @@ class EngineSettings:
     dtype: Literal["float32", "bfloat16"] = "float32"
     trust_remote_code: bool = False
     transfer: Literal["store", "nccl"] = "store"
+    lora: LoraSection = WHOLE_MODELS
+    """The adapters that versions hold; rank 0 where they hold whole models."""
     hosts: Hosts = ONE_HOST
 
 
@@ -50,6 +58,7 @@ def engine_arguments(settings: EngineSettings, *, on_cpu: bool) -> dict[str, Any
         device
         | transfer
         | _host_arguments(settings.hosts)
+        | _adapter_arguments(settings.lora)
         | {
             "model": str(settings.directory),
             "dtype": settings.dtype,
@@ -118,6 +127,14 @@ def _host_arguments(hosts: Hosts) -> dict[str, Any]:
         "node_rank": hosts.index,
         "master_addr": hosts.host,
     }
+
+
+def _adapter_arguments(lora: LoraSection) -> dict[str, Any]:
+    """Room for one adapter: that of the version that samples."""
+    if not lora.rank:
+        return {}
+    room = next(rank for rank in _LORA_RANKS if rank >= lora.rank)
+    return {"enable_lora": True, "max_lora_rank": room, "max_loras": 1, "max_cpu_loras": 1}
 
 
 def set_environment(settings: EngineSettings) -> bool:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from safetensors.torch import load_file
 
 from oprime.core.types import FinishReason
 from oprime.lm.file_names import is_held_otherwise
+from oprime.lm.lora import add_adapter, fingerprint, in_adapter_file, in_memory, read_tensors, require_base
 from oprime.lm.models import Attention, load_causal_lm, longest_context
 from oprime.lm.sampling import TokenSampler
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer
 from oprime.runtime.errors import NotReadyError, WeightsRefusedError
+from oprime.runtime.training_settings import LoraSection
 from oprime_generator.sampler import (
     SampleAbortedError,
     SampledResponse,
@@ -80,13 +81,17 @@ class TransformersSampler:
         dtype: Literal["float32", "bfloat16"] = "float32",
         trust_remote_code: bool = False,
         attention: Attention = "sdpa",
+        lora: LoraSection | None = None,
     ) -> None:
+        """With `lora` that has a rank, versions are such adapters on the model in `directory`."""
         self._directory = directory
         self._version = version
         self._limits = (max_prompt_tokens, max_response_tokens)
         self._dtype: Literal["float32", "bfloat16"] = dtype
         self._trust_remote_code = trust_remote_code
         self._attention: Attention = attention
+        self._lora = lora or LoraSection()
+        self._fingerprint = ""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._switches: queue.SimpleQueue[_Switch] = queue.SimpleQueue()
         self._running: dict[str, _Job] = {}
@@ -117,6 +122,11 @@ class TransformersSampler:
         self._tokenizer = load_tokenizer(self._directory, trust_remote_code=self._trust_remote_code)
         self._end_ids = end_token_ids(self._tokenizer, self._directory)
         self._shapes = tensor_shapes(self._directory)
+        if self._lora.rank:
+            adapted = add_adapter(self._model, self._lora, seed=0, setting="learner.lora")
+            trained = [(name, parameter) for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+            self._shapes = {name: tuple(tensor.shape) for name, tensor in in_adapter_file(trained)}
+            self._fingerprint = fingerprint(self._directory)
         positions = longest_context(self._model.config)
         prompt, response = self._limits
         self._max_model_tokens = require_room(
@@ -188,12 +198,15 @@ class TransformersSampler:
     def _read(self, directory: Path) -> dict[str, torch.Tensor]:
         shapes = tensor_shapes(directory)
         require_same_tensors(self._shapes, shapes, directory)
+        if self._lora.rank:
+            require_base(directory, self._fingerprint, self._directory)
+            return in_memory(_tensors(directory))
         if is_held_otherwise(self._model):
             # The experts of a layer are many tensors in files and one in memory: transformers puts them together.
             return self._loaded(directory).state_dict()
         for name in sorted(shapes.keys() - self._model.state_dict().keys()):
             raise WeightsRefusedError(f"{directory} has a tensor {name} that the policy does not know")
-        return {name: tensor for file in sorted(directory.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+        return _tensors(directory)
 
     async def abort(self, request_ids: Collection[str]) -> None:
         for request_id in request_ids:
@@ -289,6 +302,10 @@ class TransformersSampler:
                 with suppress(RuntimeError):  # the caller's loop has ended
                     switch.loop.call_soon_threadsafe(_finish, switch.done)
         return switched
+
+
+def _tensors(directory: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in sorted(directory.glob("*.safetensors")) for name, tensor in read_tensors(file).items()}
 
 
 def _finish(done: "asyncio.Future[None]") -> None:

@@ -1,7 +1,16 @@
 """What vLLM's workers learn from here: each loads new weights from where its own host has them, and uses all of them."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from oprime.lm.lora import write_empty_adapter
+from oprime.runtime.training_settings import LoraSection
+
+ADAPTER = "policy"
+ADAPTER_ID = 1
+"""The one place for an adapter, which every request names."""
 
 
 class OwnWorker:
@@ -16,6 +25,23 @@ class OwnWorker:
         directory = directories[self.vllm_config.parallel_config.node_rank]
         self.reload_weights(weights_path=directory)  # type: ignore[attr-defined]  # the worker has it
         _pack_embeddings_again(self.model_runner.get_model())
+
+    def load_adapter_of_host(self, directories: Sequence[str]) -> None:
+        """Take the adapter in this host's directory in place of the one before: requests under way go on with it."""
+        self._load_adapter(directories[self.vllm_config.parallel_config.node_rank])
+
+    def begin_without_effect(self, lora: str) -> None:
+        """Take an adapter that changes nothing, of the shape that settings (a LoraSection's JSON) give it: version 0 is the model alone."""
+        with TemporaryDirectory(prefix="oprime-adapter-") as folder:
+            config = self.vllm_config.model_config
+            settings = LoraSection.model_validate_json(lora)
+            write_empty_adapter(Path(folder), Path(config.model), settings, trust_remote_code=config.trust_remote_code)
+            self._load_adapter(folder)
+
+    def _load_adapter(self, directory: str) -> None:
+        from vllm.lora.request import LoRARequest
+
+        self.add_lora(LoRARequest(ADAPTER, ADAPTER_ID, directory, load_inplace=True))  # type: ignore[attr-defined]  # the worker has it
 
 
 def _pack_embeddings_again(model: Any) -> None:

@@ -13,12 +13,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import structlog
 
 from oprime.core.types import FinishReason, WeightVersionSpan
+from oprime.lm.lora import adapter_shapes, fingerprint, require_base
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer
 from oprime.runtime.errors import NotReadyError, SettingsError, UnusableInputError
+from oprime.runtime.training_settings import LoraSection
 from oprime.runtime.weight_transfer import OFFER_S, Transfer
 from oprime_generator import engine_process
 from oprime_generator.config import GeneratorSection
-from oprime_generator.engine_arguments import ONE_HOST, EngineSettings, agreed, backend, engine_arguments, set_environment
+from oprime_generator.engine_arguments import (
+    ONE_HOST,
+    WHOLE_MODELS,
+    EngineSettings,
+    agreed,
+    backend,
+    engine_arguments,
+    set_environment,
+)
 from oprime_generator.other_hosts import Copy, OtherHosts, require_same_weights
 from oprime_generator.sampler import (
     SampleAbortedError,
@@ -33,6 +43,7 @@ from oprime_generator.sampler import (
     response_text,
     tensor_shapes,
 )
+from oprime_generator.vllm_extension import ADAPTER, ADAPTER_ID
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,11 +88,15 @@ class VllmSampler:
         dtype: Literal["float32", "bfloat16"] = "float32",
         trust_remote_code: bool = False,
         transfer: Literal["store", "nccl"] = "store",
+        lora: LoraSection = WHOLE_MODELS,
         other_hosts: OtherHosts | None = None,
     ) -> None:
-        """With `other_hosts` the engine has workers there, too. Whoever made them closes them, after this."""
+        """With `lora` that has a rank, versions are such adapters on the model in `directory`. With `other_hosts` the engine has workers
+        there, too. Whoever made them closes them, after this."""
         self._directory = directory
         self._transfer: Literal["store", "nccl"] = transfer
+        self._lora = lora
+        self._fingerprint = ""
         self._version = version
         self._salt = str(version)
         self._limits = (max_prompt_tokens, max_response_tokens)
@@ -132,11 +147,24 @@ class VllmSampler:
             lost = await self._other_hosts.lost_within(_SETTLE_S) if self._other_hosts else ""
             raise (SamplerDiedError(lost) if lost else error) from error
         try:
-            await self._while_alive(self._engine.update_weight_version(str(self._version)))
+            await self._while_alive(self._begin())
             await self._warm_up()
         except BaseException:
             await self.close()
             raise
+
+    async def _begin(self) -> None:
+        if self._lora.rank:
+            given = {"lora": self._lora.model_dump_json(exclude={"publish"})}
+            try:
+                await self._engine.collective_rpc("begin_without_effect", kwargs=given)
+            except Exception as error:  # vLLM raises a plain one
+                reason = (engine_process.root_cause(self._faults) if self._faults else "") or engine_process.fault_text(error)
+                raise SettingsError(
+                    f"vLLM takes no adapters as learner.lora makes them of model {self._directory}: {reason}; choose other "
+                    "learner.lora.targets, or set learner.lora.publish=merged"
+                ) from error
+        await self._engine.update_weight_version(str(self._version))
 
     def _check(self) -> None:
         """Check what can be checked without vLLM."""
@@ -145,7 +173,11 @@ class VllmSampler:
 
         self._tokenizer = load_tokenizer(self._directory, trust_remote_code=self._trust_remote_code)
         self._end_ids = end_token_ids(self._tokenizer, self._directory)
-        self._shapes = tensor_shapes(self._directory)
+        if self._lora.rank:
+            self._shapes = adapter_shapes(self._directory, self._lora, trust_remote_code=self._trust_remote_code)
+            self._fingerprint = fingerprint(self._directory)
+        else:
+            self._shapes = tensor_shapes(self._directory)
         prompt, response = self._limits
         config = AutoConfig.from_pretrained(str(self._directory), trust_remote_code=self._trust_remote_code).get_text_config()
         positions = getattr(config, "max_position_embeddings", None)
@@ -167,6 +199,7 @@ class VllmSampler:
             dtype=self._dtype,
             trust_remote_code=self._trust_remote_code,
             transfer=self._transfer,
+            lora=self._lora,
             hosts=self._other_hosts.hosts,
         )
         return engine_arguments(settings, on_cpu=set_environment(settings))
@@ -293,7 +326,7 @@ class VllmSampler:
                 raise NotReadyError("vLLM is not running yet, or not any more: ask again when the generator is healthy")
             reading, growing.anew, growing.salt = False, False, self._salt
             prompt = tokens_input(list(request.prompt_ids), cache_salt=growing.salt)
-            outputs = self._engine.generate(prompt, parameters, request.request_id)
+            outputs = self._engine.generate(prompt, parameters, request.request_id, lora_request=self._adapter())
             try:
                 async with contextlib.aclosing(outputs):
                     async for output in outputs:
@@ -308,6 +341,14 @@ class VllmSampler:
                 raise SampleAbortedError(f"vLLM could not sample {request.request_id}: {error.__cause__!r}") from error
             except VLLMClientError as error:
                 raise UnusableInputError(f"vLLM refuses {request.request_id}: {error}") from error
+
+    def _adapter(self) -> Any:
+        """What a request names to be sampled with the adapter of the version that samples, whichever that comes to be."""
+        if not self._lora.rank:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        return LoRARequest(ADAPTER, ADAPTER_ID, str(self._directory))
 
     def _finished(self, request: SampleRequest, growing: _Growing, completion: Any) -> SampledResponse:
         if completion.finish_reason not in ("stop", "length"):
@@ -340,11 +381,15 @@ class VllmSampler:
         if self._engine is None:
             raise NotReadyError("vLLM is not running yet, or not any more: ask again when the generator is healthy")
         require_same_tensors(self._shapes, await asyncio.to_thread(tensor_shapes, directory), directory)
+        if self._lora.rank:
+            require_base(directory, self._fingerprint, self._directory)
         engine = self._engine
         directories = await self._directories(directory, version) if self._other_hosts else [str(directory)]
 
+        method = "load_adapter_of_host" if self._lora.rank else "reload_weights_of_host"
+
         async def reload() -> None:
-            await engine.collective_rpc("reload_weights_of_host", kwargs={"directories": directories})
+            await engine.collective_rpc(method, kwargs={"directories": directories})
 
         await completed(self._while_alive(self._switch(reload, version)))
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
 from oprime.adapters.nccl_sender import NcclSender
@@ -13,6 +13,7 @@ from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import ScoredBatch
 from oprime.lm.frozen import FrozenModel
+from oprime.lm.lora import adapter_files, add_adapter, base_dtype, require_published_under_own_names, twin
 from oprime.lm.models import load_causal_lm
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.token_values import TokenValueModel
@@ -92,13 +93,19 @@ async def _lead(settings: LearnerSettings, lifecycle: Lifecycle, ranks: Ranks, m
 
 def build_models(settings: LearnerSettings, payloads: Payloads) -> Models:
     tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
+    lora = settings.learner.lora
     model = load_causal_lm(
         settings.model.path,
+        dtype=base_dtype(lora, settings.model.dtype),
         attention=settings.model.attention,
         gradient_checkpointing=settings.model.gradient_checkpointing,
         trust_remote_code=settings.model.trust_remote_code,
         longest=settings.sampling.most_tokens,
     )
+    # ZeRO 3 leaves a rank no whole weights that another model could share.
+    start = twin(model) if lora.rank and settings.learner.zero_stage < 3 else None
+    if lora.rank:
+        add_adapter(model, lora, seed=settings.run.seed, setting="learner.lora")
     # The policy is what sampled the rollouts, and so is the start that its KL is measured from: both after temperature.
     scored = TokenLogprobModel(
         model, settings.learner.logprob_chunk_tokens, packing=settings.learner.packing, temperature=settings.sampling.temperature
@@ -113,13 +120,20 @@ def build_models(settings: LearnerSettings, payloads: Payloads) -> Models:
         partial(read_rollouts, payloads),
         pad_id=pad_id,
         total_steps=steps,
-        reference=_kl_reference(settings, engine) if settings.algorithm.kl_coefficient > 0 else None,
+        reference=_kl_reference(settings, engine, start) if settings.algorithm.kl_coefficient > 0 else None,
         critic=CriticTrainer(critic_engine, settings.algorithm, settings.critic, total_steps=steps) if critic_engine else None,
         max_response_tokens=settings.sampling.max_response_tokens,
     )
     url = settings.store.url or str(settings.run.folder / "weights")
+    if lora.publishes_adapters:
+        require_published_under_own_names(model, "learner.lora")
+    directory = model_directory(settings.model.path)
     store = StoreWeights(
-        url, template=model_directory(settings.model.path), dtype=settings.model.dtype, full_every=settings.store.full_every
+        url,
+        template=directory,
+        dtype=settings.model.dtype,
+        full_every=settings.store.full_every,
+        adapter_files=adapter_files(model, directory, settings.model.path) if lora.publishes_adapters and engine.rank == 0 else None,
     )
     return Models(
         channel=engine.group,
@@ -153,18 +167,17 @@ def _critic_engine(settings: LearnerSettings, tokenizer: PreTrainedTokenizerBase
     return DeepSpeedEngine(values, settings.learner.training(settings.critic), dtype=settings.model.dtype, name="critic")
 
 
-def _kl_reference(settings: LearnerSettings, engine: DeepSpeedEngine) -> FrozenModel:
-    """The model that the run started from, whole on every rank."""
-    model = load_causal_lm(
+def _kl_reference(settings: LearnerSettings, engine: DeepSpeedEngine, start: PreTrainedModel | None) -> FrozenModel:
+    """The model that the run started from, whole on every rank: `start`, if it is in memory below the policy's adapters."""
+    model = start or load_causal_lm(
         settings.model.path,
         dtype=settings.model.dtype,
         attention=settings.model.attention,
-        device=engine.device,
         trust_remote_code=settings.model.trust_remote_code,
         longest=settings.sampling.most_tokens,
     )
     return FrozenModel(
-        model,
+        model.to(engine.device),
         chunk_tokens=settings.learner.logprob_chunk_tokens,
         packing=settings.learner.packing,
         temperature=settings.sampling.temperature,

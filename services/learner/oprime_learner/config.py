@@ -17,7 +17,7 @@ from oprime.runtime.settings import (
     StalenessSection,
     StoreSection,
 )
-from oprime.runtime.training_settings import OptimizerSection, TrainerSection, offload_problems
+from oprime.runtime.training_settings import OptimizerSection, PublishedLoraSection, TrainerSection, offload_problems
 
 
 class LearnerSection(TrainerSection):
@@ -26,6 +26,8 @@ class LearnerSection(TrainerSection):
     sampled_groups: int = Field(default=1, ge=0)
     """Groups per step whose advantages and log-probs are kept, token by token, in RUN/samples. As many as prm.sampled_groups: they are
     the same groups. Nothing is kept in a run without a PRM."""
+    lora: PublishedLoraSection = PublishedLoraSection()
+    """Adapters of the policy (docs/lora.md)."""
 
 
 class CriticSection(OptimizerSection):
@@ -49,7 +51,16 @@ def critic_can_offload(critic: CriticSection, algorithm: AlgorithmSection) -> Pr
     return offload_problems("critic", critic) if algorithm.needs_critic else []
 
 
-LEARNER_RULES: tuple[Rule, ...] = (policy_can_offload, critic_can_offload)
+def adapters_come_from_the_store(learner: LearnerSection, store: StoreSection) -> Problems:
+    if not learner.lora.publishes_adapters or store.transfer == "store":
+        return []
+    return [
+        f'learner.lora.publish = "adapter" with store.transfer = "{store.transfer}": adapters are small and come from the store alone; set '
+        "store.transfer=store, or learner.lora.publish=merged"
+    ]
+
+
+LEARNER_RULES: tuple[Rule, ...] = (policy_can_offload, critic_can_offload, adapters_come_from_the_store)
 
 
 class LearnerSettings(ServiceSettings):

@@ -10,6 +10,7 @@ import structlog
 
 from oprime.core.types import ProcessRewards
 from oprime.lm.checkpoints import CRITIC, begin_part, checkpoint_root, complete_part, newest_for_run, verify_part
+from oprime.lm.lora import in_adapter_file
 from oprime.ports import Payloads, TrainEngine, WeightStore
 from oprime.runtime.errors import RunEndedError, SettingsError, UnusableInputError
 from oprime.runtime.ranks import RankChannel
@@ -85,9 +86,10 @@ class RankMethods:
         repetition differs by rounding the store says so. The learner goes on from its own weights, which are float32 and fit its
         optimizer's moments; that rollouts come from slightly other weights is what importance weights correct.
         """
-        version = int(payload)
-        weights = self.models.engine.published_weights()
-        if self.models.engine.rank == 0:
+        version, engine = int(payload), self.models.engine
+        adapters = self._settings.learner.lora.publishes_adapters
+        weights = in_adapter_file(engine.trained_weights()) if adapters else engine.published_weights()
+        if engine.rank == 0:
             self.models.store.publish(version, self._noted(weights), parent=version - 1)
         for _ in weights:
             pass

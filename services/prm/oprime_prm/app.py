@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
 from oprime.adapters.observed import observed
@@ -15,6 +16,7 @@ from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import Batch
 from oprime.lm.batches import MicroBatch
 from oprime.lm.frozen import FrozenModel
+from oprime.lm.lora import adapter_files, add_adapter, base_dtype, twin
 from oprime.lm.models import load_causal_lm, longest_context
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id
@@ -135,24 +137,37 @@ def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
     path = settings.prm.initial_model or settings.model.path
     tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
     require_the_same_tokenizer(settings.model, settings.prm, tokenizer)
+    lora = settings.prm.lora
     model = load_causal_lm(
         path,
+        dtype=base_dtype(lora, settings.model.dtype),
         attention=settings.model.attention,
         gradient_checkpointing=settings.model.gradient_checkpointing,
         trust_remote_code=settings.model.trust_remote_code,
         longest=settings.sampling.most_tokens,
     )
+    # ZeRO 3 leaves a rank no whole weights that another model could share.
+    start = twin(model) if lora.rank and settings.prm.zero_stage < 3 else None
+    if lora.rank:
+        add_adapter(model, lora, seed=settings.run.seed, setting="prm.lora")
     longest = longest_context(model.config)
     scored = TokenLogprobModel(model, settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
     engine = DeepSpeedEngine(scored, settings.prm, dtype=settings.model.dtype, name="PRM")
     own_reference = settings.prm.reference == "sft"
     answers = engine.rank == 0 and not settings.scoring.replicas
     # Where the policy is the reference, only requests need a frozen one: it has sampled no log-probs for them.
-    reference = _frozen(settings, settings.prm.reference_model or path, engine) if own_reference or answers else None
+    reference_path = settings.prm.reference_model or path
+    reference = None
+    if own_reference or answers:
+        shared = start if reference_path == path else None
+        reference = _frozen(settings, engine, shared or _loaded(settings, reference_path))
     pad_id = pad_token_id(tokenizer)
     serving = None
     if answers and reference is not None:
-        serving = ServingPrm(_frozen(settings, path, engine), reference, beta=settings.prm.beta, pad_id=pad_id)
+        served = _loaded(settings, path) if start is None else twin(start)
+        if lora.rank:
+            add_adapter(served, lora, seed=settings.run.seed)
+        serving = ServingPrm(_frozen(settings, engine, served), reference, beta=settings.prm.beta, pad_id=pad_id)
     contents = partial(read_rollouts, payloads)
     references = None
     if own_reference:
@@ -166,7 +181,12 @@ def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
         tokenizer=tokenizer,
         end_id=end_token_ids(tokenizer, settings.model.path)[0],
         longest=longest,
-        store=StoreWeights(str(settings.run.folder / "prm_weights"), template=model_directory(path), dtype=settings.model.dtype),
+        store=StoreWeights(
+            str(settings.run.folder / "prm_weights"),
+            template=model_directory(path),
+            dtype=settings.model.dtype,
+            adapter_files=adapter_files(model, model_directory(path), path) if lora.publishes_adapters and engine.rank == 0 else None,
+        ),
         payloads=payloads,
         references=references,
     )
@@ -177,13 +197,15 @@ def sampled_with(micro: MicroBatch) -> Tensor:
     return micro.behaviour
 
 
-def _frozen(settings: PrmSettings, path: str, engine: DeepSpeedEngine) -> FrozenModel:
-    model = load_causal_lm(
+def _loaded(settings: PrmSettings, path: str) -> PreTrainedModel:
+    return load_causal_lm(
         path,
         dtype=settings.model.dtype,
         attention=settings.model.attention,
-        device=engine.device,
         trust_remote_code=settings.model.trust_remote_code,
         longest=settings.sampling.most_tokens,
     )
-    return FrozenModel(model, chunk_tokens=settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
+
+
+def _frozen(settings: PrmSettings, engine: DeepSpeedEngine, model: PreTrainedModel) -> FrozenModel:
+    return FrozenModel(model.to(engine.device), chunk_tokens=settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)

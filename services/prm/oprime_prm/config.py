@@ -21,7 +21,7 @@ from oprime.runtime.settings import (
     ServiceSettings,
     StoreSection,
 )
-from oprime.runtime.training_settings import TrainerSection, offload_problems
+from oprime.runtime.training_settings import PublishedLoraSection, TrainerSection, offload_problems
 
 PRM_FILES: Folders = {"loss": prm_losses}
 """The settings of [prm] whose values are files."""
@@ -57,6 +57,8 @@ class CommonPrmSection(ImplicitRewardSection, TrainerSection):
     """Groups per step whose rollouts are kept, with their process rewards, in RUN/samples."""
     max_score_items: int = Field(default=256, ge=1)
     """Most responses in one Score request."""
+    lora: PublishedLoraSection = PublishedLoraSection()
+    """Adapters of the PRM (docs/lora.md). Where the PRM is its own reference, both share one model."""
 
 
 class PrmSection(with_own_settings(CommonPrmSection, PRM_FILES)):
@@ -176,6 +178,12 @@ def prm_can_offload(prm: PrmSection) -> Problems:
     return offload_problems("prm", prm)
 
 
+def adapters_are_trained(prm: PrmSection) -> Problems:
+    if not prm.lora.rank or prm.update != "offline":
+        return []
+    return [f'prm.lora.rank = {prm.lora.rank} does nothing with prm.update = "offline", which trains nothing: leave it at 0']
+
+
 def every_replica_has_an_address(scoring: ScoringSection, endpoints: EndpointsSection) -> Problems:
     given = len(endpoints.scorers)
     if given in (0, 1, scoring.replicas):
@@ -209,6 +217,7 @@ PRM_RULES: tuple[Rule, ...] = (
     estimator_reads_the_loss,
     values_have_the_losses_offset,
     prm_can_offload,
+    adapters_are_trained,
 )
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from oprime.core.types import Batch
 from oprime.lm.checkpoints import begin_part, checkpoint_root, complete_part, newest_complete, verify_part
+from oprime.lm.lora import in_adapter_file
 from oprime.ports import Payloads, TrainEngine, WeightStore
 from oprime.runtime.errors import RunEndedError, UnusableInputError
 from oprime.runtime.ranks import RankChannel
@@ -173,20 +174,25 @@ class RankMethods:
 
     def _publish(self, step: int) -> None:
         """Write a version in Hugging Face form, and remove those that neither checkpoints nor replicas need any more."""
-        if self.models.engine.rank != 0:
-            exhaust(self.models.engine.published_weights())
+        engine, adapters = self.models.engine, self._settings.prm.lora.publishes_adapters
+        weights = in_adapter_file(engine.trained_weights()) if adapters else engine.published_weights()
+        if engine.rank != 0:
+            exhaust(weights)
             return
         store, run = self.models.store, self._settings.run
-        store.publish(step, self.models.engine.published_weights(), parent=None)
+        store.publish(step, weights, parent=None)
         checkpoints = [version for version in store.versions() if version % run.checkpoint_every == 0 or version == run.steps]
         newest = self._settings.scoring.versions if self._settings.scoring.replicas else 0
         store.prune(keep=set(checkpoints[-run.keep_checkpoints :]), newest=newest)
 
     def _refresh(self) -> None:
+        engine = self.models.engine
+        # The copy that serves has adapters of its own.
+        weights = engine.trained_weights() if self._settings.prm.lora.rank else engine.weights()
         if self.models.serving is not None:
-            self.models.serving.refresh(self.models.engine.weights(), self.models.prm.version)
+            self.models.serving.refresh(weights, self.models.prm.version)
         else:
-            exhaust(self.models.engine.weights())
+            exhaust(weights)
 
 
 def exhaust(weights: Iterator[tuple[str, Tensor]]) -> None:

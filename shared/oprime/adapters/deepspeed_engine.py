@@ -42,8 +42,12 @@ class TokenModel(Protocol):
         """See `TrainEngine.shares_prompts`."""
         ...
 
+    def merged(self, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """Weights of `trained`, by their names in it and in its order, with adapters added to what they adapt."""
+        ...
+
     def as_in_files(self, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """Weights of `trained`, by their names in it, as its files have them."""
+        """Weights of `trained` without adapters, by their names in it, as its files have them."""
         ...
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, is_trained: Tensor) -> Any: ...
@@ -52,8 +56,9 @@ class TokenModel(Protocol):
 class DeepSpeedEngine:
     """A language model with AdamW, spread over the ranks of one process group. Implements `oprime.ports.TrainEngine`.
 
-    `model` comes with float32 weights, which become the master weights. With dtype bfloat16 the model computes in bfloat16
-    while gradients are summed, and weights updated, in float32. The ranks are those of a `RankGroup`. `name` is what errors call it.
+    `model` comes with float32 weights, which become the master weights; what is frozen in it, below adapters, may come in `dtype`. With
+    dtype bfloat16 the model computes in bfloat16 while gradients are summed, and weights updated, in float32. The ranks are those of a
+    `RankGroup`. `name` is what errors call it.
     """
 
     def __init__(
@@ -72,7 +77,7 @@ class DeepSpeedEngine:
             )
         self._network = model.trained
         self.shares_prompts = model.shares_prompts
-        self._as_in_files = model.as_in_files
+        self._merged, self._as_in_files = model.merged, model.as_in_files
         self._stage = _zero_stage(settings, bfloat16=self._bfloat16)
         self._engine: Any = self._initialize(model)
         self._base_optimizer: torch.optim.Optimizer = self._engine.basic_optimizer
@@ -88,7 +93,8 @@ class DeepSpeedEngine:
 
             # It would compile a shared-memory all-reduce for CPUs at the first start; gloo does without a compiler.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-            engine, *_ = deepspeed.initialize(model=cast("nn.Module", model), config=config)
+            trained = [parameter for parameter in cast("nn.Module", model).parameters() if parameter.requires_grad]
+            engine, *_ = deepspeed.initialize(model=cast("nn.Module", model), model_parameters=trained, config=config)
         return engine
 
     @property
@@ -168,7 +174,7 @@ class DeepSpeedEngine:
             self._engine.step()
             return float(self._engine.get_global_grad_norm())
         # DeepSpeed clips here without telling the norm, so its own clipping is off and this one instead.
-        norm = float(nn.utils.clip_grad_norm_(self._engine.module.parameters(), self._settings.gradient_clip))
+        norm = float(nn.utils.clip_grad_norm_([parameter for _, parameter in self._trained()], self._settings.gradient_clip))
         if math.isfinite(norm):
             self._engine.step()
         return norm
@@ -180,11 +186,15 @@ class DeepSpeedEngine:
 
         With `master` those that are trained are the optimizer's own, float32 whatever the model computes in.
         """
+        return self._merged(self._held_weights(master=master))
+
+    def trained_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See `TrainEngine.trained_weights`."""
+        return ((name, self._on_cpu(parameter)) for name, parameter in self._trained())
+
+    def _held_weights(self, *, master: bool) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in self._network.named_parameters():
-            with self._whole(parameter):
-                tensor = self._full_state(parameter, MASTER) if master and parameter.requires_grad else parameter
-                tensor = tensor.detach().to("cpu", copy=True)
-            yield name, tensor.contiguous()
+            yield name, self._on_cpu(parameter, master=master and parameter.requires_grad)
         stored = set(self._network.state_dict())
         for name, buffer in self._network.named_buffers():
             if name in stored:
@@ -193,6 +203,12 @@ class DeepSpeedEngine:
     def published_weights(self) -> Iterator[tuple[str, Tensor]]:
         """See `TrainEngine.published_weights`."""
         return self._as_in_files(self.weights())
+
+    def _on_cpu(self, parameter: nn.Parameter, *, master: bool = False) -> Tensor:
+        """A copy of all values of a parameter. Collective."""
+        with self._whole(parameter):
+            tensor = self._full_state(parameter, MASTER) if master else parameter
+            return tensor.detach().to("cpu", copy=True).contiguous()
 
     def _whole(self, parameter: Tensor, *, write: bool = False) -> Any:
         """A context in which `parameter` holds all its values, on every rank; with `write`, rank 0's changes are kept."""

@@ -1,7 +1,8 @@
 """Weight versions as directories in Hugging Face form, on a disk or behind any fsspec URL.
 
 `v00000012/` holds safetensors shards, the model's config and tokenizer files, and `manifest.json`; or, where not every version is stored
-whole, what changed against the version before it, and the manifest. A version exists from the moment its manifest does.
+whole, what changed against the version before it, and the manifest. A version exists from the moment its manifest does. A version that is
+an adapter has the files of PEFT in place of the shards, and says which model it belongs to.
 """
 
 import errno
@@ -10,8 +11,9 @@ import json
 import os
 import re
 import shutil
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +25,11 @@ import xxhash
 
 from oprime.adapters.weight_delta import DELTA, apply_delta, delta_hash, write_delta
 from oprime.adapters.weight_manifest import (
+    ADAPTER,
     INDEX,
     MANIFEST,
     WEIGHTS_SUFFIX,
+    WHOLE,
     DeltaEntry,
     Manifest,
     describe,
@@ -91,15 +95,18 @@ class StoreWeights:
         dtype: Dtype = "float32",
         shard_bytes: int = _SHARD_BYTES,
         full_every: int = 1,
+        adapter_files: Mapping[str, bytes] | None = None,
     ) -> None:
         """`template` may be a hub id; `cache` defaults to a folder of the user's cache. Raises SettingsError.
 
         Versions that are multiples of `full_every` are published whole, others as what changed, where there is a version to compare with.
+        With `adapter_files`, which go into every one of them, the tensors that are published are those of adapters.
         """
         self.root_url = root_url
         self._is_remote = "://" in root_url
         self._cache = cache or _default_cache(root_url if self._is_remote else str(Path(root_url).absolute()))
         self._full_every = full_every
+        self._adapter_files = adapter_files
         template = model_directory(str(template))
         if not (template / "config.json").is_file():
             raise SettingsError(f"model {template} has no config.json: give the directory of a Hugging Face model")
@@ -126,9 +133,14 @@ class StoreWeights:
             return self.fetch(version)
 
         def write(staging: Path) -> None:
-            _write_shards(staging, tensors, self._dtype, self._shard_bytes)
+            if self._adapter_files is None:
+                _write_shards(staging, tensors, self._dtype, self._shard_bytes)
+            else:
+                _write_shards(staging, tensors, self._dtype, sys.maxsize, name=ADAPTER)
             for file in model_files(self._template):
                 shutil.copyfile(file, staging / file.name)
+            for name, content in (self._adapter_files or {}).items():
+                (staging / name).write_bytes(content)
 
         return self._publish(version, parent, write, self._base_for(version, parent))
 
@@ -478,8 +490,10 @@ class StoreWeights:
         log.info("weights_removed", weight_version=version)
 
 
-def _write_shards(directory: Path, tensors: Iterator[tuple[str, "torch.Tensor"]], dtype: Dtype, shard_bytes: int) -> None:
-    """Write `model.safetensors`, or `model-0000i-of-0000n.safetensors` when one file would grow beyond `shard_bytes`."""
+def _write_shards(
+    directory: Path, tensors: Iterator[tuple[str, "torch.Tensor"]], dtype: Dtype, shard_bytes: int, *, name: str = WHOLE
+) -> None:
+    """Write the file `name`, or `model-0000i-of-0000n.safetensors` when one file would grow beyond `shard_bytes`."""
     # torch is loaded by those who write; the coordinator only looks which versions exist.
     from safetensors.torch import save_file
 
@@ -491,21 +505,21 @@ def _write_shards(directory: Path, tensors: Iterator[tuple[str, "torch.Tensor"]]
         save_file(shard, directory / names[-1], metadata={"format": "pt"})
         shard.clear()
 
-    for name, tensor in tensors:
+    for tensor_name, tensor in tensors:
         row = _stored(tensor, dtype)
         if shard and sum(other.nbytes for other in shard.values()) + row.nbytes > shard_bytes:
             close_shard()
-        shard[name] = row
+        shard[tensor_name] = row
     close_shard()
-    for number, name in enumerate(names, start=1):
-        final = f"model{WEIGHTS_SUFFIX}" if len(names) == 1 else f"model-{number:05d}-of-{len(names):05d}{WEIGHTS_SUFFIX}"
-        (directory / name).rename(directory / final)
+    for number, written in enumerate(names, start=1):
+        final = name if len(names) == 1 else f"model-{number:05d}-of-{len(names):05d}{WEIGHTS_SUFFIX}"
+        (directory / written).rename(directory / final)
 
 
 def _described(staging: Path, version: int, parent: int | None) -> Manifest:
     """The manifest of what was written, with an index added where the weights are in several files."""
     manifest = describe(staging, version=version, parent=parent)
-    if all(entry.file == f"model{WEIGHTS_SUFFIX}" for entry in manifest.tensors) or (staging / INDEX).exists():
+    if all(entry.file in (WHOLE, ADAPTER) for entry in manifest.tensors) or (staging / INDEX).exists():
         return manifest
     (staging / INDEX).write_text(json.dumps(index_of(manifest.tensors), indent=1), encoding="utf-8")
     return describe(staging, version=version, parent=parent)

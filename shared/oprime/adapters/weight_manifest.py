@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 FORMAT = 1
 WEIGHTS_SUFFIX = ".safetensors"
+WHOLE, ADAPTER = f"model{WEIGHTS_SUFFIX}", f"adapter_model{WEIGHTS_SUFFIX}"
+"""Names of the weights' file, where there is one: of a whole model, and of an adapter in PEFT's form."""
 INDEX = "model.safetensors.index.json"
 _MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py")
 

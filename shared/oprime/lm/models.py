@@ -150,6 +150,11 @@ def _load_config(path: str | Path, *, trust_remote_code: bool) -> "PretrainedCon
 
     directory = Path(path)
     if directory.is_dir():
+        if (directory / "adapter_config.json").is_file():
+            raise SettingsError(
+                f"model {path} is an adapter, not a whole model: put it on the model that it belongs to (PEFT's merge_and_unload), and "
+                "name the directory of the result"
+            )
         if not (directory / "config.json").is_file():
             raise SettingsError(f"model {path} has no config.json: give the directory that save_pretrained wrote")
     elif not _HUB_ID.fullmatch(str(path)):

@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 from oprime.core.prompt_families import PromptFamily, lay_out
 from oprime.lm.chunked_logprobs import ChunkedLogprobs, LogitTransform
 from oprime.lm.file_names import as_in_files
+from oprime.lm.lora import merged
 from oprime.lm.models import disable_dropout
 from oprime.lm.packing import PADDED, at_responses, choose_packing, hidden_before_response, hidden_before_shared, trial_attention
 from oprime.runtime.errors import SettingsError
@@ -89,8 +90,12 @@ class TokenLogprobModel(nn.Module):
         """Whether siblings of a micro-batch cost their prompt once."""
         return self.packing.shares_prompts
 
+    def merged(self, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """Weights of `trained`, by their names in it and in its order, with adapters added to what they adapt."""
+        return merged(self.causal_lm, weights)
+
     def as_in_files(self, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """Weights of `trained`, by their names in it, as its files have them."""
+        """Weights of `trained` without adapters, by their names in it, as its files have them."""
         return as_in_files(self.causal_lm, weights)
 
     @overload

@@ -56,6 +56,10 @@ class TokenValueModel(nn.Module):
         """Whether siblings of a micro-batch cost their prompt once."""
         return self.packing.shares_prompts
 
+    def merged(self, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """As they are: a critic has no adapters."""
+        return weights
+
     def as_in_files(self, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """As they are: a critic's files are its own."""
         return weights

@@ -50,7 +50,12 @@ class TrainEngine(Protocol):
         ...
 
     def weights(self) -> Iterator[tuple[str, "torch.Tensor"]]:
-        """Full tensors under the names that they have in the model, on the CPU. Collective: every rank must iterate."""
+        """Full tensors under the names that they have in the model, on the CPU; adapters are added to what they adapt. Collective: every
+        rank must iterate."""
+        ...
+
+    def trained_weights(self) -> Iterator[tuple[str, "torch.Tensor"]]:
+        """Those that the optimizer updates, as they are: adapters, of a model that has them. Collective."""
         ...
 
     def published_weights(self) -> Iterator[tuple[str, "torch.Tensor"]]:

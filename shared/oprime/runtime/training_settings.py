@@ -1,8 +1,9 @@
 """Settings that every model shares that is trained here, by reinforcement or on demonstrations: how DeepSpeed trains it."""
 
+import math
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from oprime.runtime.settings import Section
 
@@ -57,6 +58,44 @@ class ProcessesSection(Section):
 
 class EngineSection(ProcessesSection, TrainingSection):
     """What a train engine reads: a model's optimizer and the processes that hold it."""
+
+
+class LoraSection(Section):
+    """Low-rank adapters, trained in place of all weights (LoRA, arXiv 2106.09685)."""
+
+    rank: int = Field(default=0, ge=0, le=512)
+    """Above 0: train adapters B A of this rank r, added to the linear layers as W + scale B A, and leave all weights of the model as they
+    are. B starts at 0, so that training starts from the model itself. There is no dropout, as everywhere. 0 trains all weights."""
+    alpha: float = Field(default=32.0, gt=0)
+    """The scale of adapters is alpha / rank."""
+    rslora: bool = False
+    """Take alpha / sqrt(rank) instead, so that ranks need no learning rates of their own (rank-stabilised LoRA, arXiv 2312.03732)."""
+    targets: tuple[str, ...] = ()
+    """Linear layers that get an adapter, by the last part of their names, such as `["q_proj", "v_proj"]`. Empty means all but the output
+    head."""
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    @model_validator(mode="after")
+    def settings_act(self) -> Self:
+        idle = [] if self.rank else sorted(self.model_fields_set - {"rank"})
+        if idle and any(getattr(self, name) != type(self).model_fields[name].default for name in idle):
+            raise ValueError(f"{' and '.join(idle)} without rank, which is 0: all weights are trained; set rank=16, or leave the rest out")
+        return self
+
+
+class PublishedLoraSection(LoraSection):
+    """Adapters of a model whose versions others load."""
+
+    publish: Literal["merged", "adapter"] = "merged"
+    """What a version holds. `merged`: the whole model, with the adapters added to its weights. `adapter`: the adapters alone, in PEFT's
+    form, with the name and a checksum of the model that they belong to."""
+
+    @property
+    def publishes_adapters(self) -> bool:
+        return self.rank > 0 and self.publish == "adapter"
 
 
 class OptimizerSection(TrainingSection):

@@ -1,11 +1,13 @@
 """`oprime explain`: every choice of the algorithm has its formula."""
 
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import tomli_w
 
 from oprime.core import corrections, estimators, policy_losses, prm_losses
 from oprime.runtime.errors import SettingsError
@@ -51,6 +53,25 @@ def test_what_is_not_used_is_not_shown(make_config: MakeConfig) -> None:
     assert formulas["advantage"] == "A_t = w_o O_t; w_o = 1"
     assert formulas["kept groups"] == "all"
     assert "PRM loss" not in explained(make_config("prm.update=offline", "prm.reference=policy"))
+
+
+def test_adapters_are_explained_with_what_they_save(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of_policy, of_prm = "learner.lora={rank = 4, targets = ['q_proj']}", "prm.lora={rank = 16, rslora = true, publish = 'adapter'}"
+    config = make_config(of_policy, of_prm)
+    formulas = explained(config)
+    assert formulas["policy weights"].startswith(
+        "W + s B A in the layers q_proj; A and B are trained, W is frozen; s = alpha / r = 8, r = 4"
+    )
+    assert formulas["policy weights"].endswith("versions are whole models, W + s B A rounded to model.dtype")
+    assert "s = alpha / sqrt(r) = 8, r = 16; versions are adapters alone" in formulas["PRM weights"]
+    assert "policy weights" not in explained(make_config())
+    file = tmp_path / "run.toml"
+    file.write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
+    assert main(["explain", str(file)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    # Two q_proj of 64 + 64 sides.
+    assert "learner: adapters of rank 4 train 1,024 of" in printed
+    assert re.search(r"prm: adapters of rank 16 train [\d.,kM]+ of .* and saves .*on the same weights", printed)
 
 
 @pytest.mark.parametrize("kl_in", ["loss", "reward"])

@@ -203,7 +203,7 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     return load_file(directory / "model.safetensors")
 
 
-@pytest.mark.parametrize("options", [{"epochs": 2}, {"loss": "dpo", "zero_stage": 2, "epochs": 4}])
+@pytest.mark.parametrize("options", [{"epochs": 2}, {"loss": "dpo", "zero_stage": 2, "epochs": 4}, {"epochs": 2, "lora": {"rank": 4}}])
 def test_a_resumed_training_ends_with_the_very_weights_of_one_that_was_never_interrupted(
     tmp_path: Path, model: Path, rows: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any]
 ) -> None:

@@ -73,6 +73,15 @@ def test_verifiers_that_cannot_be_told_apart_or_found_are_refused_at_once(make_c
         make_config(override)
 
 
+def test_adapters_that_cannot_work_are_refused(make_config: MakeConfig) -> None:
+    sent = make_config("learner.lora.rank=8", "learner.lora.publish=adapter", "store.transfer=nccl").contradictions()
+    assert [problem for problem in sent if _matches(r'publish = "adapter" with store.transfer = "nccl".*set store.transfer=store', problem)]
+    frozen = make_config("prm.lora.rank=8", "prm.update=offline", "prm.reference=policy").contradictions()
+    assert [problem for problem in frozen if _matches(r"prm.lora.rank = 8 does nothing .*leave it at 0", problem)]
+    with pytest.raises(SettingsError, match=r"learner.lora: publish without rank, which is 0: all weights are trained; set rank=16"):
+        make_config("learner.lora.publish=adapter")
+
+
 def _matches(pattern: str, text: str) -> bool:
     return re.search(pattern, text) is not None
 
@@ -334,11 +343,60 @@ def test_the_plan_counts_micro_batches_and_prompts(make_config: MakeConfig) -> N
 def test_memory_of_the_learner_is_16_bytes_per_parameter_before_zero(make_config: MakeConfig) -> None:
     config = make_config("learner.ranks=4", "model.dtype=bfloat16")
     policy = facts(Path(config.model.path))
-    memory = trainer_memory(config, config.learner, policy, reference=False)
+    memory = trainer_memory(config, config.learner, policy)
     assert memory.weights + memory.gradients + memory.optimizer == 16 * policy.parameters
     spread = make_config("learner.ranks=4", "model.dtype=bfloat16", "learner.zero_stage=3").learner
-    memory = trainer_memory(config, spread, policy, reference=False)
+    memory = trainer_memory(config, spread, policy)
     assert memory.weights + memory.gradients + memory.optimizer == 4 * policy.parameters
+
+
+def test_adapters_take_gradients_and_optimizer_for_themselves_alone(make_config: MakeConfig) -> None:
+    config = make_config("learner.lora.rank=8", "prm.lora.rank=8", "learner.lora.targets=['q_proj', 'down_proj']")
+    plan = plan_of(config)
+    assert plan.policy is not None
+    memory = memory_of(plan, plan.policy)
+    # Two layers: a q_proj of 64 + 64 sides and a down_proj of 192 + 64.
+    adapters = 8 * 2 * (64 + 64 + 192 + 64)
+    whole = plan.policy.parameters
+    learner = memory["learner"]
+    assert (learner.weights, learner.gradients, learner.optimizer) == (4 * (whole + adapters), 4 * adapters, 8 * adapters)
+    # All seven layers of both; its reference and what answers requests are on the same weights.
+    adapters = 8 * 2 * (4 * (64 + 64) + 3 * (64 + 192))
+    assert (memory["prm"].weights, memory["prm"].optimizer) == (4 * (whole + adapters), 8 * adapters)
+    lines = dict(plan_lines(plan))
+    assert "adapters of rank 8 train 6,144 of" in lines["learner adapters"]
+    assert lines["prm adapters"].endswith("its reference is the PRM without adapters, on the same weights")
+    assert re.search(r"both map the weights .* from the same files, and .* are in memory once", lines["learner and prm adapters"])
+    copied = plan_of(make_config("learner.lora.rank=8", "prm.lora.rank=8", "model.dtype=bfloat16"))
+    assert "the files have F32, and model.dtype = bfloat16 makes copies" in dict(plan_lines(copied))["learner and prm adapters"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "models", "said"),
+    [
+        ((), 3, None),
+        (("scoring.replicas=1",), 2, None),
+        (("prm.lora.rank=1",), 1, "on the same weights"),
+        (("prm.lora.rank=1", "prm.reference_model=OTHER"), 2, "is another model, and held besides"),
+        (("prm.lora.rank=1", "prm.zero_stage=3"), 3, "a model of its own"),
+    ],
+)
+def test_the_prm_holds_its_reference_and_what_answers_requests_unless_they_share_its_weights(
+    make_config: MakeConfig, model: Path, overrides: tuple[str, ...], models: int, said: str | None
+) -> None:
+    other = str(write_model(model.parent / "another"))
+    plan = plan_of(make_config(*(text.replace("OTHER", other) for text in overrides)))
+    assert plan.policy is not None
+    assert memory_of(plan, plan.policy)["prm"].weights // (4 * plan.policy.parameters) == models, plan.problems
+    assert said is None or said in dict(plan_lines(plan))["prm adapters"]
+
+
+def test_published_adapters_take_less_disk(make_config: MakeConfig) -> None:
+    merged, adapters = (plan_of(make_config("learner.lora.rank=1", f"learner.lora.publish={form}")) for form in ("merged", "adapter"))
+    assert merged.policy is not None
+    # The seven versions that are kept hold adapters, and version 0 besides is the model.
+    of_adapters = 1 * 2 * (4 * (64 + 64) + 3 * (64 + 192))
+    assert merged.disk_bytes - adapters.disk_bytes == 4 * (7 * merged.policy.parameters - 7 * of_adapters - merged.policy.parameters)
 
 
 def test_a_critic_is_planned_for_in_the_learner(make_config: MakeConfig) -> None:

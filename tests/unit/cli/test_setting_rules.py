@@ -62,6 +62,8 @@ BREAKING: dict[str, tuple[str, ...]] = {
         "prm.beta=10",
         "prm.difficulty_offset=true",
     ),
+    "adapters_are_trained": ("prm.lora.rank=8", "prm.update=offline", "prm.reference=policy"),
+    "adapters_come_from_the_store": ('learner.lora={rank=8, publish="adapter"}', "store.transfer=nccl"),
     "prm_can_offload": ("prm.offload_optimizer=true",),
     "policy_can_offload": ("learner.offload_optimizer=true",),
     "critic_can_offload": ("algorithm.estimator=ppo", "critic.offload_optimizer=true"),
@@ -106,7 +108,13 @@ def readers(rule: Rule) -> list[type[ServiceSettings]]:
     """The services that could check a rule, but for the one about a machine that holds all of them."""
     if rule is one_machine_has_a_port_for_each:
         return []
-    return [service for service in SERVICES if sections_of(rule) <= set(service.model_fields)]
+    return [service for service in SERVICES if all(reads_all_of(service, section) for section in sections_of(rule))]
+
+
+def reads_all_of(service: type[ServiceSettings], section: str) -> bool:
+    """The generator reads of [learner] only what versions hold."""
+    field = service.model_fields.get(section)
+    return field is not None and field.annotation is RunConfig.model_fields[section].annotation
 
 
 def said_by_the_run(*overrides: str) -> list[str]:

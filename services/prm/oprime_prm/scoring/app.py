@@ -1,17 +1,17 @@
 """Builds a process that only scores: no optimizer, no queue, no training."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from oprime.adapters.observed import observed
 from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.lm.frozen import FrozenModel
+from oprime.lm.lora import fingerprint, is_adapter, load_adapter, require_base, twin
 from oprime.lm.models import load_causal_lm, longest_context
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id
 from oprime.ports import Metrics
@@ -98,15 +98,17 @@ def build(settings: ScorerSettings, clock: SystemClock, scores: ScoreMeter) -> t
     if settings.scoring.threads:
         torch.set_num_threads(settings.scoring.threads)
     device = chosen_device(settings.scoring.device)
-    load = partial(_load, settings, device)
-    frozen, longest = load(settings.prm.reference_model or start)
+    models = PrmModels(settings, device, start)
+    reference = models.read(settings.prm.reference_model or start)
+    frozen, longest = models.frozen(reference), longest_context(reference.config)
     if device == "cpu" and not settings.scoring.threads and frozen.weights < FEW_WEIGHTS:
         torch.set_num_threads(1)
-    same = (settings.prm.reference_model or start) == start
+    if (settings.prm.reference_model or start) == start:
+        models.start_is(reference, frozen)
     reader = InputReader(tokenizer, end_id=end_token_ids(tokenizer, settings.model.path)[0], longest=longest)
     versions = FollowedVersions(
         StoreWeights(str(settings.run.folder / "prm_weights"), template=model_directory(start), dtype=settings.model.dtype),
-        _by_directory(load, start, frozen if same else None),
+        models.version,
         frozen,
         beta=settings.prm.beta,
         pad_id=pad_token_id(tokenizer),
@@ -125,28 +127,45 @@ def chosen_device(device: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
-def _by_directory(
-    load: Callable[[str | Path], tuple[FrozenModel, int]], start: str, frozen: FrozenModel | None
-) -> Callable[[Path | None], FrozenModel]:
-    """Loads a version's directory, or the starting model: the reference itself, where that is the same."""
+class PrmModels:
+    """Reads the PRM's versions. What several need in memory is there once: the model that the PRM starts from, below all adapters on it."""
 
-    def model(directory: Path | None) -> FrozenModel:
-        if directory is None and frozen is not None:
-            return frozen
-        return load(directory or start)[0]
+    def __init__(self, settings: ScorerSettings, device: str, start: str) -> None:
+        self._settings = settings
+        self._device = device
+        self._start = start
+        self._base: PreTrainedModel | None = None
+        self._fingerprint = ""
+        self._first: FrozenModel | None = None
 
-    return model
+    def start_is(self, model: PreTrainedModel, frozen: FrozenModel) -> None:
+        """The model that the PRM starts from is its reference, which is read already."""
+        self._base, self._first = model, frozen
 
+    def version(self, directory: Path | None) -> FrozenModel:
+        """The model in a version's directory, or the one that the PRM starts from. Raises WeightsRefusedError."""
+        if directory is None:
+            return self._first or self.frozen(self._base or self.read(self._start))
+        if not is_adapter(directory):
+            return self.frozen(self.read(directory))
+        base = model_directory(self._start)
+        self._fingerprint = self._fingerprint or fingerprint(base)
+        require_base(directory, self._fingerprint, base)
+        self._base = self._base or self.read(self._start)
+        return self.frozen(load_adapter(twin(self._base), directory))
 
-def _load(settings: ScorerSettings, device: str, path: str | Path) -> tuple[FrozenModel, int]:
-    """A model that only scores, and its longest context in tokens."""
-    model = load_causal_lm(
-        path,
-        dtype=settings.model.dtype,
-        attention=settings.model.attention,
-        device=device,
-        trust_remote_code=settings.model.trust_remote_code,
-        longest=settings.sampling.most_tokens if "sampling" in settings.model_fields_set else None,
-    )
-    frozen = FrozenModel(model, chunk_tokens=settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
-    return frozen, longest_context(model.config)
+    def read(self, path: str | Path) -> PreTrainedModel:
+        settings = self._settings
+        return load_causal_lm(
+            path,
+            dtype=settings.model.dtype,
+            attention=settings.model.attention,
+            device=self._device,
+            trust_remote_code=settings.model.trust_remote_code,
+            longest=settings.sampling.most_tokens if "sampling" in settings.model_fields_set else None,
+        )
+
+    def frozen(self, model: PreTrainedModel) -> FrozenModel:
+        """What scores with a model."""
+        prm = self._settings.prm
+        return FrozenModel(model, chunk_tokens=prm.logprob_chunk_tokens, packing=prm.packing)
