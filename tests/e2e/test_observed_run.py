@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e.command_line import resolved, start_oprime
+from e2e.command_line import oprime, resolved, start_oprime
 from e2e.conftest import small_run, wait_for_step
 from observability import DASHBOARDS, FOLDER, problems, queries, shown_by
 from oprime.runtime.setting_rules import SERVICES
@@ -95,10 +95,13 @@ def watched(starting_model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 def watch(run: Watched, starting_model: Path, port: int) -> None:
     """Let the run train to its end, ask its services meanwhile, and keep its spans."""
     place = run.folder.parent
+    chains = place / "chains.jsonl"
+    assert oprime("tasks", "chain", "--out", str(chains), "--split", "heldout", "--rows", "2", "--operations", "2").returncode == 0
     with collecting() as collector:
         settings = {
             "run.steps": STEPS, "run.evaluate_every": 3, "endpoints.metrics_port": port, "endpoints.traces_url": collector.url,
             "run.log_level": "debug", "staleness.max_staleness": 1,
+            "run.evaluate_on": [str(chains)], "run.evaluate_on_every": 3,
         }  # fmt: skip
         process = start_oprime(*small_run(starting_model, place, RUN, **settings), log=place / "train.log")
         try:

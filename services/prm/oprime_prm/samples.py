@@ -56,7 +56,7 @@ def write_samples(
 
 def _row(tokenizer: PreTrainedTokenizerBase, verified: VerifiedRollout, rollout: Rollout, values: TokenFloats) -> dict[str, object]:
     """`tokens` are those that are trained on; what others wrote in between has no reward."""
-    response = tokenizer.decode(rollout.trained_ids.tolist(), skip_special_tokens=True)
+    response = str(tokenizer.decode(rollout.trained_ids.tolist(), skip_special_tokens=True))
     acted = trace_actions(response)
     form = {"actions": list(acted.actions), "keeps_action_form": acted.keeps_form} if acted.actions else {}
     return {
