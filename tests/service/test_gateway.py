@@ -427,7 +427,7 @@ async def test_the_api_describes_itself(tmp_path: Path) -> None:
         "/get_reward", "/pooling", "/score", "/classify", "/v1/classify", "/v1/embeddings", "/slime", "/v1/best-of-n",
         "/v1/rewards", "/v1/verify", "/v1/verifiers", "/v1/models", "/v1/runs", "/v1/runs/{name}", "/v1/runs/{name}/curves",
         "/v1/runs/{name}/settings", "/v1/runs/{name}/report", "/v1/runs/{name}/rollouts", "/v1/runs/{name}/rollouts/{step}/{group_id}",
-        "/healthz", "/readyz", "/metrics",
+        "/v1/evaluations", "/v1/evaluations/compare", "/healthz", "/readyz", "/metrics",
     }  # fmt: skip
     fields = document["components"]["schemas"]["RewardsRequest"]["properties"]
     assert all(name in {"steps"} or "description" in field for name, field in fields.items())

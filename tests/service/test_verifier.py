@@ -167,7 +167,7 @@ async def test_describe_names_every_verifier_its_options_and_what_is_broken() ->
     finally:
         await offer.close()
     described = {item.name: item for item in answer.verifiers}
-    assert set(described) == {"math", "code", "exact", "chain", "length", "broken"}
+    assert set(described) == {"math", "code", "exact", "chain", "paper_math", "length", "broken"}
     assert described["length"].description == "Share of the wanted number of characters."
     assert "bare" in described["math"].options_schema["properties"]
     assert "nowhere_to_be_found" in described["broken"].problem
@@ -200,7 +200,7 @@ async def test_an_unknown_verifier_is_an_invalid_argument(shared: Offer, batch: 
                 else stub.Verify(unknown, timeout=WAIT_S)
             )
         assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        assert "offers chain, code, count_calls, exact, length, math, raises, tells_options" in (refused.value.details() or "")
+        assert "offers chain, code, count_calls, exact, length, math, paper_math, raises, tells_options" in (refused.value.details() or "")
 
 
 async def test_before_a_worker_is_ready_the_service_is_unavailable() -> None:

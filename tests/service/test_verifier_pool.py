@@ -71,7 +71,7 @@ async def test_worker_processes_judge_with_built_in_verifiers() -> None:
         assert (outcome.verdict, outcome.score) == (Verdict.CORRECT, 1.0)
         assert outcome.timings["judge"] > 0
         assert (await judged(pool, "chain", "=1 #8", "8"))[0] is Verdict.CORRECT
-        assert list(pool.verifiers) == ["math", "code", "exact", "chain"]
+        assert list(pool.verifiers) == ["math", "code", "exact", "chain", "paper_math"]
 
 
 @pytest.mark.parametrize(
