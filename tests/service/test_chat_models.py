@@ -176,7 +176,6 @@ async def test_no_more_requests_are_under_way_than_allowed() -> None:
         ({}, "either a url or a path"),
         ({"url": "http://x/v1", "path": "m", "name": "m"}, "either a url or a path"),
         ({"url": "http://x/v1"}, "name is empty"),
-        ({"path": "m"}, "top_p = 0.95 is not for a local model"),
     ],
 )
 def test_settings_that_name_no_model_are_refused(settings: dict[str, Any], said: str) -> None:
@@ -206,7 +205,5 @@ async def test_a_local_model_answers_through_its_chat_template(tmp_path: Path, b
         assert (await model.respond(ChatRequest(messages=asked.messages, max_tokens=8, seed=1, stop=(stop,)))).text == first.text.split(
             stop
         )[0]
-        with pytest.raises(ChatRefusedError, match="at most 20 are read"):
+        with pytest.raises(ChatRefusedError, match=r"the prompt has \d+ tokens, and the model's context 28"):
             await model.respond(ChatRequest(messages=(ChatMessage(role="user", content="3 " * 50),), max_tokens=8))
-        with pytest.raises(SettingsError, match=r"top_p = 0.5 is not for a local model"):
-            await model.respond(ChatRequest(messages=asked.messages, top_p=0.5))

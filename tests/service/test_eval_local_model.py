@@ -7,7 +7,7 @@ import pytest
 from oprime.core.types import ChatMessage, Task
 from oprime.evaluation.benchmark import Decoding, Problem
 from oprime.runtime.errors import UnusableInputError
-from oprime_cli.evaluating.local_model import LocalModel, LocalSettings
+from oprime_cli.evaluating.local_model import LocalSampling, LocalSettings
 from oprime_generator.config import GeneratorSection
 from tiny_policies import POSITIONS, write_policy
 
@@ -23,7 +23,7 @@ def asked(words: int) -> Problem:
 
 async def test_responses_follow_from_decoding_and_seed_and_fit_the_models_context(tmp_path: Path) -> None:
     write_policy(tmp_path)
-    model = LocalModel(LocalSettings(directory=tmp_path, generator=GeneratorSection(backend="transformers")))
+    model = LocalSampling(LocalSettings(directory=tmp_path, generator=GeneratorSection(backend="transformers")))
     problems = [asked(4), asked(POSITIONS - 3), asked(POSITIONS + 5)]
     await model.start([problem.task.messages for problem in problems], 5000)
     try:

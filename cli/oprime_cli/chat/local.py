@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from oprime.core.types import FinishReason
-from oprime.runtime.errors import SettingsError, UnusableInputError
+from oprime.runtime.errors import UnusableInputError
 from oprime_cli.chat.model import ChatRefusedError, ChatRequest, ChatResponse, ChatUnavailableError, Usage
 
 if TYPE_CHECKING:
@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 
 
 class LocalModel:
-    """Conversations through the chat template of a model of Hugging Face form. Samples by temperature alone."""
+    """Conversations through the chat template of a model of Hugging Face form."""
 
-    def __init__(self, sampler: "Sampler", tokenizer: "PreTrainedTokenizerBase", *, max_prompt_tokens: int, at_once: int) -> None:
+    def __init__(self, sampler: "Sampler", tokenizer: "PreTrainedTokenizerBase", *, at_once: int) -> None:
         """The sampler is started already, and closed by `close`."""
         self.usage = Usage()
         self._sampler = sampler
         self._tokenizer = tokenizer
-        self._limit = max_prompt_tokens
         self._turns = asyncio.Semaphore(at_once)
         self._numbers = itertools.count()
 
@@ -33,8 +32,6 @@ class LocalModel:
         await self._sampler.close()
 
     async def respond(self, request: ChatRequest) -> ChatResponse:
-        if request.top_p < 1:
-            raise SettingsError(f"top_p = {request.top_p} is not for a local model, which samples by temperature alone: leave it at 1")
         ids = self._prompt(request)
         async with self._turns:
             sampled = await self._sample(ids, request)
@@ -55,8 +52,8 @@ class LocalModel:
             ids = render_prompt(self._tokenizer, request.messages)
         except UnusableInputError as error:
             raise ChatRefusedError(str(error)) from error
-        if len(ids) > self._limit:
-            raise ChatRefusedError(f"the prompt has {len(ids)} tokens, and at most {self._limit} are read")
+        if len(ids) >= self._sampler.max_model_tokens:
+            raise ChatRefusedError(f"the prompt has {len(ids)} tokens, and the model's context {self._sampler.max_model_tokens}")
         return tuple(ids)
 
     async def _sample(self, ids: tuple[int, ...], request: ChatRequest) -> "SampledResponse":
@@ -68,7 +65,8 @@ class LocalModel:
                     request_id=f"chat-{next(self._numbers)}",
                     prompt_ids=ids,
                     temperature=request.temperature,
-                    max_tokens=request.max_tokens,
+                    top_p=request.top_p,
+                    max_tokens=min(request.max_tokens, self._sampler.max_model_tokens - len(ids)),
                     seed=request.seed,
                 )
             )
@@ -84,17 +82,22 @@ async def open_local_model(
     max_response_tokens: int,
     dtype: Literal["float32", "bfloat16"],
     trust_remote_code: bool = False,
+    version: int = 0,
 ) -> LocalModel:
-    """Load a model from a directory or of the hub. Raises SettingsError when it or its chat template cannot be used."""
+    """Load a model from a directory or of the hub; `version` is its weight version where it is a run's. Prompt and response share the room.
+
+    Raises SettingsError when it or its chat template cannot be used.
+    """
     from oprime.adapters.store_weights import model_directory
     from oprime.lm.tokenizers import load_tokenizer, require_chat_template
 
     directory = await asyncio.to_thread(model_directory, model)
     tokenizer = await asyncio.to_thread(load_tokenizer, directory, trust_remote_code=trust_remote_code)
     require_chat_template(tokenizer)
-    sampler = _sampler(directory, settings, (max_prompt_tokens, max_response_tokens), dtype, trust_remote_code=trust_remote_code)
+    limits = (max_prompt_tokens, max_response_tokens)
+    sampler = _sampler(directory, settings, limits, dtype, trust_remote_code=trust_remote_code, version=version)
     await sampler.start()
-    return LocalModel(sampler, tokenizer, max_prompt_tokens=max_prompt_tokens, at_once=settings.max_running_rollouts)
+    return LocalModel(sampler, tokenizer, at_once=settings.max_running_rollouts)
 
 
 def _sampler(
@@ -104,6 +107,7 @@ def _sampler(
     dtype: Literal["float32", "bfloat16"],
     *,
     trust_remote_code: bool,
+    version: int,
 ) -> "Sampler":
     prompt, response = limits
     if settings.backend == "transformers":
@@ -111,7 +115,7 @@ def _sampler(
 
         return TransformersSampler(
             directory,
-            version=0,
+            version=version,
             max_prompt_tokens=prompt,
             max_response_tokens=response,
             dtype=dtype,
@@ -121,7 +125,7 @@ def _sampler(
 
     return VllmSampler(
         directory,
-        version=0,
+        version=version,
         max_prompt_tokens=prompt,
         max_response_tokens=response,
         settings=settings,

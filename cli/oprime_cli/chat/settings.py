@@ -48,7 +48,7 @@ class ChatModelSection(Section):
     temperature: float = Field(default=0.8, ge=0)
     """0 takes the most probable token each time."""
     top_p: float = Field(default=0.95, gt=0, le=1)
-    """Nucleus sampling of an endpoint; a local model samples by temperature alone and needs 1."""
+    """Sample from the most probable tokens that together have this probability; 1 samples from all."""
     prompt_price: float = Field(default=0.0, ge=0)
     """Price of a million prompt tokens, for the cost that is counted."""
     response_price: float = Field(default=0.0, ge=0)
@@ -60,8 +60,6 @@ class ChatModelSection(Section):
             raise ValueError("a model has either a url or a path: give one of the two")
         if self.url and not self.name:
             raise ValueError(f"name is empty: give the name by which {self.url} knows the model")
-        if self.path and self.top_p < 1:
-            raise ValueError(f"top_p = {self.top_p} is not for a local model, which samples by temperature alone: set it to 1")
         return self
 
     def cost(self, usage: Usage) -> float:

@@ -1,8 +1,7 @@
-"""A model on this machine, sampled with the generator's own sampler."""
+"""A model on this machine, sampled for an evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,8 +10,10 @@ from oprime.evaluation.benchmark import Decoding, Problem
 from oprime.evaluation.evaluate import Response
 from oprime.lm.tokenizers import load_tokenizer, render_prompt, require_chat_template
 from oprime.runtime.errors import OprimeError, UnusableInputError
+from oprime_cli.chat.local import LocalModel, open_local_model
+from oprime_cli.chat.model import ChatRefusedError
+from oprime_cli.evaluating.chat_requests import chat_request, response_of
 from oprime_generator.config import GeneratorSection
-from oprime_generator.sampler import SampleAbortedError, Sampler, SampleRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,16 +31,15 @@ class LocalSettings:
     trust_remote_code: bool = False
 
 
-class LocalModel:
-    """The Sampling port on vLLM, or on transformers where generator.backend says so."""
+class LocalSampling:
+    """The Sampling port on a model of this machine, with vLLM, or with transformers where generator.backend says so."""
 
     def __init__(self, settings: LocalSettings) -> None:
         """Loads the tokenizer only. Raises SettingsError."""
         self._settings = settings
         self._tokenizer: PreTrainedTokenizerBase = load_tokenizer(settings.directory, trust_remote_code=settings.trust_remote_code)
         require_chat_template(self._tokenizer)
-        self._sampler: Sampler | None = None
-        self._names = count()
+        self._model: LocalModel | None = None
 
     async def start(self, conversations: Sequence[Sequence[ChatMessage]], max_tokens: int) -> None:
         """Start the engine with room for the longest of these prompts and `max_tokens` behind it, or for all the model has. Raises
@@ -47,37 +47,27 @@ class LocalModel:
         positions = _positions(self._settings)
         lengths = [length for turns in conversations if (length := self._length(turns)) is not None and length < positions]
         longest = max(lengths, default=1)
-        self._sampler = _sampler(self._settings, longest, min(max_tokens, positions - longest))
-        await self._sampler.start()
-
-    @property
-    def backend(self) -> str:
-        return self._sampler.backend if self._sampler is not None else self._settings.generator.backend
+        self._model = await open_local_model(
+            str(self._settings.directory),
+            settings=self._settings.generator,
+            max_prompt_tokens=longest,
+            max_response_tokens=min(max_tokens, positions - longest),
+            dtype=self._settings.dtype,
+            trust_remote_code=self._settings.trust_remote_code,
+            version=self._settings.version,
+        )
 
     async def close(self) -> None:
-        if self._sampler is not None:
-            await self._sampler.close()
+        if self._model is not None:
+            await self._model.close()
 
     async def sample(self, problem: Problem, number: int, decoding: Decoding, seed: int) -> Response:
-        if self._sampler is None:
+        if self._model is None:
             raise OprimeError("the model is not loaded yet: start it first")
-        prompt_ids = tuple(render_prompt(self._tokenizer, problem.task.messages))
-        room = self._sampler.max_model_tokens - len(prompt_ids)
-        if room < 1:
-            raise UnusableInputError(f"the prompt has {len(prompt_ids)} tokens, and the model's context {self._sampler.max_model_tokens}")
-        request = SampleRequest(
-            request_id=f"evaluation-{next(self._names)}",
-            prompt_ids=prompt_ids,
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-            max_tokens=min(decoding.max_tokens, room),
-            seed=seed,
-        )
         try:
-            found = await self._sampler.sample(request)
-        except SampleAbortedError as error:
-            raise OprimeError(f"a response was given up: {error}") from error
-        return Response(text=found.text, finish_reason=found.finish_reason.value, tokens=len(found.response_ids))
+            return response_of(await self._model.respond(chat_request(problem, decoding, seed)))
+        except ChatRefusedError as error:
+            raise UnusableInputError(str(error)) from error
 
     def _length(self, messages: Sequence[ChatMessage]) -> int | None:
         try:
@@ -92,28 +82,3 @@ def _positions(settings: LocalSettings) -> int:
     from oprime.lm.models import longest_context
 
     return longest_context(AutoConfig.from_pretrained(str(settings.directory), trust_remote_code=settings.trust_remote_code))
-
-
-def _sampler(settings: LocalSettings, max_prompt_tokens: int, max_response_tokens: int) -> Sampler:
-    if settings.generator.backend == "transformers":
-        from oprime_generator.transformers_sampler import TransformersSampler
-
-        return TransformersSampler(
-            settings.directory,
-            version=settings.version,
-            max_prompt_tokens=max_prompt_tokens,
-            max_response_tokens=max_response_tokens,
-            dtype=settings.dtype,
-            trust_remote_code=settings.trust_remote_code,
-        )
-    from oprime_generator.vllm_sampler import VllmSampler
-
-    return VllmSampler(
-        settings.directory,
-        version=settings.version,
-        max_prompt_tokens=max_prompt_tokens,
-        max_response_tokens=max_response_tokens,
-        settings=settings.generator,
-        dtype=settings.dtype,
-        trust_remote_code=settings.trust_remote_code,
-    )

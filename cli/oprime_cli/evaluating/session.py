@@ -27,7 +27,7 @@ from oprime.tasks.actions import short_prompt
 from oprime_cli.console import count, say
 from oprime_cli.evaluating.endpoint import Endpoint
 from oprime_cli.evaluating.judges import LocalJudges
-from oprime_cli.evaluating.local_model import LocalModel, LocalSettings
+from oprime_cli.evaluating.local_model import LocalSampling, LocalSettings
 from oprime_cli.evaluating.progress import Progress
 from oprime_cli.evaluating.recorded import RecordedResponses
 from oprime_cli.evaluating.reward_model import RewardModel, best_of, score_samples
@@ -261,13 +261,13 @@ async def _sampling(
         return
     if target.kind == "url":
         model = str(target.identity["model"])
-        server: Endpoint | LocalModel = Endpoint(target.place, model=model, key_file=wishes.api_key_file, at_once=wishes.concurrency)
+        server: Endpoint | LocalSampling = Endpoint(target.place, model=model, key_file=wishes.api_key_file, at_once=wishes.concurrency)
     else:
-        server = await asyncio.to_thread(LocalModel, _local_settings(target, settings))
+        server = await asyncio.to_thread(LocalSampling, _local_settings(target, settings))
     try:
         if missing and isinstance(server, Endpoint):
             await server.start()
-        elif missing and isinstance(server, LocalModel):
+        elif missing and isinstance(server, LocalSampling):
             conversations = [problem.task.messages for one in asked for problem in one.plan.problems]
             await server.start(conversations, max(one.plan.decoding.max_tokens for one in asked))
         yield server

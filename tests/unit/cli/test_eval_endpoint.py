@@ -8,13 +8,15 @@ import pytest
 
 from chat_server import Server, chat_server, completion
 from evaluation_world import Comparing, problem
+from oprime.client.exchange import Patience
 from oprime.evaluation.benchmark import Decoding
 from oprime.evaluation.evaluate import Evaluation, Plan
 from oprime.evaluation.samples import SampleFile
 from oprime.runtime.errors import SettingsError, UnusableInputError
-from oprime_cli.evaluating.endpoint import ATTEMPTS, Endpoint, EndpointError
+from oprime_cli.evaluating.endpoint import Endpoint, EndpointError
 
 COMPLETION = completion("4")
+SOON = Patience(attempts=3, first_wait_s=0.001)
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def server() -> Iterator[Server]:
 
 
 async def ask(server: Server, decoding: Decoding | None = None, **options: Any) -> Any:
-    endpoint = Endpoint(server.url + "/v1", first_wait_s=0.001, **options)
+    endpoint = Endpoint(server.url + "/v1", patience=SOON, **options)
     try:
         await endpoint.start()
         return await endpoint.sample(problem("2 + 2?", "4"), 0, decoding or Decoding(), 2**40 + 7)
@@ -60,15 +62,15 @@ async def test_what_is_transient_is_asked_again(server: Server) -> None:
 async def test_a_server_that_stays_out_says_what_it_said(server: Server) -> None:
     server.answers = [(500, '{"error": "out of memory"}')]
     with pytest.raises(
-        EndpointError, match=r"does not answer \(status 500: .*out of memory.*\), asked 6 times. What was answered before is"
+        EndpointError, match=r"no response after 3 attempts; the last: .* answers 500: out of memory. What was answered before is kept"
     ):
         await ask(server)
-    assert len(server.asked) == ATTEMPTS
+    assert len(server.asked) == SOON.attempts
 
 
 async def test_nobody_there_is_one_message() -> None:
-    endpoint = Endpoint("http://127.0.0.1:9", first_wait_s=0.001)
-    with pytest.raises(EndpointError, match=r"127.0.0.1:9/v1/models does not answer \(ConnectError"):
+    endpoint = Endpoint("http://127.0.0.1:9", patience=SOON)
+    with pytest.raises(EndpointError, match=r"127.0.0.1:9/v1/models: ConnectError"):
         await endpoint.start()
     await endpoint.close()
 
@@ -77,14 +79,14 @@ async def test_a_prompt_that_is_too_long_is_its_own_fault_and_another_refusal_st
     server.answers = [(400, '{"message": "This model\'s maximum context length is 64 tokens"}'), (401, "no key")]
     with pytest.raises(UnusableInputError, match="maximum context length"):
         await ask(server)
-    with pytest.raises(EndpointError, match=r"refuses with status 401: no key; give its key with --api-key-file"):
+    with pytest.raises(EndpointError, match=r"answers 401: no key; check the URL .* and the key"):
         await ask(server)
 
 
 @pytest.mark.parametrize("answer", ["no json", [1], {"choices": []}, {"choices": [{"message": {"content": ["a"]}}]}])
 async def test_what_is_no_completion_is_refused(server: Server, answer: Any) -> None:
     server.answers = [(200, answer)]
-    with pytest.raises(EndpointError, match="is it an OpenAI-compatible server"):
+    with pytest.raises(EndpointError, match="is that an OpenAI-compatible endpoint"):
         await ask(server)
 
 
@@ -101,7 +103,7 @@ async def test_an_evaluation_that_a_server_broke_off_goes_on_where_it_was(server
     asked = Plan(problems=[problem(str(n), "4", index=n) for n in range(4)], samples=1, decoding=Decoding(), at_once=1)
 
     async def evaluated() -> list[float]:
-        endpoint, file = Endpoint(server.url, model="tiny", first_wait_s=0.001), SampleFile(tmp_path / "samples.jsonl")
+        endpoint, file = Endpoint(server.url, model="tiny", patience=SOON), SampleFile(tmp_path / "samples.jsonl")
         try:
             samples = await Evaluation(asked, endpoint, Comparing(), file, lambda settled: None).run()
         finally:
@@ -120,7 +122,7 @@ async def test_an_evaluation_that_a_server_broke_off_goes_on_where_it_was(server
 
 def test_a_key_file_without_a_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("\n")
-    with pytest.raises(SettingsError, match="holds no key"):
+    with pytest.raises(SettingsError, match=r"--api-key-file .* is empty"):
         Endpoint("http://x", key_file=tmp_path / "key")
     with pytest.raises(SettingsError, match="cannot be read"):
         Endpoint("http://x", key_file=tmp_path / "none")
