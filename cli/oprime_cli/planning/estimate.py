@@ -35,7 +35,7 @@ class Memory:
 
 
 def trainer_memory(config: RunConfig, trainer: TrainerSection, model: ModelFacts, *, reference: bool) -> Memory:
-    """One rank of the learner, or of the PRM with its frozen reference. Without ZeRO: 16 bytes per parameter."""
+    """One rank, with a frozen model of the same type if need be. Without ZeRO: 16 bytes per parameter."""
     dtype = config.model.dtype
     weights, gradients, optimizer = (model.parameters * size for size in (WEIGHT_BYTES[dtype], WEIGHT_BYTES[dtype], ADAM_BYTES[dtype]))
     frozen = weights if reference else 0
@@ -52,6 +52,13 @@ def trainer_memory(config: RunConfig, trainer: TrainerSection, model: ModelFacts
         optimizer=optimizer,
         activations=_activations(config, trainer, model),
     )
+
+
+def prm_memory(config: RunConfig, prm: ModelFacts) -> Memory:
+    """One rank of the PRM, with its reference and, where it scores in another type than it is trained in, the copy that does."""
+    scores_in = config.prm.scores_in(config.model)
+    frozen = WEIGHT_BYTES[scores_in] * (2 if scores_in != config.model.dtype else 1)
+    return trainer_memory(config, config.prm, prm, reference=False) + Memory(weights=prm.parameters * frozen)
 
 
 def _activations(config: RunConfig, trainer: TrainerSection, model: ModelFacts) -> int:

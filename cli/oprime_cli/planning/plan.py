@@ -152,7 +152,7 @@ def memory_of(plan: Plan, policy: ModelFacts) -> dict[str, estimate.Memory]:
     """Estimated memory of one process of each service that holds a model."""
     gpu_bytes = plan.devices.generator[0].memory_bytes if plan.devices.generator else 0
     learner = estimate.trainer_memory(plan.config, plan.config.learner, policy, reference=plan.config.algorithm.kl_coefficient > 0)
-    prm = {} if plan.prm is None else {"prm": estimate.trainer_memory(plan.config, plan.config.prm, plan.prm, reference=True)}
+    prm = {} if plan.prm is None else {"prm": estimate.prm_memory(plan.config, plan.prm)}
     return {
         "generator": estimate.generator_memory(plan.config, policy, gpu_bytes=gpu_bytes),
         **prm,

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
@@ -15,7 +16,7 @@ from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import Batch
 from oprime.lm.batches import MicroBatch
 from oprime.lm.frozen import FrozenModel
-from oprime.lm.models import load_causal_lm, longest_context
+from oprime.lm.models import count_parameters, load_causal_lm, longest_context
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id
 from oprime.ports import BATCHES, Metrics, Payloads
@@ -29,7 +30,9 @@ from oprime.runtime.setting_rules import NO_PRM, trainers_of
 from oprime.runtime.train_loop import TrainLoop
 from oprime_prm.config import PrmSettings
 from oprime_prm.implicit_prm import ImplicitPrm
-from oprime_prm.rank_methods import Models, RankMethods
+from oprime_prm.noise_meter import NoiseMeter
+from oprime_prm.prm_copy import PrmCopy
+from oprime_prm.rank_methods import SERVE, Models, RankMethods
 from oprime_prm.references import References
 from oprime_prm.scoring.inputs import InputReader
 from oprime_prm.scoring.meter import ScoreMeter
@@ -42,6 +45,7 @@ from oprime_prm.serving import ElsewhereScored, ServingPrm
 from oprime_prm.train import CONSUMER, TrainPrm
 from oprime_proto.v1.prm_pb2_grpc import add_PrmServiceServicer_to_server
 
+FLOAT32_BYTES = 4
 SERVE_ONLY = "OPRIME_SERVE_ONLY"
 """Environment variable: 1 says that the run's services are up to answer, not to train."""
 
@@ -78,6 +82,8 @@ async def _lead(settings: PrmSettings, lifecycle: Lifecycle, ranks: Ranks, metho
         CONSUMER, BATCHES, trainers_of(settings.algorithm), settings.run, ranks, queue, models.payloads, clock, meter, metrics
     )
     loop.training = training = TrainPrm(settings, loop, methods)
+    if models.serving is not None:
+        models.serving.fetch = partial(ranks.call, SERVE)
     scores = ScoreMeter(metrics)
     scoring, scorer = _scoring(settings, models, clock, scores, trains=lambda: trains(training.step, settings.run.steps))
     server.add(add_PrmServiceServicer_to_server, _servicer(settings, scorer, meter), "oprime_proto.v1.PrmService")
@@ -142,17 +148,21 @@ def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
         trust_remote_code=settings.model.trust_remote_code,
         longest=settings.sampling.most_tokens,
     )
-    longest = longest_context(model.config)
+    longest, weights = longest_context(model.config), count_parameters(model)
     scored = TokenLogprobModel(model, settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
     engine = DeepSpeedEngine(scored, settings.prm, dtype=settings.model.dtype, name="PRM")
     own_reference = settings.prm.reference == "sft"
     answers = engine.rank == 0 and not settings.scoring.replicas
+    frozen = partial(_frozen, settings, device=engine.device)
+    reference_path = settings.prm.reference_model or path
     # Where the policy is the reference, only requests need a frozen one: it has sampled no log-probs for them.
-    reference = _frozen(settings, settings.prm.reference_model or path, engine) if own_reference or answers else None
+    reference = frozen(reference_path) if own_reference or answers else None
     pad_id = pad_token_id(tokenizer)
+    scores_apart = settings.prm.scores_in(settings.model) != settings.model.dtype
+    copy = PrmCopy(frozen(path)) if scores_apart or answers else None
     serving = None
-    if answers and reference is not None:
-        serving = ServingPrm(_frozen(settings, path, engine), reference, beta=settings.prm.beta, pad_id=pad_id)
+    if answers and reference is not None and copy is not None:
+        serving = ServingPrm(copy, reference, beta=settings.prm.beta, pad_id=pad_id)
     contents = partial(read_rollouts, payloads)
     references = None
     if own_reference:
@@ -161,12 +171,23 @@ def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
     return Models(
         channel=engine.group,
         engine=engine,
-        prm=ImplicitPrm(engine, contents, references or sampled_with, settings.prm, pad_id=pad_id, total_steps=settings.run.steps),
+        prm=ImplicitPrm(
+            engine,
+            contents,
+            references or sampled_with,
+            settings.prm,
+            pad_id=pad_id,
+            total_steps=settings.run.steps,
+            copy=copy if scores_apart else None,
+            noise=_noise_meter(settings, engine, path, reference_path if own_reference else None, weights=weights),
+        ),
         serving=serving,
         tokenizer=tokenizer,
         end_id=end_token_ids(tokenizer, settings.model.path)[0],
         longest=longest,
-        store=StoreWeights(str(settings.run.folder / "prm_weights"), template=model_directory(path), dtype=settings.model.dtype),
+        store=StoreWeights(
+            str(settings.run.folder / "prm_weights"), template=model_directory(path), dtype=settings.prm.published_in(settings.model)
+        ),
         payloads=payloads,
         references=references,
     )
@@ -177,13 +198,36 @@ def sampled_with(micro: MicroBatch) -> Tensor:
     return micro.behaviour
 
 
-def _frozen(settings: PrmSettings, path: str, engine: DeepSpeedEngine) -> FrozenModel:
+def _frozen(settings: PrmSettings, path: str, *, device: torch.device, exact: bool = False) -> FrozenModel:
+    """A model that only scores, in the type that scores are computed in; with `exact` in float32."""
+    attention = settings.model.attention
     model = load_causal_lm(
         path,
-        dtype=settings.model.dtype,
-        attention=settings.model.attention,
-        device=engine.device,
+        dtype="float32" if exact else settings.prm.scores_in(settings.model),
+        # Flash attention computes in half precision only.
+        attention="sdpa" if exact and attention == "flash_attention_2" else attention,
+        device=device,
         trust_remote_code=settings.model.trust_remote_code,
         longest=settings.sampling.most_tokens,
     )
     return FrozenModel(model, chunk_tokens=settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
+
+
+def _noise_meter(settings: PrmSettings, engine: DeepSpeedEngine, path: str, reference: str | None, *, weights: int) -> NoiseMeter | None:
+    """Where rewards are computed in bfloat16. `reference` is the model, if it is one; both have `weights`."""
+    if settings.prm.scores_in(settings.model) == "float32" or not settings.prm.measure_noise_every:
+        return None
+
+    def exact(model: str) -> FrozenModel:
+        device = engine.device if has_room(engine.device, FLOAT32_BYTES * weights) else torch.device("cpu")
+        return _frozen(settings, model, device=device, exact=True)
+
+    return NoiseMeter(engine, settings.prm, partial(exact, path), None if reference is None else partial(exact, reference))
+
+
+def has_room(device: torch.device, size: int) -> bool:
+    """Whether so many bytes, and a quarter more for a pass, are free on a GPU, counting what torch keeps for its own use."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) > 1.25 * size

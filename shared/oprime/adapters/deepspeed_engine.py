@@ -190,9 +190,9 @@ class DeepSpeedEngine:
             if name in stored:
                 yield name, buffer.detach().to("cpu", copy=True).contiguous()
 
-    def published_weights(self) -> Iterator[tuple[str, Tensor]]:
+    def published_weights(self, *, master: bool = False) -> Iterator[tuple[str, Tensor]]:
         """See `TrainEngine.published_weights`."""
-        return self._as_in_files(self.weights())
+        return self._as_in_files(self.weights(master=master))
 
     def _whole(self, parameter: Tensor, *, write: bool = False) -> Any:
         """A context in which `parameter` holds all its values, on every rank; with `write`, rank 0's changes are kept."""

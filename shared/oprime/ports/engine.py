@@ -49,11 +49,14 @@ class TrainEngine(Protocol):
         """
         ...
 
-    def weights(self) -> Iterator[tuple[str, "torch.Tensor"]]:
-        """Full tensors under the names that they have in the model, on the CPU. Collective: every rank must iterate."""
+    def weights(self, *, master: bool = False) -> Iterator[tuple[str, "torch.Tensor"]]:
+        """Full tensors under the names that they have in the model, on the CPU. Collective: every rank must iterate.
+
+        They have the type that the model computes in; with `master` they are those that the optimizer updates, float32.
+        """
         ...
 
-    def published_weights(self) -> Iterator[tuple[str, "torch.Tensor"]]:
+    def published_weights(self, *, master: bool = False) -> Iterator[tuple[str, "torch.Tensor"]]:
         """The same under the names, and in the pieces, of the model's files, which samplers know. Collective."""
         ...
 

@@ -12,7 +12,7 @@ import pytest
 from oprime.runtime.errors import SettingsError
 from oprime_cli.main import main
 from oprime_cli.planning import check_machine
-from oprime_cli.planning.estimate import trainer_memory
+from oprime_cli.planning.estimate import prm_memory, trainer_memory
 from oprime_cli.planning.model_files import count_parameters, estimate_parameters, facts
 from oprime_cli.planning.plan import Plan, make_plan, memory_of, needs_sft
 from oprime_cli.planning.plan_view import plan_lines, show_plan
@@ -334,6 +334,14 @@ def test_memory_of_the_learner_is_16_bytes_per_parameter_before_zero(make_config
     spread = make_config("learner.ranks=4", "model.dtype=bfloat16", "learner.zero_stage=3").learner
     memory = trainer_memory(config, spread, policy, reference=False)
     assert memory.weights + memory.gradients + memory.optimizer == 4 * policy.parameters
+
+
+def test_memory_of_a_prm_that_scores_in_float32_has_a_copy_and_a_reference_in_float32(make_config: MakeConfig) -> None:
+    for dtype, score_dtype, frozen_bytes in (("bfloat16", "auto", 2), ("bfloat16", "float32", 8), ("float32", "float32", 4)):
+        config = make_config(f"model.dtype={dtype}", f"prm.score_dtype={score_dtype}")
+        prm = facts(Path(config.model.path))
+        alone = trainer_memory(config, config.prm, prm, reference=False)
+        assert prm_memory(config, prm).weights - alone.weights == frozen_bytes * prm.parameters
 
 
 def test_a_critic_is_planned_for_in_the_learner(make_config: MakeConfig) -> None:

@@ -105,7 +105,9 @@ def build(settings: ScorerSettings, clock: SystemClock, scores: ScoreMeter) -> t
     same = (settings.prm.reference_model or start) == start
     reader = InputReader(tokenizer, end_id=end_token_ids(tokenizer, settings.model.path)[0], longest=longest)
     versions = FollowedVersions(
-        StoreWeights(str(settings.run.folder / "prm_weights"), template=model_directory(start), dtype=settings.model.dtype),
+        StoreWeights(
+            str(settings.run.folder / "prm_weights"), template=model_directory(start), dtype=settings.prm.published_in(settings.model)
+        ),
         _by_directory(load, start, frozen if same else None),
         frozen,
         beta=settings.prm.beta,
@@ -142,7 +144,7 @@ def _load(settings: ScorerSettings, device: str, path: str | Path) -> tuple[Froz
     """A model that only scores, and its longest context in tokens."""
     model = load_causal_lm(
         path,
-        dtype=settings.model.dtype,
+        dtype=settings.prm.scores_in(settings.model),
         attention=settings.model.attention,
         device=device,
         trust_remote_code=settings.model.trust_remote_code,
