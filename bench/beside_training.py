@@ -22,6 +22,7 @@ from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.runtime.heartbeat import BusyMeter
 from oprime_prm.config import PrmSection
 from oprime_prm.implicit_prm import ImplicitPrm
+from oprime_prm.prm_copy import PrmCopy
 from oprime_prm.references import References, units_of
 from oprime_prm.scoring.inputs import ScoreInput
 from oprime_prm.scoring.queue import ScoreQueue
@@ -52,12 +53,13 @@ class AnsweringPrm:
         self._references = References(reference, CONTENTS, STORE, settings, rank=0, ranks=1, pad_id=0)
         self._prm = ImplicitPrm(self._engine, CONTENTS, self._references, settings, pad_id=0, total_steps=10**6)
         self._batch = random_batch(GROUPS, VOCABULARY)
-        self.serving = ServingPrm(copy, reference, beta=BETA, pad_id=0)
+        self.serving = ServingPrm(PrmCopy(copy), reference, beta=BETA, pad_id=0)
 
     def step(self) -> None:
         self._references.use(self._references.compute(units_of(self._batch)))
         self._prm.process(self._batch, lambda place, values: None)
         self.serving.refresh(self._engine.weights(), self._prm.version)
+        self.serving.note(self._prm.version)
 
 
 async def measure(prm: AnsweringPrm, share: float, seconds: float) -> Beside:

@@ -64,15 +64,15 @@ class PlainEngine:
     def _share_gradients(self) -> None:
         """One rank has them all."""
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
+    def weights(self, *, master: bool = False) -> Iterator[tuple[str, Tensor]]:
         return self.model.merged((name, parameter.detach().clone()) for name, parameter in self.model.trained.named_parameters())
 
     def trained_weights(self) -> Iterator[tuple[str, Tensor]]:
         named = self.model.trained.named_parameters()
         return ((name, parameter.detach().clone()) for name, parameter in named if parameter.requires_grad)
 
-    def published_weights(self) -> Iterator[tuple[str, Tensor]]:
-        return self.weights()
+    def published_weights(self, *, master: bool = False) -> Iterator[tuple[str, Tensor]]:
+        return self.weights(master=master)
 
     def save(self, directory: Path) -> None:
         torch.save({"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}, directory / "plain.pt")

@@ -29,6 +29,13 @@ def tiny_model(seed: int = 0) -> PreTrainedModel:
     return random_causal_lm(config, seed)
 
 
+def with_weights_in(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The same model: buffers (rotary frequencies) stay as they are, as in a model that is loaded in a type, or that DeepSpeed casts."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
 def verified_rollout(group: int, index: int, score: float, response: list[int], *, version: int = 0) -> VerifiedRollout:
     """A rollout of prompt 3, 4, 5 with behaviour log-probs of -1, in the tests' store."""
     return verified(single_turn(group, index, [3, 4, 5], response, version=version, seed=index), score)

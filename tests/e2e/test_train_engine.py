@@ -197,6 +197,16 @@ def test_bfloat16_learns_from_steps_too_small_for_bfloat16(engine: tuple[int, Ou
     assert 5e-5 < result["moved"] < 2e-4
 
 
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_bfloat16_engines_give_the_float32_master_weights_before_the_first_step_and_after_others(
+    engine: tuple[int, Outcome], stage: int
+) -> None:
+    result = engine[1].results[f"bfloat16 stage {stage}"]
+    assert result["types of masters"] == ["torch.float32"]
+    assert result["masters at the start"]
+    assert result["masters rounded"]
+
+
 def test_bfloat16_checkpoints_hold_float32_master_weights_and_survive_a_round_trip(out: Path, engines: dict[int, Outcome]) -> None:
     assert engines
     saved = load_file(out / "half-2-3" / "state-00000.safetensors")

@@ -233,16 +233,20 @@ class Rank:
         for stage in (0, 2, 3):
             engine = self.engine(stage, dtype="bfloat16", adam_eps=1e-8, weight_decay=0.0)
             before = {name: tensor.float() for name, tensor in engine.weights()}
+            start, first = dict(random_causal_lm(CONFIG, 0).named_parameters()), dict(engine.weights(master=True))
             for _ in range(10):
                 positions = dealt(0, 3, engine.rank, engine.world_size)
                 rows = [rows_of(micro) for micro in positions]
                 engine.train_step(rows, lambda _, logprobs: -logprobs.sum() / TOKENS, learning_rate=1e-5)
-            after = dict(engine.weights())
+            after, masters = dict(engine.weights()), dict(engine.weights(master=True))
             directory = self.out / f"half-{self.ranks}-{stage}"
             engine.save(directory)
             self.results[f"bfloat16 stage {stage}"] = {
                 "types": sorted({str(tensor.dtype) for tensor in after.values()}),
                 "moved": float((after["lm_head.weight"].float() - before["lm_head.weight"]).abs().mean()),
+                "masters at the start": all(torch.equal(tensor, start[name]) for name, tensor in first.items()),
+                "masters rounded": all(torch.equal(after[name], tensor.to(torch.bfloat16)) for name, tensor in masters.items()),
+                "types of masters": sorted({str(tensor.dtype) for tensor in masters.values()}),
             }
             engine.close()
         engine = self.engine(1, dtype="bfloat16", seed=1)

@@ -18,6 +18,7 @@ from oprime.runtime.grpc_client import connect
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.heartbeat import BusyMeter
 from oprime.wire.codec import floats_from_bytes, ids_from_bytes, ids_to_bytes
+from oprime_prm.prm_copy import PrmCopy
 from oprime_prm.scoring.inputs import InputReader
 from oprime_prm.scoring.queue import ScoreQueue
 from oprime_prm.scoring.scorer import Scorer
@@ -42,13 +43,13 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture
 def serving(directory: Path) -> ServingPrm:
     made = new_serving(directory)
-    made.refresh(shifted(directory, 0.0), 0)
+    made.note(0)
     return made
 
 
 def new_serving(directory: Path) -> ServingPrm:
     copy, reference = (FrozenModel(load_causal_lm(directory), chunk_tokens=8) for _ in range(2))
-    return ServingPrm(copy, reference, beta=BETA, pad_id=0)
+    return ServingPrm(PrmCopy(copy), reference, beta=BETA, pad_id=0)
 
 
 @pytest.fixture
@@ -85,6 +86,11 @@ def shifted(directory: Path, amount: float) -> Iterator[tuple[str, torch.Tensor]
     return iter(weights.items())
 
 
+def move_to(serving: ServingPrm, directory: Path, amount: float, version: int) -> None:
+    serving.refresh(shifted(directory, amount), version)
+    serving.note(version)
+
+
 async def test_every_response_token_has_a_reward_and_its_log_probs(stub: prm_pb2_grpc.PrmServiceStub, directory: Path) -> None:
     answer = await stub.Score(pb.ScoreRequest(items=[item()]))
     scored = answer.responses[0]
@@ -99,7 +105,7 @@ async def test_every_response_token_has_a_reward_and_its_log_probs(stub: prm_pb2
 async def test_rewards_are_beta_times_the_log_ratio_of_one_version(
     stub: prm_pb2_grpc.PrmServiceStub, serving: ServingPrm, directory: Path
 ) -> None:
-    serving.refresh(shifted(directory, 0.5), 3)
+    move_to(serving, directory, 0.5, 3)
     answer = await stub.Score(pb.ScoreRequest(items=[item(), item(response=(9, 6))]))
     assert answer.prm_version == 3
     for scored in answer.responses:
@@ -114,7 +120,7 @@ async def test_scores_asked_for_during_refreshes_belong_to_the_version_they_name
 ) -> None:
     def refresh_often() -> None:
         for version in range(1, 20):
-            serving.refresh(shifted(directory, 0.1 * version), version)
+            move_to(serving, directory, 0.1 * version, version)
 
     refreshing = asyncio.create_task(asyncio.to_thread(refresh_often))
     answers = [await stub.Score(pb.ScoreRequest(items=[item()])) for _ in range(20)]
@@ -171,6 +177,26 @@ async def test_a_version_that_is_not_served_is_named_with_the_one_that_is(stub: 
     assert refused.value.code() == grpc.StatusCode.NOT_FOUND
     status = await stub.Status(pb.PrmServiceStatusRequest())
     assert (status.prm_version, list(status.versions), status.reference_model, status.scored_tokens) == (0, [0], "tiny-sft", len(RESPONSE))
+
+
+async def test_a_request_waits_for_the_weights_of_the_newest_version_where_the_copy_has_older_ones(
+    stub: prm_pb2_grpc.PrmServiceStub, serving: ServingPrm, directory: Path
+) -> None:
+    fetched: list[int] = []
+
+    async def fetch() -> None:
+        fetched.append(serving.newest)
+        await asyncio.to_thread(serving.refresh, shifted(directory, 0.5), serving.newest)
+
+    serving.fetch = fetch
+    assert not serving.was_asked()
+    serving.note(4)
+    answers = [await stub.Score(pb.ScoreRequest(items=[item()], prm_version=version)) for version in (None, 4)]
+    assert [answer.prm_version for answer in answers] == [4, 4]
+    assert fetched == [4], "the second request found them there"
+    assert np.abs(floats_from_bytes(answers[0].responses[0].process_rewards)).max() > 1e-3
+    assert serving.was_asked()
+    assert not serving.was_asked()
 
 
 async def test_a_request_of_bad_inputs_alone_is_answered_with_their_reasons(stub: prm_pb2_grpc.PrmServiceStub) -> None:

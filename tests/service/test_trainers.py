@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,8 @@ from oprime_learner.source import source_of
 from oprime_learner.train import TrainPolicy
 from oprime_prm.config import PrmSettings
 from oprime_prm.implicit_prm import ImplicitPrm
+from oprime_prm.prm_copy import PrmCopy
+from oprime_prm.rank_methods import SERVE
 from oprime_prm.rank_methods import Models as PrmModels
 from oprime_prm.rank_methods import RankMethods as PrmMethods
 from oprime_prm.references import References
@@ -161,7 +163,7 @@ class Prm:
         self.prm = ImplicitPrm(self.engine, contents, references, settings.prm, pad_id=0, total_steps=STEPS_OF_RUN)
         self.serving = None
         if not settings.scoring.replicas:
-            self.serving = ServingPrm(FrozenModel(load_causal_lm(run.start), chunk_tokens=8), reference, beta=0.05, pad_id=0)
+            self.serving = ServingPrm(PrmCopy(FrozenModel(load_causal_lm(run.start), chunk_tokens=8)), reference, beta=0.05, pad_id=0)
         models = PrmModels(
             channel=OneRank(),
             engine=self.engine,
@@ -181,6 +183,9 @@ class Prm:
     async def work(self, lifecycle: Lifecycle) -> None:
         async def ready() -> None:
             self._run.ready.append(f"prm {self.prm.version}")
+
+        if self.serving is not None:
+            self.serving.fetch = partial(self.ranks.call, SERVE)
 
         loop: TrainLoop[Batch] = self._run.train_loop("prm", BATCHES, self._settings, self.ranks, BusyMeter())
         loop.training = TrainPrm(self._settings, loop, self.methods)
@@ -556,6 +561,46 @@ async def test_the_prm_publishes_its_versions_for_replicas_and_takes_back_those_
     await until(lambda: store.versions() == [2, 3], prm)
     prm.methods.load(prm.methods.newest_checkpoint())
     assert store.versions() == [2]
+
+
+class ExportingEngine(PlainEngine):
+    """Counts how often its weights are copied for requests."""
+
+    exports = 0
+
+    def weights(self, *, master: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
+        self.exports += 1
+        return super().weights(master=master)
+
+    def published_weights(self, *, master: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
+        return super().weights(master=master)
+
+
+async def test_weights_are_copied_for_requests_only_where_somebody_asks(run: Run) -> None:
+    prm = Prm(run, ExportingEngine)
+    engine, lifecycle = prm.engine, Lifecycle()
+    assert isinstance(engine, ExportingEngine)
+    work = asyncio.create_task(prm.work(lifecycle))
+
+    async def trained(step: int) -> int:
+        """How often weights were copied once the step is done."""
+        await run.cut(step)
+        await eventually(lambda: prm.serving is not None and prm.serving.newest == step)
+        return engine.exports
+
+    assert [await trained(1), await trained(2)] == [0, 0]
+    assert [await version_that_scores(prm), await version_that_scores(prm)] == [2, 2]
+    assert engine.exports == 1
+    # Somebody asked before step 3, so its version is there at once; nobody asked before step 4.
+    assert await trained(3) == 2
+    assert await trained(4) == 2
+    assert await version_that_scores(prm) == 4
+    assert engine.exports == 3
+    assert prm.serving is not None
+    copied = prm.serving._copy.model._causal_lm.state_dict()
+    assert all(torch.equal(copied[name], tensor) for name, tensor in weights(engine).items())
+    lifecycle.stopping.set()
+    await work
 
 
 async def test_the_prm_is_ready_once_the_weights_of_the_run_are_loaded_and_not_before(run: Run) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, Gemma2Config, Lfm2Config, Olmo3Config, Phi3Config
+from transformers import AutoTokenizer, Gemma2Config, Gemma3TextConfig, Lfm2Config, MambaConfig, Olmo3Config, Phi3Config
 
 from oprime.core.types import ChatMessage
 from oprime.lm.models import random_causal_lm
@@ -110,6 +110,7 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 WINDOWED: dict[str, Callable[..., Any]] = {
     "gemma2": lambda window: Gemma2Config(**SIZES, head_dim=32, sliding_window=window),
+    "gemma3": lambda window: Gemma3TextConfig(**SIZES, head_dim=32, sliding_window=window),
     "phi3": lambda window: Phi3Config(**SIZES, sliding_window=window),
     "olmo3": lambda window: Olmo3Config(**SIZES, sliding_window=window),
 }
@@ -126,6 +127,15 @@ def test_a_model_with_a_sliding_window_learns_what_transformers_computes(family:
     assert (abs(expected - free) > 1e-3) == (max(lengths) > WINDOW), "beyond it the window must matter"
     one = trainer(*found, model=model)
     assert one._packing.longest == WINDOW
+    assert one.step(1) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_with_a_state_in_place_of_attention_learns_on_padded_rows() -> None:
+    found = [after_prompt(length) for length in (6, 24, 5)]
+    model = random_causal_lm(MambaConfig(vocab_size=54, hidden_size=64, num_hidden_layers=2, state_size=8, pad_token_id=0), 0)
+    expected = loss_on_padded_rows(model, found)
+    one = trainer(*found, model=model)
+    assert one._packing.refusal
     assert one.step(1) == pytest.approx(expected, abs=1e-5)
 
 

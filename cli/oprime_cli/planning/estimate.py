@@ -43,12 +43,15 @@ def learner_memory(config: RunConfig, policy: ModelFacts, lora: LoraSection) -> 
 
 
 def prm_memory(config: RunConfig, prm: ModelFacts, lora: LoraSection) -> Memory:
-    """The first rank of the PRM, with its frozen reference and, without replicas, the copy that answers requests."""
+    """The first rank of the PRM, with its frozen reference, and a copy where it scores in another type than it is trained in, or answers
+    requests."""
     start = config.prm.initial_model or config.model.path
-    shares = shares_its_base(lora, config.prm)
+    apart = config.prm.scores_apart(config.model)
+    shares = shares_its_base(lora, config.prm) and not apart
     reference = not (shares and config.prm.reference_model in ("", start))
-    copy = config.scoring.replicas == 0 and not shares
-    return trainer_memory(config, config.prm, prm, frozen=int(reference) + int(copy), lora=lora)
+    copy = apart or (config.scoring.replicas == 0 and not shares)
+    frozen = (int(reference) + int(copy)) * WEIGHT_BYTES[config.prm.scores_in(config.model)] * prm.parameters
+    return trainer_memory(config, config.prm, prm, lora=lora) + Memory(weights=frozen)
 
 
 def shares_its_base(lora: LoraSection, trainer: TrainerSection) -> bool:

@@ -1,4 +1,7 @@
-"""What is seen some steps before process rewards ruin a run: they stop agreeing with outcomes, and the PRM's accuracy falls to a coin's."""
+"""What is seen some steps before process rewards ruin a run: they stop agreeing with outcomes, and the PRM's accuracy falls to a coin's.
+
+And what is seen of rewards that are not there yet: rounding is larger than they are.
+"""
 
 from oprime_cli.running.metric_rows import WINDOW, MetricRows
 
@@ -6,6 +9,7 @@ YOUNG_STEPS = 2 * WINDOW
 """Before so many steps a PRM that starts as its own reference may still know nothing."""
 LOWEST_CORRELATION = 0.1
 LOWEST_ACCURACY = 0.5
+LOWEST_SIGNAL_TO_NOISE = 1.0
 
 
 def early_warnings(rows: MetricRows) -> list[str]:
@@ -26,8 +30,21 @@ def early_warnings(rows: MetricRows) -> list[str]:
     return said
 
 
-def note_of(warnings: list[str]) -> str:
+def noise_warnings(rows: MetricRows) -> list[str]:
+    """A sentence where the rewards of the newest steps are mostly rounding; from the first measurement on."""
+    ratio = rows.mean("prm_reward_signal_to_noise")
+    if ratio is None or ratio >= LOWEST_SIGNAL_TO_NOISE:
+        return []
+    return [
+        f"process rewards are mostly rounding noise (signal to noise {ratio:.2f} over {rows.count('prm_reward_signal_to_noise')} steps): "
+        "set prm.score_dtype=float32"
+    ]
+
+
+def note_of(rows: MetricRows) -> str:
     """All warnings with what to do about them; empty without any."""
-    if not warnings:
-        return ""
-    return f"{'; '.join(warnings)}: a collapse may follow; lower algorithm.process_weight or prm.learning_rate, or see docs/operations.md"
+    said = noise_warnings(rows)
+    if collapse := early_warnings(rows):
+        remedy = "a collapse may follow; lower algorithm.process_weight or prm.learning_rate, or see docs/operations.md"
+        said.append(f"{'; '.join(collapse)}: {remedy}")
+    return ". ".join(said)

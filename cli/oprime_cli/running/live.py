@@ -7,7 +7,7 @@ from oprime_cli.console import console, count, duration, is_terminal, say
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.audit import by_kind
 from oprime_cli.running.coordinator_client import Status, state_name
-from oprime_cli.running.early_warnings import early_warnings, note_of
+from oprime_cli.running.early_warnings import note_of
 from oprime_cli.running.metric_rows import MetricRows, Row
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class PlainView:
         if stalled and not self._stalled:
             say(f"warning: {stalled}")
         self._stalled = bool(stalled)
-        note = note_of(early_warnings(rows))
+        note = note_of(rows)
         if note and not self._warned:
             say(f"warning: {note}")
         self._warned = bool(note)
@@ -140,7 +140,7 @@ def facts(
     lines = {"step": f"{step} of {total} · {state} · {left}"}
     if stalled:
         lines["stalled"] = stalled
-    if note := note_of(early_warnings(rows)):
+    if note := note_of(rows):
         lines["note"] = note
     lines |= {
         "outcome reward": _recent(rows, "outcome_reward_mean"),

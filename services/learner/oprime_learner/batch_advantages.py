@@ -42,16 +42,19 @@ def batch_advantages(
     outcome_rewards: Tensor | None = None,
     values: Sequence[Tensor] = (),
     *,
+    noise_return: float = 0.0,
     part_tokens: int = PART_TOKENS,
 ) -> BatchAdvantages:
     """Advantages of the whole batch at once: normalisation and whitening are the batch's, baselines the group's.
 
     `outcome_rewards`, one per rollout, stand in for the verifier's where a KL was taken off them. `values` are the critic's, one tensor
-    per rollout, where the estimator needs one. Raises ValueError where something is missing that it needs.
+    per rollout, where the estimator needs one. `noise_return` is the largest return that the rounding of process rewards was seen to have.
+    Raises ValueError where something is missing that it needs.
     """
     earned = _Earned(batch, process_rewards, algorithm, verifier_rewards(batch) if outcome_rewards is None else outcome_rewards, values)
     parts = list(_parts(batch, part_tokens)) if algorithm.chosen_estimator.by_group else [range(len(batch.rollouts))]
-    scales = normalisation_scales(torch.cat([earned.largest_returns(part) for part in parts]), algorithm)
+    floor = normalisation_floor(algorithm, noise_return)
+    scales = normalisation_scales(torch.cat([earned.largest_returns(part) for part in parts]), algorithm, floor=floor)
 
     @lru_cache(maxsize=1)
     def estimated(part: range) -> Estimate:
@@ -76,6 +79,7 @@ def batch_advantages(
         result.metrics["whitening_factor"] = factor
     if algorithm.needs_prm:
         result.metrics["process_return_largest"] = max(float(earned.largest_returns(part).max()) for part in parts)
+        result.metrics["normalisation_floor"] = floor
     return result
 
 
@@ -161,9 +165,14 @@ def _parts(batch: Batch, most: int) -> Iterator[range]:
     yield range(start, end)
 
 
-def normalisation_scales(largest: Tensor, algorithm: AlgorithmSection) -> Tensor:
+def normalisation_floor(algorithm: AlgorithmSection, noise_return: float) -> float:
+    """Below this largest return, rewards are left alone."""
+    return max(algorithm.normalisation_floor, algorithm.normalisation_noise * noise_return)
+
+
+def normalisation_scales(largest: Tensor, algorithm: AlgorithmSection, *, floor: float) -> Tensor:
     """What each rollout's process rewards are divided by, from the largest return of each."""
-    floor, count = algorithm.normalisation_floor, len(largest)
+    count = len(largest)
     match algorithm.process_normalisation:
         case "batch_norm":
             return normalisation_scale(largest, floor=floor).expand(count)

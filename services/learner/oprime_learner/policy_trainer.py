@@ -82,13 +82,14 @@ class PolicyTrainer:
         self.learned: list[LearnedRollout] = []
         """On rank 0: what the first groups of the last batch taught (learner.sampled_groups)."""
 
-    def process(self, batch: Batch, rewards: ProcessRewards) -> dict[str, float]:
-        """Train on one batch: step t of the policy. `rewards` are those of the whole batch, on every rank."""
+    def process(self, batch: Batch, rewards: ProcessRewards, *, noise_return: float = 0.0) -> dict[str, float]:
+        """Train on one batch: step t of the policy. `rewards` are those of the whole batch, on every rank, and `noise_return` the largest
+        return that their rounding was seen to have."""
         parts = parts_of(batch, self._fetcher, self._engine, self._settings, mask_truncated=self._algorithm.mask_truncated)
         given = [self._given(part, len(parts)) for part in parts]
         outcomes, reward_metrics = self._outcome_rewards(batch, parts, given)
         values = [] if self._critic is None else self._critic.values(batch, self._fetcher)
-        advantages = batch_advantages(batch, rewards, self._algorithm, outcomes, values)
+        advantages = batch_advantages(batch, rewards, self._algorithm, outcomes, values, noise_return=noise_return)
         rate = self._learning_rates.at(batch.step)
         seen = PolicyLogprobs(sum(len(group.rollouts) for group in batch.groups[: self._settings.sampled_groups]))
         metrics = self._update(parts, given, advantages.per_rollout, rate, seen)

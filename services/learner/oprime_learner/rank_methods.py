@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from oprime.core.reward_noise import NOISE_RETURN
 from oprime.core.types import ProcessRewards
 from oprime.lm.checkpoints import CRITIC, begin_part, checkpoint_root, complete_part, newest_for_run, verify_part
 from oprime.lm.lora import in_adapter_file
@@ -72,7 +73,7 @@ class RankMethods:
         needs_prm = self._settings.algorithm.needs_prm
         try:
             rewards = read_rewards(self.models.payloads, scored.process_rewards, batch) if needs_prm else ProcessRewards()
-            metrics = self.models.trainer.process(batch, rewards)
+            metrics = self.models.trainer.process(batch, rewards, noise_return=scored.metrics.get(NOISE_RETURN, 0.0))
         except (RunEndedError, UnusableInputError) as error:
             raise RunEndedError(f"train step {batch.step}: {error}") from error
         if needs_prm:  # The PRM writes their text.

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -17,7 +18,7 @@ from oprime.core.types import Batch
 from oprime.lm.batches import MicroBatch
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.lora import adapter_files, add_adapter, base_dtype, twin
-from oprime.lm.models import load_causal_lm, longest_context
+from oprime.lm.models import count_parameters, load_causal_lm, longest_context
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id
 from oprime.ports import BATCHES, Metrics, Payloads
@@ -31,7 +32,9 @@ from oprime.runtime.setting_rules import NO_PRM, trainers_of
 from oprime.runtime.train_loop import TrainLoop
 from oprime_prm.config import PrmSettings
 from oprime_prm.implicit_prm import ImplicitPrm
-from oprime_prm.rank_methods import Models, RankMethods
+from oprime_prm.noise_meter import NoiseMeter
+from oprime_prm.prm_copy import PrmCopy
+from oprime_prm.rank_methods import SERVE, Models, RankMethods
 from oprime_prm.references import References
 from oprime_prm.scoring.inputs import InputReader
 from oprime_prm.scoring.meter import ScoreMeter
@@ -44,6 +47,7 @@ from oprime_prm.serving import ElsewhereScored, ServingPrm
 from oprime_prm.train import CONSUMER, TrainPrm
 from oprime_proto.v1.prm_pb2_grpc import add_PrmServiceServicer_to_server
 
+FLOAT32_BYTES = 4
 SERVE_ONLY = "OPRIME_SERVE_ONLY"
 """Environment variable: 1 says that the run's services are up to answer, not to train."""
 
@@ -80,6 +84,8 @@ async def _lead(settings: PrmSettings, lifecycle: Lifecycle, ranks: Ranks, metho
         CONSUMER, BATCHES, trainers_of(settings.algorithm), settings.run, ranks, queue, models.payloads, clock, meter, metrics
     )
     loop.training = training = TrainPrm(settings, loop, methods)
+    if models.serving is not None:
+        models.serving.fetch = partial(ranks.call, SERVE)
     scores = ScoreMeter(metrics)
     scoring, scorer = _scoring(settings, models, clock, scores, trains=lambda: trains(training.step, settings.run.steps))
     server.add(add_PrmServiceServicer_to_server, _servicer(settings, scorer, meter), "oprime_proto.v1.PrmService")
@@ -147,27 +153,18 @@ def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
         longest=settings.sampling.most_tokens,
     )
     # ZeRO 3 leaves a rank no whole weights that another model could share.
-    start = twin(model) if lora.rank and settings.prm.zero_stage < 3 else None
+    start = twin(model) if settings.prm.copy_has_adapters(settings.model) else None
     if lora.rank:
         add_adapter(model, lora, seed=settings.run.seed, setting="prm.lora")
-    longest = longest_context(model.config)
+    longest, weights = longest_context(model.config), count_parameters(model)
     scored = TokenLogprobModel(model, settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
     engine = DeepSpeedEngine(scored, settings.prm, dtype=settings.model.dtype, name="PRM")
-    own_reference = settings.prm.reference == "sft"
-    answers = engine.rank == 0 and not settings.scoring.replicas
-    # Where the policy is the reference, only requests need a frozen one: it has sampled no log-probs for them.
-    reference_path = settings.prm.reference_model or path
-    reference = None
-    if own_reference or answers:
-        shared = start if reference_path == path else None
-        reference = _frozen(settings, engine, shared or _loaded(settings, reference_path))
+    own_reference, answers = settings.prm.reference == "sft", engine.rank == 0 and not settings.scoring.replicas
+    reference, copy = _scoring_models(settings, start, engine.device, refers=own_reference or answers, answers=answers)
     pad_id = pad_token_id(tokenizer)
     serving = None
-    if answers and reference is not None:
-        served = _loaded(settings, path) if start is None else twin(start)
-        if lora.rank:
-            add_adapter(served, lora, seed=settings.run.seed)
-        serving = ServingPrm(_frozen(settings, engine, served), reference, beta=settings.prm.beta, pad_id=pad_id)
+    if answers and reference is not None and copy is not None:
+        serving = ServingPrm(copy, reference, beta=settings.prm.beta, pad_id=pad_id)
     contents = partial(read_rollouts, payloads)
     references = None
     if own_reference:
@@ -176,7 +173,16 @@ def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
     return Models(
         channel=engine.group,
         engine=engine,
-        prm=ImplicitPrm(engine, contents, references or sampled_with, settings.prm, pad_id=pad_id, total_steps=settings.run.steps),
+        prm=ImplicitPrm(
+            engine,
+            contents,
+            references or sampled_with,
+            settings.prm,
+            pad_id=pad_id,
+            total_steps=settings.run.steps,
+            copy=copy if settings.prm.scores_apart(settings.model) else None,
+            noise=_noise_meter(settings, engine, weights=weights),
+        ),
         serving=serving,
         tokenizer=tokenizer,
         end_id=end_token_ids(tokenizer, settings.model.path)[0],
@@ -184,7 +190,7 @@ def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
         store=StoreWeights(
             str(settings.run.folder / "prm_weights"),
             template=model_directory(path),
-            dtype=settings.model.dtype,
+            dtype=settings.prm.published_in(settings.model),
             adapter_files=adapter_files(model, model_directory(path), path) if lora.publishes_adapters and engine.rank == 0 else None,
         ),
         payloads=payloads,
@@ -192,20 +198,65 @@ def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
     )
 
 
+def _scoring_models(
+    settings: PrmSettings, start: PreTrainedModel | None, device: torch.device, *, refers: bool, answers: bool
+) -> tuple[FrozenModel | None, PrmCopy | None]:
+    """The reference where one is needed, and the copy of the PRM that scores in another type than it is trained in, or answers requests.
+
+    `start` has the weights below the adapters of the PRM that is trained, where others may stand on them.
+    """
+    path, frozen = settings.prm.initial_model or settings.model.path, partial(_frozen, settings, device=device)
+    # Where the policy is the reference, only requests need a frozen one: it has sampled no log-probs for them.
+    reference, reference_path = None, settings.prm.reference_model or path
+    if refers:
+        reference = _scores(settings, start, device) if start is not None and reference_path == path else frozen(reference_path)
+    if start is not None and answers:
+        return reference, PrmCopy(_scores(settings, add_adapter(twin(start), settings.prm.lora, seed=settings.run.seed), device))
+    return reference, PrmCopy(frozen(path)) if settings.prm.scores_apart(settings.model) or answers else None
+
+
 def sampled_with(micro: MicroBatch) -> Tensor:
     """The reference log-probs where the policy is the reference: those that each rollout was sampled with."""
     return micro.behaviour
 
 
-def _loaded(settings: PrmSettings, path: str) -> PreTrainedModel:
-    return load_causal_lm(
+def _frozen(settings: PrmSettings, path: str, *, device: torch.device, exact: bool = False) -> FrozenModel:
+    """A model that only scores, in the type that scores are computed in; with `exact` in float32."""
+    attention = settings.model.attention
+    model = load_causal_lm(
         path,
-        dtype=settings.model.dtype,
-        attention=settings.model.attention,
+        dtype="float32" if exact else settings.prm.scores_in(settings.model),
+        # Flash attention computes in half precision only.
+        attention="sdpa" if exact and attention == "flash_attention_2" else attention,
+        device=device,
         trust_remote_code=settings.model.trust_remote_code,
         longest=settings.sampling.most_tokens,
     )
+    return _scores(settings, model, device)
 
 
-def _frozen(settings: PrmSettings, engine: DeepSpeedEngine, model: PreTrainedModel) -> FrozenModel:
-    return FrozenModel(model.to(engine.device), chunk_tokens=settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
+def _scores(settings: PrmSettings, model: PreTrainedModel, device: torch.device) -> FrozenModel:
+    torch.nn.Module.to(model, device)
+    return FrozenModel(model, chunk_tokens=settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
+
+
+def _noise_meter(settings: PrmSettings, engine: DeepSpeedEngine, *, weights: int) -> NoiseMeter | None:
+    """Where rewards are computed in bfloat16. The PRM and its reference, if it is a model, have so many `weights` each."""
+    if settings.prm.scores_in(settings.model) == "float32" or not settings.prm.measure_noise_every:
+        return None
+
+    def exact(model: str) -> FrozenModel:
+        device = engine.device if has_room(engine.device, FLOAT32_BYTES * weights) else torch.device("cpu")
+        return _frozen(settings, model, device=device, exact=True)
+
+    path = settings.prm.initial_model or settings.model.path
+    reference = partial(exact, settings.prm.reference_model or path) if settings.prm.reference == "sft" else None
+    return NoiseMeter(engine, settings.prm, partial(exact, path), reference)
+
+
+def has_room(device: torch.device, size: int) -> bool:
+    """Whether so many bytes, and a quarter more for a pass, are free on a GPU, counting what torch keeps for its own use."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) > 1.25 * size

@@ -59,9 +59,36 @@ class CommonPrmSection(ImplicitRewardSection, TrainerSection):
     """Most responses in one Score request."""
     lora: PublishedLoraSection = PublishedLoraSection()
     """Adapters of the PRM (docs/lora.md). Where the PRM is its own reference, both share one model."""
+    score_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What PRM and reference compute token rewards in; `auto` is model.dtype. `float32` beside a bfloat16 model scores with the master
+    weights in a float32 copy of the PRM, and with a float32 reference, on every rank: 6 bytes per weight more. In bfloat16 the rewards of
+    the first updates are rounding noise (docs/algorithm.md). Published versions of the PRM are then float32 too."""
+    measure_noise_every: int = Field(default=10, ge=0)
+    """Where rewards are computed in bfloat16: steps from one measurement of their rounding noise to the next, the first step included; 0
+    turns it off. Rank 0 computes the rewards of a few rollouts again in float32, with a copy of one model at a time that exists meanwhile:
+    4 bytes per weight, on the GPU where so much is free, else in main memory."""
+    noise_rollouts: int = Field(default=4, ge=1)
+    """Rollouts of the batch on which that is measured."""
 
 
 class PrmSection(with_own_settings(CommonPrmSection, PRM_FILES)):
+    def scores_in(self, model: ModelSection) -> Literal["bfloat16", "float32"]:
+        """The type in which token rewards are computed."""
+        return model.dtype if self.score_dtype == "auto" else self.score_dtype
+
+    def scores_apart(self, model: ModelSection) -> bool:
+        """Whether token rewards are computed in another type than the PRM is trained in, with a copy of it."""
+        return self.scores_in(model) != model.dtype
+
+    def copy_has_adapters(self, model: ModelSection) -> bool:
+        """Whether the copy that answers requests stands on the trained model's weights, with adapters of its own. ZeRO 3 leaves a rank no
+        whole weights, and another type is another model."""
+        return self.lora.rank > 0 and self.zero_stage < 3 and not self.scores_apart(model)
+
+    def published_in(self, model: ModelSection) -> Literal["bfloat16", "float32"]:
+        """The type of versions that are written: nothing is lost that training or scores have."""
+        return "float32" if "float32" in (model.dtype, self.scores_in(model)) else "bfloat16"
+
     @property
     def chosen_loss(self) -> PrmLoss:
         return prm_losses.named(self.loss).with_settings(dict(self))
@@ -184,6 +211,15 @@ def adapters_are_trained(prm: PrmSection) -> Problems:
     return [f'prm.lora.rank = {prm.lora.rank} does nothing with prm.update = "offline", which trains nothing: leave it at 0']
 
 
+def scores_fit_attention(prm: PrmSection, model: ModelSection) -> Problems:
+    if prm.score_dtype != "float32" or model.attention != "flash_attention_2":
+        return []
+    return [
+        'prm.score_dtype = "float32" with model.attention = "flash_attention_2", which computes in half precision only: set '
+        "model.attention=sdpa, or prm.score_dtype=auto"
+    ]
+
+
 def every_replica_has_an_address(scoring: ScoringSection, endpoints: EndpointsSection) -> Problems:
     given = len(endpoints.scorers)
     if given in (0, 1, scoring.replicas):
@@ -218,6 +254,7 @@ PRM_RULES: tuple[Rule, ...] = (
     values_have_the_losses_offset,
     prm_can_offload,
     adapters_are_trained,
+    scores_fit_attention,
 )
 
 

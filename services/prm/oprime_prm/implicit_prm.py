@@ -17,6 +17,8 @@ from oprime.core.types import Batch, VerifiedRollout
 from oprime.lm.batches import Contents, MicroBatch, RowFetcher, RowsOf, by_place, empty_matrix, micro_batches
 from oprime.ports import TrainEngine
 from oprime_prm.config import PrmSection, pair_losses_know_scores
+from oprime_prm.noise_meter import NoiseMeter
+from oprime_prm.prm_copy import PrmCopy
 
 ReferenceLogprobs = Callable[[MicroBatch], Tensor]
 """Log-prob of every token that is trained on under the reference, [rollout, token] float32."""
@@ -57,9 +59,20 @@ class ImplicitPrm:
     """pi_phi with its optimizer. All methods are collective."""
 
     def __init__(
-        self, engine: TrainEngine, contents: Contents, reference: ReferenceLogprobs, settings: PrmSection, *, pad_id: int, total_steps: int
+        self,
+        engine: TrainEngine,
+        contents: Contents,
+        reference: ReferenceLogprobs,
+        settings: PrmSection,
+        *,
+        pad_id: int,
+        total_steps: int,
+        copy: PrmCopy | None = None,
+        noise: NoiseMeter | None = None,
     ) -> None:
-        """`contents` fetches rollouts. Raises ValueError for a pair loss without the scores that it compares with."""
+        """`contents` fetches rollouts. With `copy` that scores, in its own type, with the master weights; `noise` measures the scores'
+        rounding. Raises ValueError for a pair loss without the scores that it compares with.
+        """
         if problems := pair_losses_know_scores(settings):
             raise ValueError(problems[0])
         self._engine = engine
@@ -67,6 +80,8 @@ class ImplicitPrm:
         self._settings = settings
         self._fetcher = RowFetcher(contents, pad_id=pad_id)
         self._learning_rates = settings.learning_rates(total_steps)
+        self._copy = copy
+        self._noise = noise
         self.version = 0
         """Updates so far, counted in batches; a batch that was skipped counts too."""
 
@@ -80,27 +95,37 @@ class ImplicitPrm:
         parts, baselines = self._parts(batch), self._baselines(batch)
         version, metrics = self.version, dict[str, float]()
         updated_first = self._settings.update == "double_forward"
-        before = None if updated_first or self._scores_while_training else self._scores(parts)
-        beside = [] if updated_first else self._scores(baselines)
+        before, beside = (None, []) if updated_first else self._all_scores_now(batch.step, parts, baselines)
         if self._settings.update != "offline":
             seen, metrics = self._update(batch, parts, self._group_statistics(batch, parts, before))
             before = before or seen
-            self.version += 1
+            self._move_to(self.version + 1)
         if updated_first:
-            version, before, beside = self.version, self._scores(parts), self._scores(baselines)
+            version = self.version
+            before, beside = self._all_scores_now(batch.step, parts, baselines)
         scores = self._emit(parts, before or [], emit, count=len(batch.rollouts))
         self._emit(baselines, beside, emit, count=len(batch.rollouts) + len(batch.baselines))
-        return Scored(prm_version=version, metrics=_score_metrics(scores, batch.rollouts) | metrics)
+        return Scored(prm_version=version, metrics=_score_metrics(scores, batch.rollouts) | metrics | self._noise_metrics())
 
     def skip(self) -> None:
         """Pass over a batch: the weights stay, while version and learning rate go on, so that they belong to their step."""
         if self._settings.update != "offline":
-            self.version += 1
+            self._move_to(self.version + 1)
+
+    def _move_to(self, version: int) -> None:
+        self.version = version
+        if self._copy is not None:
+            self._copy.refresh(self._engine.weights(master=True), version)
+
+    @property
+    def scores_apart(self) -> bool:
+        """Whether a copy scores, which always has the newest weights."""
+        return self._copy is not None
 
     @property
     def _scores_while_training(self) -> bool:
         """Whether the only training pass sees the scores that are wanted: those of the version before the update."""
-        return self._settings.update == "single_forward" and self._settings.updates_per_batch == 1
+        return not self.scores_apart and self._settings.update == "single_forward" and self._settings.updates_per_batch == 1
 
     def _parts(self, batch: Batch) -> list[Part]:
         parts: list[Part] = []
@@ -125,9 +150,18 @@ class ImplicitPrm:
         )
         return Part(rollouts=rollouts, first=first, batches=batches)
 
+    def _all_scores_now(self, step: int, parts: list[Part], baselines: list[Part]) -> tuple[list[list[Tensor]] | None, list[list[Tensor]]]:
+        """The log-probs that the batch's rewards are made of, by the version at hand: of its rollouts, or None where the training pass will
+        see them, and of greedy baselines."""
+        if self._noise is not None:
+            self._noise.begin(step, parts[0].batches)
+            self._noise.compute()
+        return None if self._scores_while_training else self._scores(parts), self._scores(baselines)
+
     def _scores(self, parts: list[Part]) -> list[list[Tensor]]:
         """The PRM's log-probs of every part's micro-batches, by the version at hand."""
-        return [[self._engine.logprobs(micro.rows) for micro in part.batches] for part in parts]
+        logprobs = self._engine.logprobs if self._copy is None else self._copy.model.logprobs
+        return [[logprobs(micro.rows) for micro in part.batches] for part in parts]
 
     def _rewards(self, micro: MicroBatch, logprobs: Tensor) -> Tensor:
         return token_process_rewards(logprobs, self._reference(micro), micro.rows.is_trained, self._settings.beta)
@@ -139,6 +173,8 @@ class ImplicitPrm:
             for micro, found in zip(part.batches, known, strict=True):
                 for place, values in by_place([micro], [self._rewards(micro, found)], first=part.first):
                     sums[place] = values.double().sum()
+                    if self._noise is not None:
+                        self._noise.note(place, values.numpy())
                     emit(place, values.numpy())
         return self._engine.all_sum(sums)
 
@@ -205,11 +241,20 @@ class ImplicitPrm:
         total = self._engine.all_sum(sums)
         return OptimizerStep(loss=float(total[0]), matches=float(total[1]), norm=norm, seen=seen)
 
+    def _noise_metrics(self) -> dict[str, float]:
+        if self._noise is None:
+            return {}
+        self._noise.finish()
+        return self._noise.metrics
+
     def state(self) -> dict[str, Any]:
-        return {"version": self.version}
+        return {"version": self.version} | ({} if self._noise is None else self._noise.state())
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.version = int(state["version"])
+        """After the engine has loaded the weights of that state. Collective where a copy scores."""
+        self._move_to(int(state["version"]))
+        if self._noise is not None:
+            self._noise.load_state(state)
 
 
 def _rows_of(statistics: GroupStatistics, rows: slice | Tensor) -> GroupStatistics:

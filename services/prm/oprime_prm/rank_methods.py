@@ -27,6 +27,8 @@ from oprime_proto.v1 import common_pb2 as pb
 
 log = structlog.get_logger()
 
+SERVE = "serve"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
@@ -79,10 +81,19 @@ class RankMethods:
         self.models = models
         self._settings = settings
         self._root = checkpoint_root(settings.run.folder)
+        self._served = 0
+        """Version of the copy that answers requests, where scores have no copy of their own. The same on every rank."""
 
     @property
     def by_name(self) -> dict[str, Callable[[bytes], Any]]:
-        return {"refer": self.refer, "process": self.process, "skip": self.skip, "save": self.save, "load": self.load}
+        return {
+            "refer": self.refer,
+            "process": self.process,
+            SERVE: self.serve,
+            "skip": self.skip,
+            "save": self.save,
+            "load": self.load,
+        }
 
     def refer(self, payload: bytes) -> dict[str, str]:
         """Compute the reference log-probs of units of rollouts; on rank 0, their names by the rollouts' own."""
@@ -93,27 +104,28 @@ class RankMethods:
 
     def process_call(self, batch: bytes, references: Mapping[str, str]) -> bytes:
         """On rank 0: the call of `process`, for the entry of a batch."""
-        return json.dumps(references).encode() + b"\n" + batch
+        serves = self.models.serving is not None and self.models.serving.was_asked()
+        return json.dumps({"references": dict(references), "serves": serves}).encode() + b"\n" + batch
 
     def process(self, payload: bytes) -> ScoredShares:
-        """Update on a batch and score it; then let requests see the new version."""
-        references, _, entry = payload.partition(b"\n")
-        batch = batch_from_proto(pb.Batch.FromString(entry))
+        """Update on a batch and score it; then let requests see the new version, if there were any since the batch before."""
+        head, _, entry = payload.partition(b"\n")
+        call, batch = json.loads(head), batch_from_proto(pb.Batch.FromString(entry))
         if self.models.references is not None:
-            self.models.references.use(json.loads(references))
+            self.models.references.use(call["references"])
         writer = RewardWriter(self.models.payloads, batch.step)
         try:
             scored = self.models.prm.process(batch, FiniteRewards(batch, writer.add))
         except (RunEndedError, UnusableInputError) as error:
             raise RunEndedError(f"train step {batch.step}: {error}") from error
         shares = self.models.engine.gather(json.dumps(writer.finish()).encode()) or []
-        self._show(batch.step)
+        self._show(batch.step, serves=call["serves"])
         return ScoredShares(scored=scored, process_rewards=tuple(name for share in shares for name in json.loads(share)))
 
     def skip(self, payload: bytes) -> int:
         """Pass over the batch of the step that `payload` says; returns the version."""
         self.models.prm.skip()
-        self._show(int(payload))
+        self._show(int(payload), serves=False)
         return self.models.prm.version
 
     def new_checkpoint(self, step: int) -> bytes:
@@ -150,14 +162,31 @@ class RankMethods:
         log.info("checkpoint_loaded", step=step)
         return step
 
-    def _show(self, step: int) -> None:
+    def serve(self, payload: bytes = b"") -> None:
+        """Give the newest weights to the copy that answers requests, if it has others."""
+        version = self.models.prm.version
+        if self.models.prm.scores_apart or self._served == version:
+            return
+        engine, has_adapters = self.models.engine, self._settings.prm.copy_has_adapters(self._settings.model)
+        weights = engine.trained_weights() if has_adapters else engine.weights()
+        if self.models.serving is not None:
+            self.models.serving.refresh(weights, version)
+        exhaust(weights)
+        self._served = version
+
+    def _show(self, step: int, *, serves: bool) -> None:
         """Let requests see the version of a step. A PRM that is not trained has none but that of its start."""
         if self._settings.prm.update == "offline":
             return
-        if not self._settings.scoring.replicas:
-            self._refresh()
-        elif self._is_shown(step):
+        if self._is_shown(step):
             self._publish(step)
+        if serves:
+            self.serve()
+        self._note()
+
+    def _note(self) -> None:
+        if self.models.serving is not None:
+            self.models.serving.note(self.models.prm.version)
 
     def _is_shown(self, step: int) -> bool:
         """Whether replicas are given the version of a step once its batch is scored. The same on every rank."""
@@ -166,16 +195,18 @@ class RankMethods:
 
     def _show_loaded(self, step: int) -> None:
         """Let requests see the version of a checkpoint. Versions of steps after it are repeated, so replicas may not keep to them."""
-        if not self._settings.scoring.replicas:
-            self._refresh()
-        elif self.models.engine.rank == 0:
+        self._note()
+        if self._settings.scoring.replicas and self.models.engine.rank == 0:
             versions = self.models.store.versions()
             self.models.store.prune(keep={version for version in versions if version <= step}, newest=0)
 
     def _publish(self, step: int) -> None:
         """Write a version in Hugging Face form, and remove those that neither checkpoints nor replicas need any more."""
-        engine, adapters = self.models.engine, self._settings.prm.lora.publishes_adapters
-        weights = in_adapter_file(engine.trained_weights()) if adapters else engine.published_weights()
+        engine, settings = self.models.engine, self._settings
+        if settings.prm.lora.publishes_adapters:
+            weights = in_adapter_file(engine.trained_weights())
+        else:
+            weights = engine.published_weights(master=settings.prm.published_in(settings.model) == "float32")
         if engine.rank != 0:
             exhaust(weights)
             return
@@ -184,15 +215,6 @@ class RankMethods:
         checkpoints = [version for version in store.versions() if version % run.checkpoint_every == 0 or version == run.steps]
         newest = self._settings.scoring.versions if self._settings.scoring.replicas else 0
         store.prune(keep=set(checkpoints[-run.keep_checkpoints :]), newest=newest)
-
-    def _refresh(self) -> None:
-        engine = self.models.engine
-        # The copy that serves has adapters of its own.
-        weights = engine.trained_weights() if self._settings.prm.lora.rank else engine.weights()
-        if self.models.serving is not None:
-            self.models.serving.refresh(weights, self.models.prm.version)
-        else:
-            exhaust(weights)
 
 
 def exhaust(weights: Iterator[tuple[str, Tensor]]) -> None:

@@ -200,9 +200,9 @@ class DeepSpeedEngine:
             if name in stored:
                 yield name, buffer.detach().to("cpu", copy=True).contiguous()
 
-    def published_weights(self) -> Iterator[tuple[str, Tensor]]:
+    def published_weights(self, *, master: bool = False) -> Iterator[tuple[str, Tensor]]:
         """See `TrainEngine.published_weights`."""
-        return self._as_in_files(self.weights())
+        return self._as_in_files(self.weights(master=master))
 
     def _on_cpu(self, parameter: nn.Parameter, *, master: bool = False) -> Tensor:
         """A copy of all values of a parameter. Collective."""

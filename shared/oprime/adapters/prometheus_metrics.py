@@ -119,6 +119,8 @@ SHOWN_BY: Mapping[tuple[str, ...], tuple[MetricDefinition, ...]] = {
     ("prm",): (
         MetricDefinition("prm_loss", "gauge", "Loss of the last PRM update, nats per rollout."),
         MetricDefinition("prm_accuracy_ratio", "gauge", "Rollouts of the last batch whose outcome the PRM predicted, 0 to 1."),
+        MetricDefinition("prm_reward_noise_nats", "gauge", "Rounding of a token's log-ratio, as last measured, root mean square."),
+        MetricDefinition("prm_reward_signal_to_noise_ratio", "gauge", "Exact log-ratios by their rounding, as last measured."),
         MetricDefinition("scored_tokens", "counter", "Response tokens that got a process reward."),
     ),
     ("learner",): (

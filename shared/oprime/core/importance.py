@@ -13,7 +13,7 @@ from oprime.core.one_file import Choice
 from oprime.core.tensors import Tensor
 
 LARGEST_LOG_RATIO = 20.0
-"""Log-ratios are cut here, in nats: exp stays finite, and clip and cap act far below."""
+"""Nats. Up to here ratios are exp of their logarithm: exp stays finite, and clip and cap act far below."""
 
 Tamed = tuple[Tensor, Tensor]
 """Weights, and where they were cut, [rollout, token] each."""
@@ -58,5 +58,12 @@ def capped(weights: Float[Tensor, "rollout token"], cap: float) -> Tamed:
 
 
 def exp_of_log_ratio(log_ratio: Tensor) -> Tensor:
-    """exp, with its argument cut at +- `LARGEST_LOG_RATIO`."""
+    """exp, with its argument cut at +- `LARGEST_LOG_RATIO`: for weights, which carry no gradient."""
     return log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
+
+
+def exp_along_its_tangent(log_ratio: Tensor) -> Tensor:
+    """exp up to `LARGEST_LOG_RATIO`, and its tangent there beyond: for what carries a gradient, which a mere cut would not have, so that
+    nothing would bring back what is furthest away."""
+    near = log_ratio.clamp(max=LARGEST_LOG_RATIO)
+    return near.exp() * (1 + (log_ratio - near))

@@ -5,7 +5,7 @@ from typing import Literal
 from jaxtyping import Bool, Float
 
 from oprime.core.checked import checked
-from oprime.core.importance import LARGEST_LOG_RATIO
+from oprime.core.importance import exp_along_its_tangent
 from oprime.core.masked import masked_sum
 from oprime.core.tensors import Tensor
 
@@ -32,13 +32,7 @@ def token_kl(
         return difference
     if estimator == "k2":
         return 0.5 * difference.square()
-    return _exp_along_its_tangent(-difference) - 1 + difference
-
-
-def _exp_along_its_tangent(log_ratio: Tensor) -> Tensor:
-    """exp up to `LARGEST_LOG_RATIO`, and its tangent there beyond: a mere cut would have no gradient, and k3 then one of the wrong sign."""
-    near = log_ratio.clamp(max=LARGEST_LOG_RATIO)
-    return near.exp() * (1 + (log_ratio - near))
+    return exp_along_its_tangent(-difference) - 1 + difference
 
 
 @checked

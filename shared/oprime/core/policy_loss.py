@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from jaxtyping import Bool, Float
 
 from oprime.core.checked import checked
-from oprime.core.importance import Correction, exp_of_log_ratio, importance_weights
+from oprime.core.importance import Correction, exp_along_its_tangent, importance_weights
 from oprime.core.kl import KlEstimator, token_kl
 from oprime.core.one_file import Choice
 from oprime.core.tensors import Tensor
@@ -29,8 +29,8 @@ class PolicyTokens:
 
     @property
     def ratio(self) -> Float[Tensor, "rollout token"]:
-        """pi_theta / pi_proximal, with gradient."""
-        return exp_of_log_ratio(self.log_ratio)
+        """pi_theta / pi_proximal, with gradient. Beyond `LARGEST_LOG_RATIO` it goes on along its tangent."""
+        return exp_along_its_tangent(self.log_ratio)
 
 
 @checked

@@ -38,7 +38,7 @@ PROCESS_REWARD = StepFormula(
     about="process reward (Eq. 3)",
     by_value=_always("r_t = b (log pi_phi(y_t) - log pi_ref(y_t)), the end token included", {"b": "prm.beta"}),
     function="implicit_reward.py: token_process_rewards",
-    settings=("prm.beta", "prm.reference", "prm.initial_model", "prm.reference_model"),
+    settings=("prm.beta", "prm.reference", "prm.initial_model", "prm.reference_model", "prm.score_dtype"),
 )
 CREDIT = StepFormula(
     about="credit (min: PURE, arXiv 2504.15275)",
@@ -61,14 +61,18 @@ GRANULARITY = StepFormula(
     function="implicit_reward.py: sequence_process_rewards",
     settings=("algorithm.granularity",),
 )
-_SCALED = "r_t := r_t / (max over {where} of |sum_{{s>=t}} r_s| + 1e-6), left alone while that maximum is below f"
+_FLOOR = {"f": "algorithm.normalisation_floor", "q": "algorithm.normalisation_noise"}
+_SCALED = (
+    "r_t := r_t / (max over {where} of |sum_{{s>=t}} r_s| + 1e-6), left alone while that maximum is below max(f, q e), e the same maximum "
+    "of the rounding noise where that is measured"
+)
 NORMALISATION = StepFormula(
     about="normalisation",
     by_value={
-        "batch_norm": Formula(text=_SCALED.format(where="the batch"), symbols={"f": "algorithm.normalisation_floor"}),
+        "batch_norm": Formula(text=_SCALED.format(where="the batch"), symbols=_FLOOR),
         "per_rank": Formula(
             text=_SCALED.format(where="each of n even parts of the batch"),
-            symbols={"n": "algorithm.normalisation_chunks", "f": "algorithm.normalisation_floor"},
+            symbols={"n": "algorithm.normalisation_chunks", **_FLOOR},
         ),
         "none": Formula(text="none"),
     },

@@ -39,7 +39,9 @@ class EvaluationFolder:
         written = None if fresh else read_json(folder / SETTINGS)
         wanted = json.loads(json.dumps(settings))
         if written is not None and written != wanted:
-            different = ", ".join(sorted(str(_WORDS.get(name, name)) for name in {*written, *wanted} if written.get(name) != wanted.get(name)))
+            different = ", ".join(
+                sorted(str(_WORDS.get(name, name)) for name in {*written, *wanted} if written.get(name) != wanted.get(name))
+            )
             raise SettingsError(
                 f"{folder} has samples that were made with other settings ({different}): name another --out to keep them, or add --fresh "
                 "to replace them"

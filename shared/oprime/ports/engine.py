@@ -49,16 +49,19 @@ class TrainEngine(Protocol):
         """
         ...
 
-    def weights(self) -> Iterator[tuple[str, "torch.Tensor"]]:
+    def weights(self, *, master: bool = False) -> Iterator[tuple[str, "torch.Tensor"]]:
         """Full tensors under the names that they have in the model, on the CPU; adapters are added to what they adapt. Collective: every
-        rank must iterate."""
+        rank must iterate.
+
+        They have the type that the model computes in; with `master` those that the optimizer updates are float32, and what is made of them.
+        """
         ...
 
     def trained_weights(self) -> Iterator[tuple[str, "torch.Tensor"]]:
         """Those that the optimizer updates, as they are: adapters, of a model that has them. Collective."""
         ...
 
-    def published_weights(self) -> Iterator[tuple[str, "torch.Tensor"]]:
+    def published_weights(self, *, master: bool = False) -> Iterator[tuple[str, "torch.Tensor"]]:
         """The same under the names, and in the pieces, of the model's files, which samplers know. Collective."""
         ...
 

@@ -181,6 +181,10 @@ class CommonAlgorithmSection(Section):
     depend on the ranks of this run."""
     normalisation_floor: float = Field(default=1e-3, ge=0)
     """Below this largest return, normalisation leaves the rewards alone (at the start, PRM = reference)."""
+    normalisation_noise: float = Field(default=3.0, ge=0)
+    """Where the PRM measures the rounding noise of its rewards (prm.measure_noise_every), the floor is at least so many times the largest
+    return that noise alone has in the rollouts on which it was measured; 0 leaves the floor as it is. The batch has more rollouts, whose
+    largest is larger: 2 times for a hundred times as many."""
     whiten_advantages: bool = True
     """Shift and scale advantages to mean 0 and variance 1 over all response tokens of the batch."""
     whitening_guard: float = Field(default=0.1, ge=0)

@@ -4,7 +4,12 @@ from collections.abc import Mapping
 
 from oprime.ports import Metrics
 
-OF_PRM = {"prm_loss": "prm_loss", "prm_accuracy": "prm_accuracy_ratio"}
+OF_PRM = {
+    "prm_loss": "prm_loss",
+    "prm_accuracy": "prm_accuracy_ratio",
+    "prm_reward_noise_nats": "prm_reward_noise_nats",
+    "prm_reward_signal_to_noise": "prm_reward_signal_to_noise_ratio",
+}
 OF_LEARNER = {
     "policy_loss": "policy_loss",
     "policy_entropy_nats": "policy_entropy_nats",

@@ -26,7 +26,7 @@ def test_both_signs_are_said_with_their_numbers(tmp_path: Path) -> None:
         "process rewards no longer agree with outcomes (correlation -0.02 over 10 steps)",
         "the PRM tells right from wrong no better than a coin (accuracy 0.45 over 10 steps)",
     ]
-    assert note_of(early_warnings(rows)).endswith("lower algorithm.process_weight or prm.learning_rate, or see docs/operations.md")
+    assert note_of(rows).endswith("lower algorithm.process_weight or prm.learning_rate, or see docs/operations.md")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_both_signs_are_said_with_their_numbers(tmp_path: Path) -> None:
     ids=["young", "recovered", "no PRM", "no variance"],
 )
 def test_nothing_is_said_without_a_sign(values: list[dict[str, float | None]], tmp_path: Path) -> None:
-    assert note_of(early_warnings(rows_of(tmp_path / "m", *values))) == ""
+    assert note_of(rows_of(tmp_path / "m", *values)) == ""
 
 
 def test_live_views_have_the_note_and_lines_say_it_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,3 +51,13 @@ def test_live_views_have_the_note_and_lines_say_it_once(tmp_path: Path, capsys: 
         for rows in (fine, collapsing, collapsing):
             view.update(None, rows, [])
     assert capsys.readouterr().out.count("warning: process rewards no longer agree") == 1
+
+
+def test_rewards_that_are_mostly_rounding_are_noted_from_the_first_steps_on_with_their_own_remedy(tmp_path: Path) -> None:
+    noisy = rows_of(tmp_path / "n", {"prm_reward_signal_to_noise": 0.2}, {"prm_reward_signal_to_noise": 0.3})
+    note = "process rewards are mostly rounding noise (signal to noise 0.25 over 2 steps): set prm.score_dtype=float32"
+    assert note_of(noisy) == note
+    assert note_of(rows_of(tmp_path / "c", *[{"prm_reward_signal_to_noise": 3.0}] * 2)) == ""
+    both = rows_of(tmp_path / "b", *[{**COLLAPSING, "prm_reward_signal_to_noise": 0.25}] * 20)
+    assert note_of(both).startswith("process rewards are mostly rounding noise")
+    assert "set prm.score_dtype=float32. process rewards no longer agree" in note_of(both)

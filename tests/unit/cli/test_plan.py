@@ -12,7 +12,7 @@ import pytest
 from oprime.runtime.errors import SettingsError
 from oprime_cli.main import main
 from oprime_cli.planning import check_machine
-from oprime_cli.planning.estimate import trainer_memory
+from oprime_cli.planning.estimate import prm_memory, trainer_memory
 from oprime_cli.planning.model_files import count_parameters, estimate_parameters, facts
 from oprime_cli.planning.plan import Plan, make_plan, memory_of, needs_sft
 from oprime_cli.planning.plan_view import plan_lines, show_plan
@@ -397,6 +397,20 @@ def test_published_adapters_take_less_disk(make_config: MakeConfig) -> None:
     # The seven versions that are kept hold adapters, and version 0 besides is the model.
     of_adapters = 1 * 2 * (4 * (64 + 64) + 3 * (64 + 192))
     assert merged.disk_bytes - adapters.disk_bytes == 4 * (7 * merged.policy.parameters - 7 * of_adapters - merged.policy.parameters)
+
+
+def test_memory_of_a_prm_that_scores_in_float32_has_a_copy_and_a_reference_in_float32(make_config: MakeConfig) -> None:
+    for dtype, score_dtype, replicas, frozen_bytes in (
+        ("bfloat16", "auto", 0, 4),
+        ("bfloat16", "auto", 1, 2),
+        ("bfloat16", "float32", 0, 8),
+        ("bfloat16", "float32", 1, 8),
+        ("float32", "float32", 1, 4),
+    ):
+        config = make_config(f"model.dtype={dtype}", f"prm.score_dtype={score_dtype}", f"scoring.replicas={replicas}")
+        prm = facts(Path(config.model.path))
+        alone = trainer_memory(config, config.prm, prm)
+        assert prm_memory(config, prm, config.prm.lora).weights - alone.weights == frozen_bytes * prm.parameters
 
 
 def test_a_critic_is_planned_for_in_the_learner(make_config: MakeConfig) -> None:

@@ -65,6 +65,7 @@ BREAKING: dict[str, tuple[str, ...]] = {
     "adapters_are_trained": ("prm.lora.rank=8", "prm.update=offline", "prm.reference=policy"),
     "adapters_come_from_the_store": ('learner.lora={rank=8, publish="adapter"}', "store.transfer=nccl"),
     "prm_can_offload": ("prm.offload_optimizer=true",),
+    "scores_fit_attention": ("prm.score_dtype=float32", "model.attention=flash_attention_2", "model.dtype=bfloat16"),
     "policy_can_offload": ("learner.offload_optimizer=true",),
     "critic_can_offload": ("algorithm.estimator=ppo", "critic.offload_optimizer=true"),
     "gateway_is_guarded": ("endpoints.gateway=0.0.0.0:8000",),

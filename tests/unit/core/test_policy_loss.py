@@ -42,7 +42,7 @@ def loss_of(
     return policy_loss(policy[rows], PROXIMAL[rows], behaviour[rows], ADVANTAGES[rows], MASK[rows], shares[rows], options_of(**options))
 
 
-def one_token(log_ratio: float, advantage: float, *, behaviour_gap: float = 0.0, **options: Any) -> StepLoss:
+def one_token(log_ratio: float | Tensor, advantage: float, *, behaviour_gap: float = 0.0, **options: Any) -> StepLoss:
     """The loss of a single token whose proximal log-prob is -1."""
     start = torch.tensor([[-1.0]], dtype=torch.float64)
     advantages = torch.tensor([[advantage]], dtype=torch.float64)
@@ -69,6 +69,29 @@ def test_float32_agrees() -> None:
     result = policy_loss(policy, proximal, proximal, advantages, MASK, SHARES, options_of())
     assert result.loss.dtype == torch.float32
     assert result.loss.item() == pytest.approx(-0.33322, abs=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": "cispo"}, {"loss": "gspo"}, {"loss": "gspo", "gspo_gradient": "token"}], ids=str)
+@pytest.mark.parametrize(("log_ratio", "advantage"), [(19.0, -1.0), (21.0, -1.0), (300.0, -1.0), (-21.0, 1.0), (-40.0, 1.0)])
+def test_a_token_is_pulled_back_from_however_far_away(options: dict[str, Any], log_ratio: float, advantage: float) -> None:
+    # A token that became much likelier is made less likely if it was bad, and one that was given up more likely if it was good.
+    distance = torch.tensor(log_ratio, dtype=torch.float64, requires_grad=True)
+    one_token(distance, advantage, **options).loss.backward()
+    assert distance.grad is not None
+    assert math.isfinite(distance.grad.item())
+    assert distance.grad.item() * -advantage > 0
+    # Beyond 20 nats the pull is that of 20 nats; CISPO's is that of its clipped ratio.
+    if log_ratio > 20:
+        assert distance.grad.item() == pytest.approx(1.2 if options.get("loss") == "cispo" else math.exp(20))
+
+
+@pytest.mark.parametrize("log_ratio", [21.0, 300.0])
+def test_clip_and_dual_clip_end_the_pull_on_a_token_that_is_far_away_as_on_a_near_one(log_ratio: float) -> None:
+    for advantage, options in ((1.0, {}), (-1.0, {"dual_clip": 3.0})):
+        distance = torch.tensor(log_ratio, dtype=torch.float64, requires_grad=True)
+        one_token(distance, advantage, **options).loss.backward()
+        assert distance.grad is not None
+        assert distance.grad.item() == 0
 
 
 def test_a_mean_of_micro_batch_means_would_be_something_else() -> None:

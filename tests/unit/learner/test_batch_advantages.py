@@ -164,6 +164,26 @@ def test_the_correlation_is_that_of_both_parts_over_tokens() -> None:
     assert "process_outcome_correlation" not in batch_advantages(batch, ProcessRewards(rollouts=process), value).metrics
 
 
+@pytest.mark.parametrize(
+    ("settings", "noise_return", "floor", "scale"),
+    [
+        ({}, 0.0, 1e-3, 0.6),
+        # The largest return, 0.6, is below three times what noise alone has.
+        ({}, 0.21, 0.63, 1.0),
+        ({}, 0.19, 0.57, 0.6),
+        ({"normalisation_noise": 0.0}, 0.21, 1e-3, 0.6),
+        ({"process_normalisation": "per_rank", "normalisation_chunks": 1}, 0.21, 0.63, 1.0),
+    ],
+)
+def test_the_floor_of_normalisation_follows_the_noise(settings: dict[str, Any], noise_return: float, floor: float, scale: float) -> None:
+    batch = lengths((3, 3))
+    process = [np.full(3, 0.2, dtype=np.float32), np.zeros(3, dtype=np.float32)]
+    algorithm = AlgorithmSection.model_validate({"estimator": "reinforce", "whiten_advantages": False, "outcome_weight": 0.0, **settings})
+    found = batch_advantages(batch, ProcessRewards(rollouts=process), algorithm, noise_return=noise_return)
+    assert found.metrics["normalisation_floor"] == pytest.approx(floor)
+    assert found.per_rollout[0].tolist() == pytest.approx([0.6 / scale, 0.4 / scale, 0.2 / scale], abs=1e-5)
+
+
 def test_minimum_form_credit_changes_rewards_before_their_return() -> None:
     batch = lengths((3, 3))
     process = [np.array([0.3, -0.8, 0.1], dtype=np.float32), np.zeros(3, dtype=np.float32)]

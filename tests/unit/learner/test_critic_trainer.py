@@ -127,6 +127,7 @@ def test_a_batchs_advantages_and_targets_equal_the_slow_ones(
     algorithm = AlgorithmSection.model_validate(
         {"estimator": "ppo", "process_discount": discount, "outcome_discount": discount, "trace_decay": decay}
         | {"process_weight": weights[0], "outcome_weight": weights[1], "granularity": granularity, "whiten_advantages": whiten}
+        | {"whitening_guard": 0.0}
     )
     order = sorted(range(len(case.lengths)), key=lambda i: case.group_ids[i])
     case = case.reordered(order)

@@ -107,7 +107,9 @@ def build(settings: ScorerSettings, clock: SystemClock, scores: ScoreMeter) -> t
         models.start_is(reference, frozen)
     reader = InputReader(tokenizer, end_id=end_token_ids(tokenizer, settings.model.path)[0], longest=longest)
     versions = FollowedVersions(
-        StoreWeights(str(settings.run.folder / "prm_weights"), template=model_directory(start), dtype=settings.model.dtype),
+        StoreWeights(
+            str(settings.run.folder / "prm_weights"), template=model_directory(start), dtype=settings.prm.published_in(settings.model)
+        ),
         models.version,
         frozen,
         beta=settings.prm.beta,
@@ -158,7 +160,7 @@ class PrmModels:
         settings = self._settings
         return load_causal_lm(
             path,
-            dtype=settings.model.dtype,
+            dtype=settings.prm.scores_in(settings.model),
             attention=settings.model.attention,
             device=self._device,
             trust_remote_code=settings.model.trust_remote_code,

@@ -1,6 +1,6 @@
 """GSPO: one ratio per response, the geometric mean of its tokens' ratios, clipped as a whole."""
 
-from oprime.core.importance import exp_of_log_ratio
+from oprime.core.importance import exp_along_its_tangent
 from oprime.core.masked import masked_mean
 from oprime.core.one_file import Formula, OwnSetting
 from oprime.core.policy_loss import PolicyLoss, PolicyTokens, Surrogate
@@ -8,7 +8,7 @@ from oprime.core.tensors import Tensor
 
 
 def gspo(tokens: PolicyTokens, *, gspo_clip_low: float, gspo_clip_high: float, gspo_gradient: str) -> Surrogate:
-    ratio = exp_of_log_ratio(_by_token(tokens) if gspo_gradient == "token" else _of_the_response(tokens))
+    ratio = exp_along_its_tangent(_by_token(tokens) if gspo_gradient == "token" else _of_the_response(tokens))
     free = -tokens.advantages * ratio
     bound = -tokens.advantages * ratio.clamp(1 - gspo_clip_low, 1 + gspo_clip_high)
     return Surrogate(losses=free.maximum(bound), marked={"clipped": bound > free})
