@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from oprime.core.implicit_reward import printed_rewards
@@ -39,10 +40,14 @@ class ScoringPair:
         # A PRM that starts as its own reference is one model.
         same = self.prm is self.reference
         reference = prm if same else self.reference.family_logprobs(families, pad_id=self.pad_id, most_tokens=most_tokens)
-        return [
-            [self._scores(ours, theirs) for ours, theirs in zip(own, frozen, strict=True)]
-            for own, frozen in zip(prm, reference, strict=True)
-        ], self.version
+        ours, theirs = ([values for family in found for values in family] for found in (prm, reference))
+        scores = iter(self._scores(ours, theirs))
+        return [[next(scores) for _ in family.responses] for family in families], self.version
 
-    def _scores(self, prm: Tensor, reference: Tensor) -> TokenScores:
-        return TokenScores(process_rewards=printed_rewards(prm, reference, self.beta), prm_logprobs=prm, reference_logprobs=reference)
+    def _scores(self, prm: Sequence[Tensor], reference: Sequence[Tensor]) -> list[TokenScores]:
+        """Of each response; rewards are computed for all of them at once."""
+        rewards = printed_rewards(torch.cat(list(prm)), torch.cat(list(reference)), self.beta).split([len(values) for values in prm])
+        return [
+            TokenScores(process_rewards=own, prm_logprobs=ours, reference_logprobs=theirs)
+            for own, ours, theirs in zip(rewards, prm, reference, strict=True)
+        ]
