@@ -149,13 +149,13 @@ def write_models(place: Path, size: Size) -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def started(name: str, prm: Path, reference: Path) -> Iterator[Server]:
-    """One of the two servers, ready, for the length of the block."""
+def started(name: str, prm: Path, reference: Path, replicas: int = 1) -> Iterator[Server]:
+    """One of the two servers, ready, for the length of the block; oprime with so many processes that score."""
     with reserve_port("127.0.0.1") as keeper:
         port = int(keeper.getsockname()[1])
         models = ["--model", str(prm), "--reference", str(reference), "--beta", str(BETA), "--port", str(port), "--device", "cpu"]
         command = {
-            "oprime": [sys.executable, "-m", "oprime_cli.main", "serve", "prm", *models],
+            "oprime": [sys.executable, "-m", "oprime_cli.main", "serve", "prm", *models, "--replicas", str(replicas)],
             "obvious": [sys.executable, "-m", "bench.obvious_rewards", str(prm), str(reference), str(port), str(BETA)],
         }[name]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment())
@@ -242,12 +242,12 @@ def check_agreement(servers: Sequence[Server]) -> None:
         np.testing.assert_allclose(rewards_in(ours), rewards_in(theirs), rtol=0, atol=AGREEMENT)
 
 
-def cells_of(size: Size, seconds: float, rounds: int) -> dict[str, list[Cell]]:
+def cells_of(size: Size, seconds: float, rounds: int, replicas: int) -> dict[str, list[Cell]]:
     """Medians of both servers for each kind of clients. Which of them is asked changes every so many seconds."""
     found: dict[str, list[Cell]] = {"oprime": [], "obvious": []}
     with tempfile.TemporaryDirectory(prefix="oprime-bench-") as folder, contextlib.ExitStack() as running:
         models = write_models(Path(folder), size)
-        servers = [running.enter_context(started(name, *models)) for name in found]
+        servers = [running.enter_context(started(name, *models, replicas)) for name in found]
         check_agreement(servers)
         for clients, inputs in size.cells:
             rows = [[measured(server, clients, inputs, seconds) for server in servers] for _ in range(rounds)]
@@ -290,13 +290,14 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description="Token rewards beside the obvious way.")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long clients of each kind ask in each round")
     parser.add_argument("--rounds", type=int, default=5, help="how often each server is asked")
+    parser.add_argument("--replicas", type=int, default=1, help="processes of oprime that score, for the rates")
     parser.add_argument("--part", action="append", choices=(*SIZES, "memory", "training"), help="measure these only")
     options = parser.parse_args(arguments)
     parts = options.part or [*SIZES, "memory", "training"]
     print(f"token rewards on {len(os.sched_getaffinity(0))} cores, which the clients share")
     for size in (SIZES[name] for name in parts if name in SIZES):
         print(f"\n{size.name}: vocabulary {size.vocabulary}, {size.layers} layers of {size.hidden}")
-        found = cells_of(size, options.seconds, options.rounds)
+        found = cells_of(size, options.seconds, options.rounds, options.replicas)
         show_cells(found["oprime"], found["obvious"])
     if "memory" in parts:
         show_memory(of_both(replace(SIZES["medium"], vocabulary=LARGE_VOCABULARY), memory_of))
