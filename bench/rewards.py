@@ -8,9 +8,9 @@ machine that has other work to do slows both. Machines differ: compare the rows 
 """
 
 import argparse
-import asyncio
 import contextlib
 import json
+import math
 import os
 import re
 import signal
@@ -32,6 +32,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from bench.beside_training import Beside, measured_apart
+from bench.http_load import ask, post
 from oprime.lm.models import random_causal_lm
 from oprime.runtime.free_ports import reserve_port
 
@@ -41,6 +42,9 @@ FEWEST_WORDS = 1000
 PROMPT_WORDS, RESPONSE_WORDS = 24, 48
 """Of the longest; they are of uneven length."""
 BETA = 0.05
+PATH = "/v1/rewards"
+AGREEMENT = 1e-5
+"""Between rewards of both servers, each in float32: beta times what log-probs may differ by, 1e-4, twice."""
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
 MEBIBYTE = 2**20
 Measured = TypeVar("Measured")
@@ -145,18 +149,18 @@ def write_models(place: Path, size: Size) -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def started(name: str, prm: Path, reference: Path) -> Iterator[Server]:
-    """One of the two servers, ready, for the length of the block."""
+def started(name: str, prm: Path, reference: Path, replicas: int = 1) -> Iterator[Server]:
+    """One of the two servers, ready, for the length of the block; oprime with so many processes that score."""
     with reserve_port("127.0.0.1") as keeper:
         port = int(keeper.getsockname()[1])
         models = ["--model", str(prm), "--reference", str(reference), "--beta", str(BETA), "--port", str(port), "--device", "cpu"]
         command = {
-            "oprime": [sys.executable, "-m", "oprime_cli.main", "serve", "prm", *models],
+            "oprime": [sys.executable, "-m", "oprime_cli.main", "serve", "prm", *models, "--replicas", str(replicas)],
             "obvious": [sys.executable, "-m", "bench.obvious_rewards", str(prm), str(reference), str(port), str(BETA)],
         }[name]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment())
         try:
-            asyncio.run(until_it_answers(port, process))
+            wait_for_answers(port, process)
             yield Server(name=name, port=port, process=process)
         finally:
             process.send_signal(signal.SIGTERM)
@@ -171,41 +175,15 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))), "TOKENIZERS_PARALLELISM": "false"}
 
 
-async def until_it_answers(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_answers(port: int, process: subprocess.Popen[bytes]) -> None:
     ends = time.monotonic() + START_WITHIN_S
-    body = json.dumps(request(1, np.random.default_rng(0))).encode()
+    asked = post(PATH, json.dumps(request(1, np.random.default_rng(0))).encode())
     while time.monotonic() < ends and process.poll() is None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
-            connection = await Connection.to(port)
-            if await connection.post(body) == 200:
-                return
-        await asyncio.sleep(0.2)
+        with contextlib.suppress(OSError, RuntimeError):
+            ask(port, [asked], clients=1, seconds=0)
+            return
+        time.sleep(0.2)
     raise SystemExit(f"{process.args} does not answer")
-
-
-class Connection:
-    """Just enough of HTTP/1.1 that the client's own work hardly counts."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-
-    @classmethod
-    async def to(cls, port: int) -> "Connection":
-        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**24))
-
-    async def post(self, body: bytes) -> int:
-        """Send a request for rewards and read its answer; returns the status."""
-        head = f"POST /v1/rewards HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        self._writer.write(head.encode() + body)
-        answer = await self._reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", answer, re.IGNORECASE)
-        if length is None:
-            raise ValueError("an answer without a length")
-        await self._reader.readexactly(int(length[1]))
-        return int(answer.split(b" ", 2)[1])
-
-    def close(self) -> None:
-        self._writer.close()
 
 
 def request(inputs: int, dice: np.random.Generator) -> dict[str, Any]:
@@ -218,49 +196,61 @@ def request(inputs: int, dice: np.random.Generator) -> dict[str, Any]:
     return {"inputs": [{"prompt": prompt, "response": text(RESPONSE_WORDS)} for _ in range(inputs)], "granularity": ["token"]}
 
 
-async def measured(server: Server, clients: int, inputs: int, seconds: float) -> Cell:
-    """Let clients ask for some seconds; what is under way then is answered, too, and counts."""
-    dice = np.random.default_rng(clients * inputs)
-    bodies = [json.dumps(asked(server, inputs, dice)).encode() for _ in range(min(64, 4 * clients))]
-    latencies: list[float] = []
+def measured(server: Server, clients: int, inputs: int, seconds: float) -> Cell:
+    """Let clients ask for some seconds; what is under way then is answered, too, and counts. What was answered is checked afterwards."""
+    bodies = requests_of(clients, inputs)
     core_s = server.core_seconds()
-    began = time.perf_counter()
-
-    async def client(number: int) -> None:
-        connection = await Connection.to(server.port)
-        turn = 0
-        while (sent := time.perf_counter()) < began + seconds:
-            status = await connection.post(bodies[(number + turn * clients) % len(bodies)])
-            assert status == 200, f"{server.name} answers {status}"
-            latencies.append(time.perf_counter() - sent)
-            turn += 1
-        connection.close()
-
-    await asyncio.gather(*(client(number) for number in range(clients)))
+    answers = ask(server.port, [post(PATH, json.dumps(body).encode()) for body in bodies], clients=clients, seconds=seconds)
+    core_s = server.core_seconds() - core_s
+    for place, answer in answers.bodies.items():
+        check(server, bodies[place], json.loads(answer))
     return Cell(
         clients=clients,
         inputs=inputs,
-        requests_per_second=len(latencies) / (time.perf_counter() - began),
-        p50_s=statistics.median(latencies),
-        p99_s=float(np.quantile(latencies, 0.99)),
-        core_s=(server.core_seconds() - core_s) / len(latencies),
+        requests_per_second=answers.per_second,
+        p50_s=statistics.median(answers.latencies_s),
+        p99_s=float(np.quantile(answers.latencies_s, 0.99)),
+        core_s=core_s / len(answers.latencies_s),
     )
 
 
-def asked(server: Server, inputs: int, dice: np.random.Generator) -> dict[str, Any]:
-    """A request in the words of a server."""
-    body = request(inputs, dice)
-    return body if server.name == "oprime" else {"inputs": body["inputs"]}
+def requests_of(clients: int, inputs: int) -> list[dict[str, Any]]:
+    """What the clients of a cell ask, of either server."""
+    dice = np.random.default_rng(clients * inputs)
+    return [request(inputs, dice) for _ in range(min(64, 4 * clients))]
 
 
-def cells_of(size: Size, seconds: float, rounds: int) -> dict[str, list[Cell]]:
+def check(server: Server, asked: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Raises AssertionError unless there is a finite reward for each token of each response and for its end."""
+    rewards = [rewards_in(item) for item in answer["data"]]
+    assert [len(own) for own in rewards] == [len(one["response"].split()) + 1 for one in asked["inputs"]], (
+        f"{server.name} leaves rewards out"
+    )
+    assert all(math.isfinite(reward) for own in rewards for reward in own), f"{server.name} gives rewards that are no numbers"
+
+
+def rewards_in(item: dict[str, Any]) -> list[float]:
+    """The token rewards of an input, in the words of either server."""
+    return item["rewards"] if "rewards" in item else item["tokens"]["rewards"]
+
+
+def check_agreement(servers: Sequence[Server]) -> None:
+    """Raises AssertionError unless both give the same rewards."""
+    asked = requests_of(1, 128)[0]
+    found = [json.loads(ask(server.port, [post(PATH, json.dumps(asked).encode())], clients=1, seconds=0).bodies[0]) for server in servers]
+    for ours, theirs in zip(*(answer["data"] for answer in found), strict=True):
+        np.testing.assert_allclose(rewards_in(ours), rewards_in(theirs), rtol=0, atol=AGREEMENT)
+
+
+def cells_of(size: Size, seconds: float, rounds: int, replicas: int) -> dict[str, list[Cell]]:
     """Medians of both servers for each kind of clients. Which of them is asked changes every so many seconds."""
     found: dict[str, list[Cell]] = {"oprime": [], "obvious": []}
     with tempfile.TemporaryDirectory(prefix="oprime-bench-") as folder, contextlib.ExitStack() as running:
         models = write_models(Path(folder), size)
-        servers = [running.enter_context(started(name, *models)) for name in found]
+        servers = [running.enter_context(started(name, *models, replicas)) for name in found]
+        check_agreement(servers)
         for clients, inputs in size.cells:
-            rows = [[asyncio.run(measured(server, clients, inputs, seconds)) for server in servers] for _ in range(rounds)]
+            rows = [[measured(server, clients, inputs, seconds) for server in servers] for _ in range(rounds)]
             for server, own in zip(servers, zip(*rows, strict=True), strict=True):
                 found[server.name].append(median_of(own))
                 print(f"{server.name}: {found[server.name][-1]}", file=sys.stderr, flush=True)
@@ -275,7 +265,7 @@ def median_of(cells: Sequence[Cell]) -> Cell:
 def memory_of(server: Server) -> tuple[float, float]:
     """MiB of the service ready, and how many more its peak is after a request of 128 inputs."""
     before = server.held_bytes()
-    asyncio.run(measured(server, 1, 128, 0.1))
+    measured(server, 1, 128, 0.1)
     return before / MEBIBYTE, (server.peak_bytes() - before) / MEBIBYTE
 
 
@@ -300,13 +290,14 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description="Token rewards beside the obvious way.")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long clients of each kind ask in each round")
     parser.add_argument("--rounds", type=int, default=5, help="how often each server is asked")
+    parser.add_argument("--replicas", type=int, default=1, help="processes of oprime that score, for the rates")
     parser.add_argument("--part", action="append", choices=(*SIZES, "memory", "training"), help="measure these only")
     options = parser.parse_args(arguments)
     parts = options.part or [*SIZES, "memory", "training"]
     print(f"token rewards on {len(os.sched_getaffinity(0))} cores, which the clients share")
     for size in (SIZES[name] for name in parts if name in SIZES):
         print(f"\n{size.name}: vocabulary {size.vocabulary}, {size.layers} layers of {size.hidden}")
-        found = cells_of(size, options.seconds, options.rounds)
+        found = cells_of(size, options.seconds, options.rounds, options.replicas)
         show_cells(found["oprime"], found["obvious"])
     if "memory" in parts:
         show_memory(of_both(replace(SIZES["medium"], vocabulary=LARGE_VOCABULARY), memory_of))

@@ -253,6 +253,37 @@ async def test_a_body_that_is_no_json_is_refused_with_the_reason(tmp_path: Path,
             is_problem(await w.client.post(path, content=body, headers=JSON), 422, says)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": [TEXT], "granularity": ["token", "step", "sequence"], "include": ["tokens", "offsets", "logprobs"]},
+        {"inputs": [{"prompt": "p", "response": "ab", "id": "x"}, TEXT], "model": "prm@7", "steps": {"delimiter": "b"}},
+        {"inputs": [TEXT], "sequence_reduction": "discounted_sum", "discount": 1},
+        {"inputs": [{"prompt_token_ids": [1, 2], "response_token_ids": [3]}], "granularity": ["token"]},
+        {"inputs": [TEXT], "granularity": ["token"], "steps": {"mode": "char_spans", "spans": [[[0, 2], [3, 6]]]}},
+        {"inputs": [TEXT], "granularity": []},
+        {"inputs": [{"prompt_token_ids": [1.0, True], "response_token_ids": ["3"]}]},
+        {"inputs": [{**TEXT, "special_tokens": 1}], "discount": 2},
+        {"inputs": [TEXT], "special_tokens": 1, "unknown": None},
+        {"inputs": TEXT},
+        [],
+    ],
+)
+async def test_a_body_is_read_alike_under_every_name_of_json(tmp_path: Path, body: Any) -> None:
+    async with world(tmp_path) as w:
+        names = ("application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8", "application/problem+json")
+        found = [await w.client.post("/v1/rewards", content=json.dumps(body).encode(), headers={"Content-Type": name}) for name in names]
+    first, *others = ((answer.status_code, {**answer.json(), "id": None, "created": None}) for answer in found)
+    assert all(other == first for other in others)
+
+
+async def test_spans_are_checked_where_only_tokens_are_asked_for(tmp_path: Path) -> None:
+    spans = {"mode": "char_spans", "spans": [[[0, 2], [3, 6]]]}
+    async with world(tmp_path) as w:
+        (item,) = (await w.rewards(TEXT, granularity=["token"], steps=spans))["data"]
+    assert "must be [2, end)" in item["error"]["detail"]
+
+
 async def test_a_whole_pair_of_surrogates_is_one_character(tmp_path: Path) -> None:
     body = b'{"inputs": [{"prompt": "p", "response": "\\ud83d\\ude00"}], "granularity": ["token"]}'
     async with world(tmp_path) as w:

@@ -4,9 +4,13 @@ import asyncio
 import math
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -15,6 +19,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from oprime.adapters.system_clock import SystemClock
+from oprime.core.prompt_families import PromptFamily
 from oprime.core.types import ChatMessage
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.models import load_causal_lm, random_causal_lm
@@ -182,6 +187,29 @@ def test_what_is_scored_beside_a_text_changes_nothing(place: Path, alone: list[T
     for index, values in zip(mixed, found, strict=True):
         torch.testing.assert_close(values.prm_logprobs, alone[index].prm_logprobs, rtol=0, atol=BESIDE_OTHERS)
         torch.testing.assert_close(values.process_rewards, alone[index].process_rewards, rtol=0, atol=BESIDE_OTHERS)
+
+
+class Counted(ThreadPoolExecutor):
+    """A thread that counts what it is given."""
+
+    given = 0
+
+    def submit(self, *arguments: Any, **options: Any) -> Any:
+        self.given += 1
+        return super().submit(*arguments, **options)
+
+
+def test_a_thread_for_the_reference_changes_nothing(place: Path) -> None:
+    prm, reference = (FrozenModel(load_causal_lm(place / name), chunk_tokens=64) for name in ("prm", "reference"))
+    ids = np.arange(400, dtype=np.int32)
+    families = [PromptFamily(prompt_ids=ids[:9], responses=(ids[20:90], ids[40 : 40 + length])) for length in range(30, 40)]
+    pair = ScoringPair(prm=prm, reference=reference, beta=BETA, pad_id=0, version=0)
+    with Counted(max_workers=1) as beside:
+        found = replace(pair, beside=beside).score(families, 4096)[0]
+    assert beside.given == 1
+    for ours, expected in zip(chain(*found), chain(*pair.score(families, 4096)[0]), strict=True):
+        assert torch.equal(ours.process_rewards, expected.process_rewards)
+        assert torch.equal(ours.reference_logprobs, expected.reference_logprobs)
 
 
 def test_sums_of_rewards_are_exact_in_any_order(alone: list[TokenScores]) -> None:

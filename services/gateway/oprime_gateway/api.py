@@ -37,7 +37,7 @@ from oprime_gateway.scoring import MODEL, Pin, check_pin, revision, score
 from oprime_gateway.scrape import set_run_gauges
 from oprime_gateway.services import STATUS_TIMEOUT_S, call
 from oprime_gateway.streaming import NDJSON, begin, wants_stream
-from oprime_gateway.strict_json import StrictRoute
+from oprime_gateway.strict_json import StrictRoute, direct_route
 from oprime_gateway.verdicts import verifiers_response, verify_request, verify_response
 from oprime_proto.v1 import coordinator_pb2, prm_pb2, verifier_pb2
 
@@ -66,7 +66,7 @@ def build_api(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.state.run_indexes = RunIndexes(gateway.index_directory)
-    for one in (router, run_pages.router, evaluations.router, best_of_n_router, *routers(), dashboard.router):
+    for one in (rewards_router, router, run_pages.router, evaluations.router, best_of_n_router, *routers(), dashboard.router):
         app.include_router(one)
     app.openapi = lambda: document(app)
     answer_with_problems(app)
@@ -84,7 +84,14 @@ def build_api(gateway: Gateway) -> FastAPI:
     return app
 
 
-@router.post("/v1/rewards", response_model=RewardsResponse, responses={**PROBLEMS, **PINNED, **STREAM}, tags=["rewards"])
+async def _rewards_of(body: RewardsRequest, request: Request) -> Response:
+    return await rewards(body, request, request.headers.get("if-match"), request.headers.get("accept"))
+
+
+rewards_router = APIRouter(route_class=direct_route(RewardsRequest, _rewards_of))
+
+
+@rewards_router.post("/v1/rewards", response_model=RewardsResponse, responses={**PROBLEMS, **PINNED, **STREAM}, tags=["rewards"])
 async def rewards(
     body: RewardsRequest,
     request: Request,

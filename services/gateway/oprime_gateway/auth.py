@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class RequireKey:
         if not self._digests:
             # A web page elsewhere can have its name resolve to 127.0.0.1; its requests still carry that name.
             host = headers.get("host", "")
-            if is_loopback(host if ":" in host.rpartition("]")[2] else f"{host}:80"):
+            if _is_this_machine(host):
                 return None
             return problem(
                 HTTPStatus.FORBIDDEN, f"host {host!r} is not this machine: without keys the gateway answers 127.0.0.1 and localhost alone"
@@ -82,6 +83,11 @@ class RequireKey:
         # Compare with every key, so that the time says nothing about which one was close.
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         return scheme.lower() == "bearer" and any(matches)
+
+
+@lru_cache(maxsize=64)
+def _is_this_machine(host: str) -> bool:
+    return is_loopback(host if ":" in host.rpartition("]")[2] else f"{host}:80")
 
 
 def _digest(key: str) -> bytes:

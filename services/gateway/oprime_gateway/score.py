@@ -1,10 +1,11 @@
 """POST /v1/rewards: inputs to the PRM's items, and its answers to token, step and sequence rewards."""
 
-import math
 import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from oprime.core.types import ChatMessage
 from oprime.wire.codec import floats_from_bytes, ids_from_bytes, ids_to_bytes, messages_to_proto
@@ -109,7 +110,8 @@ def reward_item(request: RewardsRequest, index: int, answer: pb.ScoredResponse) 
     if answer.error:
         return RewardItem(index=index, id=item.id, error=ItemError(detail=answer.error))
     try:
-        tokens, steps = token_and_step_rewards(request, index, answer, item.response_text)
+        tokens = _token_rewards(request, answer, item.response_text)
+        steps = _step_rewards(request, index, answer, tokens, item.response_text) if _needs_steps(request) else None
     except (InputError, SpansError) as error:
         return RewardItem(index=index, id=item.id, error=ItemError(detail=str(error)))
     columns = Columns(as_base64=request.encoding_format == "base64")
@@ -117,8 +119,8 @@ def reward_item(request: RewardsRequest, index: int, answer: pb.ScoredResponse) 
         index=index,
         id=item.id,
         tokens=_token_columns(request, tokens, columns),
-        steps=_step_columns(steps, columns, _how(request, request.step_reduction)) if "step" in request.granularity else None,
-        sequence=SequenceReward(reward=reward_of(request, tokens, steps)) if "sequence" in request.granularity else None,
+        steps=_step_columns(steps, columns, _how(request, request.step_reduction)) if steps and "step" in request.granularity else None,
+        sequence=SequenceReward(reward=reward_of(request, tokens, steps)) if steps and "sequence" in request.granularity else None,
         truncated=_truncated(answer),
     )
 
@@ -127,13 +129,25 @@ def token_and_step_rewards(
     options: ScoringOptions, index: int, answer: pb.ScoredResponse, text: str | None
 ) -> tuple[TokenRewards, StepRewards]:
     """Of the input at this index, whose response is `text` unless it was given as tokens. Raises InputError and SpansError."""
+    tokens = _token_rewards(options, answer, text)
+    return tokens, _step_rewards(options, index, answer, tokens, text)
+
+
+def _token_rewards(options: ScoringOptions, answer: pb.ScoredResponse, text: str | None) -> TokenRewards:
     tokens = token_rewards(answer, text)
-    if options.end_token == "exclude":  # noqa: S105 - no password
-        tokens = tokens.without_end_token()
+    return tokens.without_end_token() if options.end_token == "exclude" else tokens  # noqa: S105 - no password
+
+
+def _step_rewards(options: ScoringOptions, index: int, answer: pb.ScoredResponse, tokens: TokenRewards, text: str | None) -> StepRewards:
     whole = "".join(tokens.texts) if text is None else text
     # The steps of a response that was cut short end where what was scored does.
     scored_chars = max((end for _, end in tokens.char_ranges), default=0) if answer.dropped_response_tokens else len(whole)
-    return tokens, _steps(options, index, tokens, whole, scored_chars)
+    return _steps(options, index, tokens, whole, scored_chars)
+
+
+def _needs_steps(request: RewardsRequest) -> bool:
+    """Whether anything of an answer comes from steps, or spans that the client gave are to be checked."""
+    return request.steps.spans is not None or not {"step", "sequence"}.isdisjoint(request.granularity)
 
 
 def reward_of(options: ScoringOptions, tokens: TokenRewards, steps: StepRewards) -> float | None:
@@ -153,21 +167,26 @@ def token_rewards(answer: pb.ScoredResponse, text: str | None) -> TokenRewards:
     """The PRM's answer for one response. Raises InputError if its columns do not fit each other or the text, or are not finite."""
     texts = tuple(answer.token_texts)
     ranges = ranges_of_texts(texts) if text is None else tuple(zip(answer.char_starts, answer.char_ends, strict=False))
-    scored = TokenRewards(
-        ids=tuple(ids_from_bytes(answer.response_ids).tolist()),
-        rewards=tuple(floats(floats_from_bytes(answer.process_rewards).tolist())),
-        logprobs=tuple(floats_from_bytes(answer.prm_logprobs).tolist()),
-        reference_logprobs=tuple(floats_from_bytes(answer.reference_logprobs).tolist()),
+    values = [floats_from_bytes(column) for column in (answer.process_rewards, answer.prm_logprobs, answer.reference_logprobs)]
+    ids = ids_from_bytes(answer.response_ids)
+    if len({len(texts), len(ranges), len(ids), *map(len, values)}) > 1 or (text is not None and not _fits(ranges, len(text))):
+        raise InputError("the PRM's answer does not fit the response: gateway and PRM run different versions")
+    if not np.isfinite(values).all():
+        raise InputError("the PRM gives a reward that is no finite number: its weights are damaged, or its training has diverged")
+    rewards, logprobs, reference_logprobs = values
+    return TokenRewards(
+        ids=tuple(ids.tolist()),
+        rewards=tuple(floats(rewards)),
+        logprobs=tuple(logprobs.tolist()),
+        reference_logprobs=tuple(reference_logprobs.tolist()),
         texts=texts,
         char_ranges=ranges,
         has_end_token=answer.has_end_token,
     )
-    lengths = {len(scored.ids), len(scored.rewards), len(scored.logprobs), len(scored.reference_logprobs), len(texts), len(ranges)}
-    if len(lengths) > 1 or (text is not None and any(not 0 <= start <= end <= len(text) for start, end in ranges)):
-        raise InputError("the PRM's answer does not fit the response: gateway and PRM run different versions")
-    if not all(math.isfinite(value) for column in (scored.rewards, scored.logprobs, scored.reference_logprobs) for value in column):
-        raise InputError("the PRM gives a reward that is no finite number: its weights are damaged, or its training has diverged")
-    return scored
+
+
+def _fits(ranges: Sequence[Range], characters: int) -> bool:
+    return all(0 <= start <= end <= characters for start, end in ranges)
 
 
 def _how(options: ScoringOptions, reduction: Any) -> How:
@@ -199,7 +218,7 @@ def _token_columns(request: RewardsRequest, scored: TokenRewards, columns: Colum
     if not include and not wanted:
         return None
     return TokenColumns(
-        rewards=columns.floats(scored.rewards) if wanted else None,
+        rewards=columns.some_floats(scored.rewards) if wanted else None,
         ids=columns.ints(scored.ids) if "tokens" in include else None,
         text=list(scored.texts) if "tokens" in include else None,
         char_start=columns.ints([start for start, _ in scored.char_ranges]) if "offsets" in include else None,

@@ -2,15 +2,18 @@
 
 import json
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from http import HTTPStatus
 from typing import Any, NoReturn
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 
 HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 """Escapes of which two make a character; only where there is one can there be a lone one."""
+JSON = frozenset({"application/json", "application/json; charset=utf-8"})
+"""What clients commonly call it."""
 
 
 class StrictRequest(Request):
@@ -30,16 +33,46 @@ class StrictRequest(Request):
         return value
 
 
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
 class StrictRoute(APIRoute):
     """A route that reads its body so."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()
 
         async def strictly(request: Request) -> Response:
             return await handler(StrictRequest(request.scope, request.receive))
 
         return strictly
+
+
+def direct_route(model: type[BaseModel], answer: Callable[[Any, Request], Awaitable[Response]]) -> type[StrictRoute]:
+    """A strict route on which bodies that are a `model` are answered at once by `answer`; the others go the long way, which says what is
+    wrong with them. FastAPI's own way to an endpoint takes longer than reading the body. `model` is strict: it takes nothing more from JSON
+    than from Python's values."""
+
+    class DirectRoute(StrictRoute):
+        def get_route_handler(self) -> Handler:
+            the_long_way = APIRoute.get_route_handler(self)
+
+            async def directly(request: Request) -> Response:
+                asked = StrictRequest(request.scope, request.receive)
+                body = await asked.body()
+                read = _read(model, body) if asked.headers.get("content-type") in JSON else None
+                return await (the_long_way(asked) if read is None else answer(read, asked))
+
+            return directly
+
+    return DirectRoute
+
+
+def _read(model: type[BaseModel], body: bytes) -> BaseModel | None:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError:
+        return None
 
 
 def _refuse(name: str) -> NoReturn:

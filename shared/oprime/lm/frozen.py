@@ -1,6 +1,8 @@
 """A model that only scores: the PRM's reference, or the copy of the PRM that answers requests."""
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
+from operator import not_
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,8 +46,10 @@ class FrozenModel:
 
         A model that keeps padded rows takes at most `most_tokens` at a time, padding included, or a single row.
         """
-        together = [family for family in families if self._fits(family)]
-        apart = [family for family in families if not self._fits(family)]
+        fitting = [self._fits(family) for family in families]
+        if all(fitting):
+            return self._together(families)
+        together, apart = (tuple(compress(families, chosen)) for chosen in (fitting, map(not_, fitting)))
         found = [*self._together(together), *self._apart(apart, pad_id, most_tokens)]
         by_family = {id(family): values for family, values in zip([*together, *apart], found, strict=True)}
         return [by_family[id(family)] for family in families]

@@ -181,7 +181,7 @@ def trial_attention(causal_lm: "PreTrainedModel", name: str = "sdpa") -> Iterato
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AttentionRun:
-    """Blocks that one call of attention computes: one, or several that begin and are of similar length."""
+    """Blocks that one call of attention computes: one, or several of similar length that begin, or go on from the same block."""
 
     first: int
     """Number of the first of them."""
@@ -190,10 +190,16 @@ class AttentionRun:
     """Where blocks of several lengths are together: the place in the run of what each slot of the padded rows has."""
     slots: Int[Tensor, " token"] | None = None
     """And the slot of each token."""
+    prompts: Int[Tensor, " piece"] | None = None
+    """Which piece of the block that they go on from each of these pieces sees, if any."""
 
     @property
     def pieces(self) -> int:
         return sum(block.pieces for block in self.blocks)
+
+    @property
+    def after(self) -> int | None:
+        return self.blocks[0].after
 
 
 def attention_runs(blocks: Sequence[Block], device: torch.device, *, pads: bool = False) -> tuple[AttentionRun, ...]:
@@ -209,20 +215,26 @@ def attention_runs(blocks: Sequence[Block], device: torch.device, *, pads: bool 
 
 
 def _go_together(blocks: Sequence[Block]) -> bool:
-    if any(block.after is not None or not block.tokens for block in blocks):
+    if len({block.after for block in blocks}) > 1 or not all(block.tokens for block in blocks):
         return False
     padded = sum(block.pieces for block in blocks) * max(block.tokens for block in blocks)
     return padded <= MOST_PADDING * sum(block.pieces * block.tokens for block in blocks)
 
 
 def _run_of(first: int, blocks: Sequence[Block], device: torch.device) -> AttentionRun:
-    if len(blocks) == 1:
-        return AttentionRun(first=first, blocks=tuple(blocks))
+    rows, slots = _padding(blocks, device) if len(blocks) > 1 else (None, None)
+    goes_on = blocks[0].after is not None
+    prompts = torch.tensor([prompt for block in blocks for prompt in block.prompts], device=device) if goes_on else None
+    return AttentionRun(first=first, blocks=tuple(blocks), rows=rows, slots=slots, prompts=prompts)
+
+
+def _padding(blocks: Sequence[Block], device: torch.device) -> tuple[Tensor, Tensor]:
+    """`rows` and `slots` of a run. What stands in a slot behind a piece's end is its last token, which nothing before it sees."""
     own = torch.tensor([block.tokens for block in blocks for _ in range(block.pieces)])[:, None]
     column = torch.arange(int(own.max()))[None]
     rows = (own.cumsum(0) - own) + torch.minimum(column, own - 1)
     slots = (column < own).flatten().nonzero().squeeze(-1)
-    return AttentionRun(first=first, blocks=tuple(blocks), rows=rows.flatten().to(device), slots=slots.to(device))
+    return rows.flatten().to(device), slots.to(device)
 
 
 def attention_per_rollout(
@@ -258,23 +270,20 @@ def _attention_of(
     """Attention of a run, [token head size]."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    if run.rows is not None and run.slots is not None:
-        queries, keys, values = (_as_rows(tensor.index_select(2, run.rows), run.pieces) for tensor in packed)
-        return sdpa_attention_forward(module, queries, keys, values, None, **options)[0].flatten(0, 1).index_select(0, run.slots)
-    (block,) = run.blocks
-    queries, keys, values = (_as_rows(tensor, block.pieces) for tensor in packed)
+    queries, keys, values = (_as_rows(tensor, run.pieces) if run.rows is None else _as_padded_rows(tensor, run) for tensor in packed)
     mask = None
-    if block.after is not None:
-        keys, values = (torch.cat([_of_pieces(of, block), rows], dim=2) for of, rows in zip(seen[block.after], (keys, values), strict=True))
-        mask = _causal_after_prompt(block.tokens, keys.shape[2], queries.device)
-    return sdpa_attention_forward(module, queries, keys, values, mask, **options)[0].flatten(0, 1)
+    if run.after is not None:
+        keys, values = (torch.cat([_of_pieces(of, run), rows], dim=2) for of, rows in zip(seen[run.after], (keys, values), strict=True))
+        mask = _causal_after_prompt(queries.shape[2], keys.shape[2], queries.device)
+    found = sdpa_attention_forward(module, queries, keys, values, mask, **options)[0].flatten(0, 1)
+    return found if run.slots is None else found.index_select(0, run.slots)
 
 
-def _of_pieces(prompts: Tensor, block: Block) -> Tensor:
-    """Keys or values of the prompt of each of a block's pieces, [piece head token size]."""
+def _of_pieces(prompts: Tensor, run: AttentionRun) -> Tensor:
+    """Keys or values of the prompt of each of a run's pieces, [piece head token size]."""
     if len(prompts) == 1:
-        return prompts.expand(block.pieces, -1, -1, -1)
-    return prompts[torch.tensor(block.prompts, device=prompts.device)]
+        return prompts.expand(run.pieces, -1, -1, -1)
+    return prompts[run.prompts]
 
 
 def _causal_after_prompt(tokens: int, keys: int, device: torch.device) -> Bool[Tensor, "1 1 token key"]:
@@ -285,6 +294,12 @@ def _causal_after_prompt(tokens: int, keys: int, device: torch.device) -> Bool[T
 def _as_rows(packed: Tensor, count: int) -> Tensor:
     """[1 head token size] as [rollout head token size], for `count` rollouts of equal length."""
     return packed[0].unflatten(1, (count, -1)).transpose(0, 1)
+
+
+def _as_padded_rows(packed: Tensor, run: AttentionRun) -> Tensor:
+    """The same for the slots of a run. A token's heads lie side by side, so that they are copied together."""
+    assert run.rows is not None  # noqa: S101 - the caller has looked
+    return packed[0].transpose(0, 1).index_select(0, run.rows).unflatten(0, (run.pieces, -1)).transpose(1, 2)
 
 
 def _packed_hidden(causal_lm: "PreTrainedModel", token_ids: Int[Tensor, " token"], lengths: Sequence[int]) -> Float[Tensor, "token hidden"]:

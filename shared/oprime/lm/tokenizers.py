@@ -10,8 +10,11 @@ from oprime.lm.without_torch import import_transformers
 from oprime.runtime.errors import SettingsError, UnusableInputError
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+_WAYS_TO_READ = ("__call__", "_encode_plus", "_convert_encoding", "set_truncation_and_padding", "apply_chat_template")
+"""Methods between a call of a tokenizer, or of its template, and the tokenizers library."""
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
 
 
@@ -27,6 +30,31 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> "Pre
         raise SettingsError(
             f"no tokenizer can be loaded from {path}: {reason}. Give a model directory that holds tokenizer.json and tokenizer_config.json"
         ) from error
+
+
+def plain_backend(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer | None":
+    """What reads texts behind `tokenizer`, for `encode`; None where the tokenizer's class has its own way to read them."""
+    import_transformers()
+    from transformers import PreTrainedTokenizerFast
+
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or hasattr(tokenizer, "_switch_to_input_mode"):
+        return None
+    own = any(getattr(type(tokenizer), name) is not getattr(PreTrainedTokenizerFast, name) for name in _WAYS_TO_READ)
+    return None if own else tokenizer.backend_tokenizer
+
+
+def encode(backend: "Tokenizer", text: str, *, special_tokens: bool) -> "Encoding":
+    """The tokens of a text as it stands; names of special tokens stand for them only if so wanted.
+
+    As a call of the tokenizer with `add_special_tokens=False` does it, without its options, which cost a short text ten times the reading.
+    """
+    if backend.truncation is not None:
+        backend.no_truncation()
+    if backend.padding is not None:
+        backend.no_padding()
+    if backend.encode_special_tokens == special_tokens:
+        backend.encode_special_tokens = not special_tokens
+    return backend.encode(text, add_special_tokens=False)
 
 
 def require_chat_template(tokenizer: "PreTrainedTokenizerBase") -> None:

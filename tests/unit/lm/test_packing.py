@@ -189,7 +189,7 @@ def test_a_model_prepared_for_packing_still_takes_padded_rows_and_masks() -> Non
 
 
 def test_pieces_of_similar_length_share_a_call_of_attention() -> None:
-    # 3 rows of 5 for 12 tokens are 1.25 times as many; a fourth of 9 would be too many, and what sees a prompt has calls of its own.
+    # 3 rows of 5 for 12 tokens are 1.25 times as many; a fourth of 9 would be too many, and what sees other prompts has calls of its own.
     begin = [Block(pieces=1, tokens=length) for length in (3, 4, 5, 9)]
     blocks = [*begin, Block(pieces=2, tokens=1, after=0, prompts=(0, 0)), Block(pieces=1, tokens=1, after=1, prompts=(0,))]
     runs = attention_runs(blocks, torch.device("cpu"), pads=True)
@@ -202,17 +202,33 @@ def test_pieces_of_similar_length_share_a_call_of_attention() -> None:
     assert [len(run.blocks) for run in attention_runs(blocks, torch.device("cpu"))] == [1] * 6
 
 
+def test_pieces_that_go_on_from_one_block_share_a_call_of_attention() -> None:
+    begin = Block(pieces=2, tokens=3)
+    lengths = ((4, (1,)), (5, (0, 1)), (0, (0,)), (9, (0,)))
+    go_on = [Block(pieces=len(prompts), tokens=tokens, after=0, prompts=prompts) for tokens, prompts in lengths]
+    runs = attention_runs([begin, *go_on], torch.device("cpu"), pads=True)
+    # One without tokens stands alone, and one that is much longer too.
+    assert [(run.first, len(run.blocks), run.pieces) for run in runs] == [(0, 1, 2), (1, 2, 3), (3, 1, 1), (4, 1, 1)]
+    assert [None if run.prompts is None else run.prompts.tolist() for run in runs] == [None, [1, 0, 1], [0], [0]]
+    assert runs[1].rows is not None
+    assert runs[1].rows.tolist() == [0, 1, 2, 3, 3, *range(4, 14)]
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_shares_a_call_has_the_values_that_it_has_in_a_call_of_its_own(name: str) -> None:
     model = TokenLogprobModel(random_causal_lm(FAMILIES[name], 0), 3).eval()
     ids = np.arange(4, 44, dtype=np.int32)
     families = [PromptFamily(prompt_ids=ids[:3], responses=(ids[10 : 10 + length],)) for length in (5, 9, 6, 8, 7, 16)]
     families += [PromptFamily(prompt_ids=ids[:size], responses=(ids[20:22], ids[22:25])) for size in (9, 10)]
+    families += [
+        PromptFamily(prompt_ids=ids[start : start + 4], responses=tuple(ids[10 : 10 + length] for length in (7, 1, 8, 9, 8)))
+        for start in (0, 5)
+    ]
     apart = model.of_families(families).detach()
     with torch.no_grad():
         together = model.of_families(families)
     torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)
-    assert len(together) == 51 + 2 * 5
+    assert len(together) == 51 + 2 * 5 + 2 * 33
 
 
 def test_values_per_response_token_find_their_places() -> None:

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from oprime.core.types import ChatMessage
+from oprime.lm.responses import ResponseEncoder
 from oprime.lm.tokenizers import (
+    encode,
     end_token_ids,
     load_tokenizer,
     pad_token_id,
+    plain_backend,
     render_prompt,
     render_text,
     require_chat_template,
@@ -176,3 +179,45 @@ def test_a_process_that_makes_no_model_tokenizes_alike_and_without_torch(tmp_pat
     expected = render_prompt(load_tokenizer(path), [ChatMessage(role="user", content="one two")])
     assert [json.loads(line) for line in ended.stdout.splitlines()] == [[expected, False, None], 2.0]
     assert ended.stderr == ""
+
+
+def byte_level() -> PreTrainedTokenizerFast:
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    backend.post_processor = processors.TemplateProcessing(single="<end> $A", special_tokens=[("<end>", 0)])  # type: ignore[assignment]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(
+        ["the sum", "😀 日本"], trainers.BpeTrainer(vocab_size=300, special_tokens=["<end>"], initial_alphabet=alphabet)
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", pad_token="<end>")
+
+
+@pytest.mark.parametrize("text", ["", "the sum", "<end>the<end>", "😀 e\u0301", " a  b\n"])
+@pytest.mark.parametrize("special_tokens", [True, False])
+def test_a_text_is_read_as_the_tokenizer_itself_reads_it(text: str, special_tokens: bool) -> None:
+    tokenizer = byte_level()
+    backend = plain_backend(tokenizer)
+    assert backend is not None
+    # What somebody set before changes nothing.
+    tokenizer(["the", "sum of"], padding=True, truncation=True, max_length=2)
+    found = encode(backend, text, special_tokens=special_tokens)
+    theirs = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=not special_tokens)
+    assert (found.ids, found.offsets) == (theirs["input_ids"], theirs["offset_mapping"])
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_a_prompt_is_read_as_the_template_s_own_way_reads_it(splits: bool) -> None:
+    tokenizer = make()
+    tokenizer.split_special_tokens = splits
+    messages = [ChatMessage(role="user", content="one two")]
+    assert list(ResponseEncoder(tokenizer, 1).prompt(messages)) == render_prompt(tokenizer, messages)
+
+
+def test_a_tokenizer_with_its_own_way_to_read_keeps_it() -> None:
+    class Doubled(PreTrainedTokenizerFast):
+        def _encode_plus(self, text: Any, *arguments: Any, **options: Any) -> Any:
+            return super()._encode_plus(f"{text} {text}", *arguments, **options)
+
+    tokenizer = Doubled(tokenizer_object=make().backend_tokenizer, eos_token="<end>", pad_token="<pad>", unk_token="<pad>")
+    assert plain_backend(tokenizer) is None
+    assert ResponseEncoder(tokenizer, 1).text("one", special_tokens=False)[0] == (4, 4)

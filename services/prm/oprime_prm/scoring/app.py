@@ -1,6 +1,7 @@
 """Builds a process that only scores: no optimizer, no queue, no training."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,8 @@ from oprime_prm.servicer import PrmServicer
 from oprime_proto.v1.prm_pb2_grpc import add_PrmServiceServicer_to_server
 
 FEW_WEIGHTS = 4_000_000
-"""Below, a forward pass is so short that threads wait for each other longer than they compute."""
+"""Below, the parts of a forward pass are so short that threads wait for each other longer than they compute: there PRM and reference have a
+thread each."""
 REPLICA = "OPRIME_SCORER"
 """Environment variable: which of endpoints.scorers is this process's own, where there are several."""
 
@@ -101,8 +103,10 @@ def build(settings: ScorerSettings, clock: SystemClock, scores: ScoreMeter) -> t
     models = PrmModels(settings, device, start)
     reference = models.read(settings.prm.reference_model or start)
     frozen, longest = models.frozen(reference), longest_context(reference.config)
-    if device == "cpu" and not settings.scoring.threads and frozen.weights < FEW_WEIGHTS:
+    beside = None
+    if device == "cpu" and not settings.scoring.threads and frozen.weights < FEW_WEIGHTS and torch.get_num_threads() > 1:
         torch.set_num_threads(1)
+        beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reference")
     if (settings.prm.reference_model or start) == start:
         models.start_is(reference, frozen)
     reader = InputReader(tokenizer, end_id=end_token_ids(tokenizer, settings.model.path)[0], longest=longest)
@@ -119,6 +123,7 @@ def build(settings: ScorerSettings, clock: SystemClock, scores: ScoreMeter) -> t
         clock=clock,
         poll_s=settings.scoring.poll_s,
         note=scores.serves,
+        beside=beside,
     )
     return reader, versions
 

@@ -171,7 +171,7 @@ class _Reading:
         return ScoreInput(
             prompt_ids=np.asarray(item.prompt_ids, dtype=np.int32),
             response_ids=np.asarray(item.response_ids, dtype=np.int32),
-            token_texts=tuple(self._text(token) for token in item.response_ids),
+            token_texts=tuple(self._texts.get(token) or self._text(token) for token in item.response_ids),
             spans=item.spans,
             has_end_token=self._tokenise.has_end_token(item),
             dropped_prompt=item.dropped_prompt,

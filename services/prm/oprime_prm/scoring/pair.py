@@ -1,13 +1,19 @@
 """A PRM and its reference, which together give token rewards."""
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 from torch import Tensor
 
 from oprime.core.implicit_reward import printed_rewards
 from oprime.core.prompt_families import PromptFamily
 from oprime.lm.frozen import FrozenModel
+
+WORTH_A_THREAD = 512
+"""Tokens of a pass, below which two threads wait for Python's lock longer than they compute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +34,8 @@ class ScoringPair:
     beta: float
     pad_id: int
     version: int
+    beside: Executor | None = None
+    """A thread that computes the reference while the PRM is computed, for models too small to share their own work among cores."""
 
     def shares(self, prompt_tokens: int, longest_response: int) -> bool:
         """Whether responses of up to so many tokens to one prompt cost that prompt once."""
@@ -35,14 +43,26 @@ class ScoringPair:
 
     def score(self, families: Sequence[PromptFamily], most_tokens: int) -> tuple[list[list[TokenScores]], int]:
         """Scores of each response of each family, and the version. Padded models take at most so many tokens at a time."""
-        prm = self.prm.family_logprobs(families, pad_id=self.pad_id, most_tokens=most_tokens)
-        # A PRM that starts as its own reference is one model.
-        same = self.prm is self.reference
-        reference = prm if same else self.reference.family_logprobs(families, pad_id=self.pad_id, most_tokens=most_tokens)
-        return [
-            [self._scores(ours, theirs) for ours, theirs in zip(own, frozen, strict=True)]
-            for own, frozen in zip(prm, reference, strict=True)
-        ], self.version
+        compute = partial(FrozenModel.family_logprobs, families=families, pad_id=self.pad_id, most_tokens=most_tokens)
+        if self.prm is self.reference:  # A PRM that starts as its own reference is one model.
+            prm = reference = compute(self.prm)
+        elif self.beside is not None and _tokens(families) >= WORTH_A_THREAD:
+            waiting = self.beside.submit(compute, self.reference)
+            prm, reference = compute(self.prm), waiting.result()
+        else:
+            prm, reference = compute(self.prm), compute(self.reference)
+        ours, theirs = ([values for family in found for values in family] for found in (prm, reference))
+        scores = iter(self._scores(ours, theirs))
+        return [[next(scores) for _ in family.responses] for family in families], self.version
 
-    def _scores(self, prm: Tensor, reference: Tensor) -> TokenScores:
-        return TokenScores(process_rewards=printed_rewards(prm, reference, self.beta), prm_logprobs=prm, reference_logprobs=reference)
+    def _scores(self, prm: Sequence[Tensor], reference: Sequence[Tensor]) -> list[TokenScores]:
+        """Of each response; rewards are computed for all of them at once."""
+        rewards = printed_rewards(torch.cat(list(prm)), torch.cat(list(reference)), self.beta).split([len(values) for values in prm])
+        return [
+            TokenScores(process_rewards=own, prm_logprobs=ours, reference_logprobs=theirs)
+            for own, ours, theirs in zip(rewards, prm, reference, strict=True)
+        ]
+
+
+def _tokens(families: Sequence[PromptFamily]) -> int:
+    return sum(len(family.prompt_ids) + family.response_tokens for family in families)

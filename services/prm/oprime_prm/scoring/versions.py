@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +42,11 @@ class FollowedVersions:
         clock: Clock,
         poll_s: float,
         note: Callable[[int], object] = int,
+        beside: Executor | None = None,
     ) -> None:
         """`load` makes a model of a version's directory, and of None the one that the PRM starts from. `fixed` is the version that answers
         where none is named; None follows the newest. At most `most` versions are held, and one more while a newer one is loaded. `note`
-        hears which one answers."""
+        hears which one answers. `beside` is that of `ScoringPair`."""
         self._store = store
         self._load = load
         self._reference = reference
@@ -55,6 +57,7 @@ class FollowedVersions:
         self._clock = clock
         self._poll_s = poll_s
         self._note = note
+        self._beside = beside
         self._held: dict[int, _Held] = {}
         """The one that was used last stands last."""
         self._freed = asyncio.Condition()
@@ -147,4 +150,11 @@ class FollowedVersions:
 
     def _pair(self, version: int) -> ScoringPair:
         directory = None if version == START else self._store.fetch(version).directory
-        return ScoringPair(prm=self._load(directory), reference=self._reference, beta=self._beta, pad_id=self._pad_id, version=version)
+        return ScoringPair(
+            prm=self._load(directory),
+            reference=self._reference,
+            beta=self._beta,
+            pad_id=self._pad_id,
+            version=version,
+            beside=self._beside,
+        )
