@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, fields
 
-from oprime.runtime.training_settings import VOCABULARY_CHUNK, TrainerSection
+from oprime.runtime.settings import ModelSection
+from oprime.runtime.training_settings import VOCABULARY_CHUNK, EngineSection, TrainerSection
 from oprime_cli.planning.model_files import ModelFacts
 from oprime_cli.run_config import RunConfig
 
@@ -36,7 +37,15 @@ class Memory:
 
 def trainer_memory(config: RunConfig, trainer: TrainerSection, model: ModelFacts, *, reference: bool) -> Memory:
     """One rank of the learner, or of the PRM with its frozen reference. Without ZeRO: 16 bytes per parameter."""
-    dtype = config.model.dtype
+    tokens = max(trainer.micro_batch_tokens, sequence_tokens(config))
+    if not trainer.micro_batch_tokens:
+        tokens = trainer.micro_batch_rollouts * sequence_tokens(config)
+    return training_memory(config.model, trainer, model, tokens=tokens, reference=reference)
+
+
+def training_memory(settings: ModelSection, trainer: EngineSection, model: ModelFacts, *, tokens: int, reference: bool = False) -> Memory:
+    """One rank of a training whose passes have so many tokens."""
+    dtype = settings.dtype
     weights, gradients, optimizer = (model.parameters * size for size in (WEIGHT_BYTES[dtype], WEIGHT_BYTES[dtype], ADAM_BYTES[dtype]))
     frozen = weights if reference else 0
     # ZeRO 1 spreads the optimizer over the ranks, 2 the gradients as well, 3 the weights as well.
@@ -50,18 +59,15 @@ def trainer_memory(config: RunConfig, trainer: TrainerSection, model: ModelFacts
         weights=weights + frozen,
         gradients=gradients,
         optimizer=optimizer,
-        activations=_activations(config, trainer, model),
+        activations=_activations(settings, trainer, model, tokens),
     )
 
 
-def _activations(config: RunConfig, trainer: TrainerSection, model: ModelFacts) -> int:
-    size = WEIGHT_BYTES[config.model.dtype]
-    tokens = max(trainer.micro_batch_tokens, sequence_tokens(config))
-    if not trainer.micro_batch_tokens:
-        tokens = trainer.micro_batch_rollouts * sequence_tokens(config)
+def _activations(settings: ModelSection, trainer: EngineSection, model: ModelFacts, tokens: int) -> int:
+    size = WEIGHT_BYTES[settings.dtype]
     per_layer = tokens * model.hidden_size * ACTIVATION_VALUES * size
     layers = per_layer * model.layers
-    if config.model.gradient_checkpointing:
+    if settings.gradient_checkpointing:
         layers = tokens * model.hidden_size * size * model.layers + per_layer
     logits = 2 * 4 * min(tokens, trainer.logprob_chunk_tokens) * min(model.vocabulary, VOCABULARY_CHUNK)
     return layers + logits

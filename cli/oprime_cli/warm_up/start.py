@@ -1,12 +1,14 @@
-"""The model that a supervised warm-up begins with."""
+"""The model that a supervised fine-tuning begins with."""
 
 from typing import TYPE_CHECKING, Any
 
-from oprime.lm.models import load_causal_lm, random_causal_lm
+from oprime.lm.models import load_causal_lm, longest_context, random_causal_lm
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, require_chat_template
+from oprime.runtime.errors import SettingsError
 from oprime.tasks.chain_tokenizer import BEGIN, END, PAD, VOCABULARY, chain_tokenizer
+from oprime_cli.console import say
 from oprime_cli.model_training.files import Start
-from oprime_cli.warm_up.plan import WarmUp
+from oprime_cli.warm_up.plan import WarmUp, beyond_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,7 +31,19 @@ def load_start(plan: WarmUp) -> Start:
         gradient_checkpointing=model.gradient_checkpointing,
         trust_remote_code=model.trust_remote_code,
     )
+    _require_room(loaded, plan)
     return Start(loaded, tokenizer, end_token_ids(tokenizer, plan.start))
+
+
+def _require_room(model: "PreTrainedModel", plan: WarmUp) -> None:
+    """Raises SettingsError where the settings allow rows for which the model has no positions; says where it has not seen them yet."""
+    config: Any = model.config
+    context, asked = longest_context(config), plan.settings.max_tokens
+    if asked <= context:
+        return
+    if getattr(config.get_text_config(), "rope_parameters", None) is None:
+        raise SettingsError(f"sft.max_tokens = {asked} is more than the {context} positions of {plan.start}: set sft.max_tokens={context}")
+    say(f"note: {beyond_positions(asked, context, plan.start)}")
 
 
 def new_chain_model(seed: int, **options: Any) -> "PreTrainedModel":

@@ -13,7 +13,7 @@ from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import ScoredBatch
 from oprime.lm.frozen import FrozenModel
-from oprime.lm.models import load_causal_lm
+from oprime.lm.models import load_causal_lm, seed_process
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.token_values import TokenValueModel
 from oprime.lm.tokenizers import load_tokenizer, pad_token_id, same_tokenizer
@@ -91,6 +91,7 @@ async def _lead(settings: LearnerSettings, lifecycle: Lifecycle, ranks: Ranks, m
 
 
 def build_models(settings: LearnerSettings, payloads: Payloads) -> Models:
+    seed_process(settings.run.seed)
     tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
     model = load_causal_lm(
         settings.model.path,

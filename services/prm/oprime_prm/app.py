@@ -15,7 +15,7 @@ from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import Batch
 from oprime.lm.batches import MicroBatch
 from oprime.lm.frozen import FrozenModel
-from oprime.lm.models import load_causal_lm, longest_context
+from oprime.lm.models import load_causal_lm, longest_context, seed_process
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id
 from oprime.ports import BATCHES, Metrics, Payloads
@@ -132,6 +132,7 @@ def _servicer(settings: PrmSettings, scorer: Scorer, meter: BusyMeter) -> PrmSer
 
 
 def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
+    seed_process(settings.run.seed)
     path = settings.prm.initial_model or settings.model.path
     tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
     require_the_same_tokenizer(settings.model, settings.prm, tokenizer)
