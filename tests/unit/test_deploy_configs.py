@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from byte_tokenizer import byte_tokenizer
+from named_runs import FOLDER, NAMED_RUNS
 from oprime_cli.main import main
 from oprime_cli.offline_prm.plan import read_plan
 from oprime_cli.overrides import load_config
@@ -17,9 +18,6 @@ from oprime_cli.warm_up.config import SftSection
 from oprime_cli.warm_up.plan import read_settings
 from unit.cli.conftest import MODEL, TENSORS, write_safetensors
 
-FOLDER = Path(__file__).parents[2] / "deploy" / "config"
-SFT_ALONE = ("eurus-2-7b-sft",)
-CONFIGS = sorted(path for path in FOLDER.glob("*.toml") if path.stem not in SFT_ALONE)
 FINE_TUNED = ("compose", "demo", "eurus-2-7b-sft", "single-gpu")
 GPUS = {"eurus-2-7b-prime": 8, "qwen2.5-0.5b-gsm8k": 1, "single-gpu": 1}
 
@@ -31,15 +29,15 @@ def sft_of(name: str, *overrides: str) -> SftSection:
 
 
 def test_the_runs_that_the_documentation_names_are_there() -> None:
-    assert {"demo", "eurus-2-7b-prime", "qwen2.5-0.5b-gsm8k", "single-gpu"} <= {path.stem for path in CONFIGS}
+    assert {"demo", "eurus-2-7b-prime", "qwen2.5-0.5b-gsm8k", "single-gpu"} <= {path.stem for path in NAMED_RUNS}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NAMED_RUNS, ids=lambda path: path.stem)
 def test_a_named_run_has_valid_settings(path: Path) -> None:
     assert RunConfig.load(path).run.steps > 0
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NAMED_RUNS, ids=lambda path: path.stem)
 def test_no_named_run_holds_a_path_of_one_machine(path: Path) -> None:
     config = RunConfig.load(path)
     named = [config.model.path, config.tasks.train, config.tasks.heldout, config.sft.output if config.sft else ""]

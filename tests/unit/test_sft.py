@@ -527,6 +527,27 @@ def test_what_cannot_be_learnt_from_is_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "second").exists()
 
 
+def test_a_base_model_without_a_template_gets_one(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer(eos="<|endoftext|>")
+    template, tokenizer.chat_template = tokenizer.chat_template, None
+    shape = {**SIZES, "vocab_size": len(tokenizer), "pad_token_id": 256, "bos_token_id": None, "eos_token_id": 256}
+    random_causal_lm(Phi3Config(**shape, sliding_window=None), 0).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    path = write(tmp_path / "d.jsonl", [PROMPT, ANSWER])
+    sft = {"start": str(tmp_path / "base"), "output": str(tmp_path / "second"), "demonstrations": path, "batch_rows": 1, "max_tokens": 100}
+    with pytest.raises(SettingsError, match="has no chat template"):
+        train(config(tmp_path, **sft, steps=1))
+    with pytest.raises(SettingsError, match=r"sft.chat_template = .*none.jinja cannot be read"):
+        train(config(tmp_path, **sft, steps=1, chat_template=str(tmp_path / "none.jinja")))
+    file = tmp_path / "chat.jinja"
+    file.write_text(template)
+    model = train(config(tmp_path, **sft, steps=1, chat_template=str(file)))
+    assert AutoTokenizer.from_pretrained(model).chat_template == template
+    file.write_text(template + " ")
+    with pytest.raises(SettingsError, match=r"is finished, but with other settings \(checksum of sft.chat_template was"):
+        train(config(tmp_path, **sft, steps=1, chat_template=str(file)))
+
+
 def test_epochs_need_a_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"sft.epochs = 2 without sft.demonstrations"):
         train(config(tmp_path, epochs=2))

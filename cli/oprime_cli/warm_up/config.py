@@ -20,11 +20,13 @@ class SftSection(EngineSection):
     output: str = ""
     """Directory of the resulting model; empty means model.path."""
     demonstrations: str = ""
-    """JSONL or parquet file with conversations, or `hf://datasets/OWNER/NAME/FILE` (docs/sft.md); empty means the chain task's noisy
-    teacher."""
+    """JSONL or parquet file with conversations, or `hf://datasets/OWNER/NAME/FILE`, or several by a pattern such as `data/train-*.parquet`
+    (docs/sft.md); empty means the chain task's noisy teacher."""
     reader: str = ""
     """What reads the rows: `messages`, `sharegpt`, `completion`, `response`, `instruction`, or a reader of your own, `module:NAME` or
     `path/to/file.py:NAME`. Empty recognises each file by its first row."""
+    chat_template: str = ""
+    """File with a chat template (Jinja) in place of the tokenizer's, for a base model without one; the result's tokenizer has it."""
     skip_bad_rows: bool = False
     """Leave out demonstrations that cannot be used, and count them, instead of stopping."""
     long_rows: Literal["refuse", "cut", "leave_out"] = "refuse"

@@ -1,5 +1,6 @@
 """What a supervised fine-tuning will make, from which model and in which folder; everything that can be wrong before torch is loaded."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,9 +87,12 @@ def _start(config: WarmUpSettings, settings: SftSection) -> str:
 
 def _identity(config: WarmUpSettings, settings: SftSection, start: str) -> dict[str, Any]:
     """Everything that decides the resulting weights."""
-    passed_over = {"start", "output", "demonstrations", *SFT}
+    passed_over = {"start", "output", "demonstrations", "chat_template", *SFT}
     identity = {f"sft.{name}": value for name, value in settings.model_dump(exclude=passed_over).items()}
     identity |= {"model to begin with": Path(start).name, "model.dtype": config.model.dtype}
+    template = Path(settings.chat_template)
+    if settings.chat_template and template.is_file():
+        identity |= {"checksum of sft.chat_template": hashlib.sha256(template.read_bytes()).hexdigest()}
     if settings.demonstrations:
         path = Path(settings.demonstrations)
         return identity | {"sft.demonstrations": path.name, "size of sft.demonstrations": path.stat().st_size if path.is_file() else None}

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oprime.lm.conversations import ConversationEncoder, EncodedConversation
-from oprime.lm.tokenizers import end_token_ids, load_tokenizer, require_chat_template
+from oprime.lm.tokenizers import end_token_ids
 from oprime.runtime.errors import OprimeError, SettingsError
 from oprime.tasks.conversation_formats.registry import open_conversations
 from oprime.tasks.rows import BadRowError
@@ -23,6 +23,7 @@ from oprime_cli.running.failures import PlanRefusedError
 from oprime_cli.warm_up.config import SftSection
 from oprime_cli.warm_up.data import ChainDemonstrations, demonstration_of_row, rewritten_note
 from oprime_cli.warm_up.plan import WarmUp, beyond_positions
+from oprime_cli.warm_up.templates import load_chat_tokenizer
 
 FIRST_ROWS = 100
 SHOWN_CHARACTERS = 1200
@@ -91,8 +92,7 @@ def _look_at_model(plan: WarmUp, directory: Path, found: Preview) -> None:
 
 def _look_at_data(plan: WarmUp, directory: Path, found: Preview) -> None:
     settings = plan.settings
-    tokenizer = load_tokenizer(directory, trust_remote_code=plan.config.model.trust_remote_code)
-    require_chat_template(tokenizer)
+    tokenizer = load_chat_tokenizer(plan, directory)
     encoder = ConversationEncoder(tokenizer, end_token_ids(tokenizer, directory))
     if settings.demonstrations:
         usable = _first(settings.demonstrations, "sft.demonstrations", settings, encoder, found)

@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from oprime.lm.models import load_causal_lm, longest_context, random_causal_lm
-from oprime.lm.tokenizers import end_token_ids, load_tokenizer, require_chat_template
+from oprime.lm.tokenizers import end_token_ids
 from oprime.runtime.errors import SettingsError
 from oprime.tasks.chain_tokenizer import BEGIN, END, PAD, VOCABULARY, chain_tokenizer
 from oprime_cli.console import say
 from oprime_cli.model_training.files import Start
 from oprime_cli.warm_up.plan import WarmUp, beyond_positions
+from oprime_cli.warm_up.templates import load_chat_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,8 +24,7 @@ def load_start(plan: WarmUp) -> Start:
         tokenizer: Any = chain_tokenizer(NEW_MODEL_POSITIONS)
         made = new_chain_model(plan.settings.seed, attention=model.attention, gradient_checkpointing=model.gradient_checkpointing)
         return Start(made, tokenizer, (VOCABULARY.index(END),))
-    tokenizer = load_tokenizer(plan.start, trust_remote_code=model.trust_remote_code)
-    require_chat_template(tokenizer)
+    tokenizer = load_chat_tokenizer(plan, plan.start)
     loaded = load_causal_lm(
         plan.start,
         attention=model.attention,
