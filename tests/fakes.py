@@ -2,7 +2,11 @@
 
 import asyncio
 import heapq
+from collections.abc import Mapping, Sequence
 from itertools import count
+from typing import Any
+
+from oprime.ports import TableRow
 
 LOOP_TURNS = 20
 """Turns of the event loop that woken tasks get before time goes on."""
@@ -71,3 +75,19 @@ class OneRank:
 
     def close(self) -> None:
         """Nobody to part from."""
+
+
+class NotingTracker:
+    """A Tracker that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        self.heard.append((step, dict(values)))
+
+    def table(self, step: int, name: str, rows: Sequence[TableRow]) -> None:
+        self.heard.append((step, name, list(rows)))
+
+    def close(self) -> None:
+        self.heard.append("closed")

@@ -69,6 +69,7 @@ def absolute_paths(config: RunConfig, *, root: Path | None = None, is_local: Cal
         "gateway": config.gateway.model_copy(update={"api_keys_file": root / keys if keys else None}),
     }
     if config.sft is not None:
-        sft = {"start": model(config.sft.start), "output": local(config.sft.output), "demonstrations": local(config.sft.demonstrations)}
+        files_of_sft = {name: local(getattr(config.sft, name)) for name in ("output", "demonstrations", "heldout", "chat_template")}
+        sft = {"start": model(config.sft.start), "reader": plugin(config.sft.reader), **files_of_sft}
         changes["sft"] = config.sft.model_copy(update=sft)
     return config.model_copy(update=changes)

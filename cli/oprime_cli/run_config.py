@@ -1,8 +1,6 @@
 """A whole run's settings: every section of its TOML file, and the rules that only a reader of all of them can check."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
-
-from pydantic import Field
+from typing import Any, ClassVar, Self
 
 from oprime.core.outcome_balance import BALANCING, balanced_by
 from oprime.runtime.setting_rules import SERVICES, SHARED_RULES, Problems, Rule
@@ -18,71 +16,18 @@ from oprime.runtime.settings import (
     StalenessSection,
     StoreSection,
     TasksSection,
+    TrackingSection,
 )
-from oprime.runtime.training_settings import EngineSection, LoraSection, OptimizerSection, TrainerSection, offload_problems
+from oprime.runtime.training_settings import OptimizerSection, TrainerSection
 from oprime_cli.kubernetes.config import KUBERNETES_RULES, KubernetesSection
 from oprime_cli.offline_prm.config import OFFLINE_PRM_RULES, OfflinePrmSection
+from oprime_cli.warm_up.config import SFT_RULES, SftSection
 from oprime_coordinator.config import COORDINATOR_RULES, CoordinatorSection
 from oprime_gateway.config import GATEWAY_RULES, GatewaySection
 from oprime_generator.config import GeneratorSection
 from oprime_learner.config import LEARNER_RULES, CriticSection, LearnerSection
 from oprime_prm.config import PRM_RULES, PrmSection, ScoringSection
 from oprime_verifier.config import VerifierSection
-
-if TYPE_CHECKING:
-    from oprime.core.schedule import LearningRates
-
-
-class SftSection(EngineSection):
-    """Supervised warm-up of the starting model (`oprime sft`)."""
-
-    start: str = ""
-    """Model to begin with: a directory or hub id. Empty means model.path, or a new tiny model for the chain task."""
-    output: str = ""
-    """Directory of the resulting model; empty means model.path."""
-    demonstrations: str = ""
-    """JSONL or parquet rows with `messages` (last one the assistant's), or with `system` and `conversations` as in
-    Eurus-2-SFT-Data; empty means the chain task's noisy teacher."""
-    skip_bad_rows: bool = False
-    """Leave out demonstrations that cannot be used, and count them, instead of stopping."""
-    seed: int = Field(default=0, ge=0)
-    """Seeds initial weights and the order of demonstrations."""
-    steps: int = Field(default=300, gt=0)
-    """Optimizer steps."""
-    batch_rows: int = Field(default=128, gt=0)
-    """Demonstrations per step."""
-    save_every: int = Field(default=100, gt=0)
-    """Steps between two resumable states."""
-    learning_rate: float = Field(default=3e-3, gt=0)
-    """Peak learning rate of AdamW."""
-    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the steps over which the learning rate grows from 0."""
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """Learning rate after warm-up; `linear` and `cosine` end at min_learning_rate_ratio."""
-    weight_decay: float = Field(default=0.01, ge=0)
-    """AdamW's decoupled weight decay."""
-    max_tokens: int = Field(default=4096, gt=0)
-    """Longest demonstration; longer ones are refused."""
-    micro_batch_rows: int = Field(default=4, gt=0)
-    """A forward pass and rank takes max_tokens times this many tokens; where rows stay padded, this many demonstrations. Changes memory and
-    speed, not the result."""
-    micro_batch_tokens: int = Field(default=0, ge=0)
-    """Above 0: tokens per forward pass and rank, in place of those of micro_batch_rows. Changes memory and speed, not the result."""
-
-    lora: LoraSection = LoraSection()
-    """Adapters of the warm-up; they end in the resulting model's weights."""
-
-    def learning_rates(self) -> "LearningRates":
-        """The learning rate of each step."""
-        from oprime.core.schedule import LearningRates
-
-        return LearningRates(
-            peak=self.learning_rate,
-            schedule=self.schedule,
-            warmup_steps=round(self.warmup_ratio * self.steps),
-            total_steps=self.steps,
-            min_ratio=self.min_learning_rate_ratio,
-        )
 
 
 def batches_split_evenly(
@@ -145,16 +90,6 @@ def warm_up_makes_the_model(sft: SftSection, model: ModelSection) -> Problems:
     return [f"sft.output = {sft.output} is not model.path = {model.path}: the warmed-up model would not be trained; make them equal"]
 
 
-def warm_up_can_offload(sft: SftSection) -> Problems:
-    return offload_problems("sft", sft)
-
-
-def warm_up_ranks_get_demonstrations(sft: SftSection) -> Problems:
-    if sft.ranks <= sft.batch_rows:
-        return []
-    return [f"sft.ranks = {sft.ranks} is more than the sft.batch_rows = {sft.batch_rows} demonstrations of a step: use fewer ranks"]
-
-
 def one_machine_has_a_port_for_each(endpoints: EndpointsSection) -> Problems:
     """Services that listen on the same port of `endpoints.bind` fit different machines alone."""
     if not endpoints.bind:
@@ -176,9 +111,8 @@ RUN_RULES: tuple[Rule, ...] = (
     ranks_get_rollouts,
     updates_are_balanced_or_filtered,
     warm_up_makes_the_model,
-    warm_up_can_offload,
-    warm_up_ranks_get_demonstrations,
     one_machine_has_a_port_for_each,
+    *SFT_RULES,
     *OFFLINE_PRM_RULES,
     *KUBERNETES_RULES,
 )
@@ -216,6 +150,7 @@ class RunConfig(ServiceSettings):
     sft: SftSection | None = None
     offline_prm: OfflinePrmSection | None = None
     kubernetes: KubernetesSection = KubernetesSection()
+    tracking: TrackingSection = TrackingSection()
 
     @property
     def own_queue(self) -> QueueSection:

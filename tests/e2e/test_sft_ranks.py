@@ -1,9 +1,15 @@
 """`oprime sft` on several ranks: real processes under torch's launcher."""
 
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
+import pytest
+import tomli_w
 import torch
 from safetensors.torch import load_file
 
@@ -53,3 +59,60 @@ def test_ranks_make_the_model_of_one_process_and_go_on_bit_for_bit_after_a_failu
     assert "from step 2" in resumed.stdout
     whole = weights(two)
     assert [name for name, tensor in weights(broken).items() if not torch.equal(tensor, whole[name])] == []
+
+
+@pytest.mark.slow
+def test_a_killed_fine_tuning_ends_like_the_undisturbed_one(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    turns = [[(f"{number} +8 ?", f"={(number + 8) % 10} #{(number + 8) % 10}")] * (1 + number % 2) for number in range(10)]
+    rows.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "messages": [
+                        {"role": role, "content": text} for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)
+                    ]
+                }
+            )
+            + "\n"
+            for pairs in turns
+        )
+    )
+    base = tmp_path / "base"
+    assert warm_up(base, steps=1).returncode == 0
+    document = {
+        "model": {"path": str(base)},
+        "sft": {
+            "demonstrations": str(rows), "epochs": 40, "batch_rows": 4, "max_tokens": 40, "save_every": 7, "heldout_share": 0.2,
+            "evaluate_every": 10, "device": "cpu", "ranks": 2, "zero_stage": 2, "threads": 1,
+        },
+        "tracking": {"tensorboard": "off"},
+    }  # fmt: skip
+    path = tmp_path / "sft.toml"
+    path.write_text(tomli_w.dumps(document))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    undisturbed = oprime("sft", str(path), *sets({"sft.output": str(whole)}))
+    assert undisturbed.returncode == 0, undisturbed.stderr
+
+    # Killed without a word, wherever it is, once a state is there.
+    command = [sys.executable, "-m", "oprime_cli.main", "sft", str(path), "--set", f"sft.output={broken}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / ".broken.sft").glob("step-*/model/sft.json")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not broken.exists()
+    while "another `oprime sft`" in (resumed := oprime("sft", str(path), *sets({"sft.output": str(broken)}))).stderr:
+        # Its ranks notice that their launcher is gone.
+        assert time.monotonic() < deadline
+    assert resumed.returncode == 0, resumed.stderr
+    assert ", from step " in resumed.stdout
+    same = weights(whole)
+    assert [name for name, tensor in weights(broken).items() if not torch.equal(tensor, same[name])] == []
+    numbers = [
+        [(row["step"], row.get("loss"), row.get("heldout_loss")) for row in map(json.loads, (model / "sft.jsonl").read_text().splitlines())]
+        for model in (whole, broken)
+    ]
+    assert numbers[0] == numbers[1]

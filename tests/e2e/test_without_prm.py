@@ -3,8 +3,10 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from e2e.command_line import metric_rows, oprime, processes_of, start_oprime, summary
 from e2e.conftest import small_run, wait_for_step
@@ -47,3 +49,15 @@ def test_a_run_on_outcomes_alone_is_killed_resumes_and_ends_without_a_prm(starti
     assert parts == {"policy", "coordinator"}
     assert [path.name for path in run.iterdir() if path.name in ("prm_weights", "samples")] == []
     assert not (run / "logs" / "prm.log").exists()
+    require_tracked(run)
+
+
+def require_tracked(run: Path) -> None:
+    """TensorBoard has each step once, whichever session took it, with the settings of the whole run."""
+    events: Any = EventAccumulator(str(run / "tracking" / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0})
+    events.Reload()
+    assert [event.step for event in events.Scalars("step/policy_loss")] == list(range(1, STEPS + 1))
+    assert [event.step for event in events.Scalars("evaluation/heldout_accuracy")] == [0, STEPS]
+    (settings,) = (event.tensor_proto.string_val[0].decode() for event in events.Tensors("settings"))
+    assert '"learner": {' in settings
+    assert {event.step for event in events.Tensors("evaluation/heldout")} == {0, STEPS}

@@ -3,13 +3,14 @@
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from peft import PeftModel
 
 from fakes import OneRank
+from oprime.adapters.deepspeed_engine import DeepSpeedEngine
 from oprime.adapters.memory_payloads import MemoryPayloads
 from oprime.adapters.store_weights import StoreWeights
 from oprime.core.token_rows import token_rows
@@ -118,16 +119,18 @@ def test_prm_reference_and_the_copy_that_answers_stand_on_one_model(start: Path)
     settings = PrmSettings.model_validate(document(start, prm=prm))
     models = build_prm(settings, payloads)
     assert models.serving is not None
-    own, reference, served = models.engine, models.serving._reference, models.serving._copy
+    own, reference, served = models.engine, models.serving._reference, models.serving._copy.model
     base = pointers(reference._causal_lm)
-    assert pointers(own._network) >= base
+    assert pointers(cast("DeepSpeedEngine", own)._network) >= base
     assert pointers(served._causal_lm) >= base
     rows = token_rows([PROMPT], [(9, 10, 11)], pad_id=0)
     before = own.logprobs(rows)
     torch.testing.assert_close(reference.logprobs(rows), before, rtol=0, atol=0)
     for _ in range(2):
         own.train_step([rows], lambda _, found: -found.sum(), learning_rate=1e-2)
-    RankPrm(models, settings)._show(1)
+    ranks = RankPrm(models, settings)
+    models.prm.version += 1
+    ranks.serve()
     assert float((own.logprobs(rows) - before).abs().max()) > 1e-3
     torch.testing.assert_close(served.logprobs(rows), own.logprobs(rows), rtol=0, atol=0)
     torch.testing.assert_close(reference.logprobs(rows), before, rtol=0, atol=0)
@@ -139,7 +142,7 @@ def test_the_policys_kl_is_measured_from_the_model_below_its_adapters(start: Pat
     models = build_learner(settings, MemoryPayloads())
     reference = models.trainer._reference
     assert reference is not None
-    assert pointers(models.engine._network) >= pointers(reference._causal_lm)
+    assert pointers(cast("DeepSpeedEngine", models.engine)._network) >= pointers(reference._causal_lm)
 
 
 def pointers(model: torch.nn.Module) -> set[int]:

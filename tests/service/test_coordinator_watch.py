@@ -12,11 +12,11 @@ from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.core.types import Task
 from oprime.ports import BATCHES, LIVE, LedgerMove, Output, QueueDepth, WeightStore
 from oprime.runtime.errors import QueueUnavailableError
+from oprime.runtime.metrics_file import MetricsFile
 from oprime.runtime.queue_trouble import QueueTrouble
 from oprime_coordinator.benchmarks import Benchmarks
 from oprime_coordinator.coordinate import Coordinate, RunState
 from oprime_coordinator.evaluation import Evaluator
-from oprime_coordinator.metrics_file import MetricsFile
 from oprime_coordinator.servicer import CoordinatorServicer
 from oprime_coordinator.sweep import Sweep
 from oprime_coordinator.watch import Watch

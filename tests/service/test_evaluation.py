@@ -50,7 +50,7 @@ class World:
     generator: grpc.aio.Channel | None = None
     verifier: grpc.aio.Channel | None = None
 
-    def evaluator(self, *ground_truths: str, answers: int = 2) -> Evaluator:
+    def evaluator(self, *ground_truths: str, answers: int = 2, shown: int = 0) -> Evaluator:
         problems = [
             Task(messages=(ChatMessage(role="user", content="8"),), verifier="same", ground_truth=truth, data_source="test")
             for truth in ground_truths
@@ -58,7 +58,15 @@ class World:
         sampling = SamplingSettings(temperature=1.0, max_prompt_tokens=8, max_response_tokens=8)
         assert self.generator is not None
         assert self.verifier is not None
-        return Evaluator(problems, sampling, answers_per_problem=answers, run_seed=0, generator=self.generator, verifier=self.verifier)
+        return Evaluator(
+            problems,
+            sampling,
+            answers_per_problem=answers,
+            run_seed=0,
+            generator=self.generator,
+            verifier=self.verifier,
+            shown_problems=shown,
+        )
 
 
 @pytest.fixture
@@ -101,3 +109,12 @@ async def test_a_service_that_is_away_means_later_and_a_refusal_means_never(worl
     with pytest.raises(OprimeError, match="99 tokens") as caught:
         await world.evaluator("8").evaluate(1)
     assert not isinstance(caught.value, NotReadyError)
+
+
+async def test_the_first_problems_get_a_row_each_which_is_no_number(world: World) -> None:
+    evaluation = await world.evaluator("8", "unknown", "9", answers=3, shown=2).evaluate(1)
+    assert evaluation.table == (
+        {"problem": "8", "greedy response": "8", "greedy score": 1.0, "sampled response": "8", "sampled score": 1.0},
+        {"problem": "8", "greedy response": "8", "greedy score": None, "sampled response": "8", "sampled score": None},
+    )
+    assert "table" not in evaluation.numbers()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from named_runs import NAMED_RUNS
 from oprime_cli.main import main
 from oprime_cli.run_config import RunConfig
 
@@ -235,7 +236,7 @@ def test_profiles_choose_where_models_run_and_whether_one_looks_on() -> None:
 # `prepare`
 
 
-@pytest.mark.parametrize("config", sorted((ROOT / "deploy/config").glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", NAMED_RUNS, ids=lambda path: path.stem)
 def test_any_settings_become_settings_of_containers(config: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()

@@ -1,4 +1,4 @@
-"""Supervised warm-up: rows, loss, learning rate, resuming, and what it refuses."""
+"""Supervised fine-tuning: rows, loss, learning rate, evaluation, resuming, and what it refuses."""
 
 import json
 import shutil
@@ -10,22 +10,23 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, Gemma2Config, Gemma3TextConfig, Lfm2Config, MambaConfig, Olmo3Config, Phi3Config
+from transformers import AutoTokenizer, Gemma2Config, Gemma3TextConfig, GPT2Config, Lfm2Config, MambaConfig, Olmo3Config, Phi3Config
 
-from oprime.core.types import ChatMessage
+from byte_tokenizer import byte_tokenizer
+from oprime.lm.conversations import EncodedConversation as Demonstration
 from oprime.lm.models import random_causal_lm
 from oprime.lm.token_logprobs import TokenLogprobModel
-from oprime.lm.tokenizers import render_prompt
+from oprime.lm.tokenizers import end_token_ids
 from oprime.runtime.errors import CheckpointError, RunEndedError, SettingsError
 from oprime.tasks.chain_tokenizer import chain_tokenizer
-from oprime.tasks.rows import BadRowError, RawRow
 from oprime_cli.model_training.folder import SFT, ModelFolder
+from oprime_cli.model_training.positions import Steps
 from oprime_cli.model_training.steps import Progress
-from oprime_cli.run_config import RunConfig, SftSection
+from oprime_cli.run_config import RunConfig
 from oprime_cli.running.failures import RunBusyError
-from oprime_cli.warm_up.data import Demonstration, Encoder, conversation_of_row, demonstration_of_row
+from oprime_cli.warm_up.config import SftSection
 from oprime_cli.warm_up.start import new_chain_model
-from oprime_cli.warm_up.trainer import Trainer
+from oprime_cli.warm_up.trainer import StepResult, Trainer
 from oprime_cli.warm_up.training import shown, train
 from plain_engine import PlainEngine, on_ranks, ranked_engines
 
@@ -63,15 +64,20 @@ class Listed:
     def __init__(self, *found: Demonstration) -> None:
         self._found = found
 
+    @property
+    def size(self) -> int:
+        return len(self._found)
+
     def at(self, position: int) -> Demonstration:
         return self._found[position % len(self._found)]
 
 
 def trainer(*found: Demonstration, model: Any = None, engine: Any = None, **changes: Any) -> Trainer:
-    """One that takes all of `found` in every step."""
+    """One that takes all of `found` in every step, and evaluates them too."""
     scored = TokenLogprobModel(new_chain_model(0) if model is None else model, 1024)
     settings = SftSection(**{"steps": 6, "batch_rows": len(found), "max_tokens": 40, **changes})
-    return Trainer(engine or PlainEngine(scored), scored.packing, settings, Listed(*found), pad_id=0)
+    steps = Steps.of(size=0, epochs=0, steps=settings.steps, batch=settings.batch_rows)
+    return Trainer(engine or PlainEngine(scored), scored.packing, settings, Listed(*found), steps, found, pad_id=0)
 
 
 def loss_on_padded_rows(model: Any, found: Sequence[Demonstration]) -> float:
@@ -91,7 +97,7 @@ def loss_on_padded_rows(model: Any, found: Sequence[Demonstration]) -> float:
 def test_the_loss_is_the_mean_over_the_trained_tokens_of_the_step_alone() -> None:
     # Two turns with a gap between them, and one row that is much longer.
     found = [document(9, [2, 3, 6, 7, 8]), document(30, [29]), document(5, [4])]
-    assert trainer(*found).step(1) == pytest.approx(loss_on_padded_rows(new_chain_model(0), found), rel=1e-6)
+    assert trainer(*found).step(1).loss == pytest.approx(loss_on_padded_rows(new_chain_model(0), found), rel=1e-6)
 
 
 def test_what_is_not_trained_on_is_context() -> None:
@@ -99,7 +105,7 @@ def test_what_is_not_trained_on_is_context() -> None:
     other.ids[4] = other.ids[4] % 50 + 3
     assert other.ids[4] != one.ids[4]
     # It changes what the tokens after it cost.
-    assert trainer(one).step(1) != trainer(other).step(1)
+    assert trainer(one).step(1).loss != trainer(other).step(1).loss
 
 
 WINDOW = 8
@@ -127,7 +133,54 @@ def test_a_model_with_a_sliding_window_learns_what_transformers_computes(family:
     assert (abs(expected - free) > 1e-3) == (max(lengths) > WINDOW), "beyond it the window must matter"
     one = trainer(*found, model=model)
     assert one._packing.longest == WINDOW
-    assert one.step(1) == pytest.approx(expected, abs=1e-5)
+    assert one.step(1).loss == pytest.approx(expected, abs=1e-5)
+
+
+def gradients_by_transformers(found: Sequence[Demonstration]) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of transformers' own loss function, on padded rows, with -100 where nothing is learnt."""
+    model = new_chain_model(0)
+    width = max(len(one.ids) for one in found)
+    rows = torch.tensor([[*one.ids.tolist(), *[0] * (width - len(one.ids))] for one in found])
+    mask = torch.tensor([[1] * len(one.ids) + [0] * (width - len(one.ids)) for one in found])
+    marks = torch.tensor([[*one.is_trained.tolist(), *[False] * (width - len(one.ids))] for one in found])
+    loss = model(input_ids=rows, attention_mask=mask, labels=rows.masked_fill(~marks, -100), use_cache=False).loss
+    loss.backward()
+    return float(loss.detach()), {
+        name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
+
+
+def gradients_of(engine: PlainEngine) -> dict[str, torch.Tensor]:
+    return {name: parameter.grad for name, parameter in engine.model.trained.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("packing", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_loss_and_gradients_are_those_of_plain_transformers(ranks: int, packing: bool) -> None:
+    # Two turns with a gap between them, lengths that share a pass, and one row that is much longer.
+    found = [document(9, [2, 3, 6, 7, 8]), after_prompt(7), after_prompt(30), after_prompt(5), document(12, [11])]
+    expected, gradients = gradients_by_transformers(found)
+    # A clip that is never reached, so that gradients stay as they are.
+    engines = ranked_engines([TokenLogprobModel(new_chain_model(0), 1024, packing=packing) for _ in range(ranks)], gradient_clip=1e9)
+    trainers = [trainer(*found, engine=engine, packing=packing, micro_batch_tokens=32) for engine in engines]
+    losses = on_ranks([lambda one=one: one.step(1).loss for one in trainers])
+    assert losses == pytest.approx([expected] * ranks, rel=1e-5)
+    for engine in engines:
+        mine = gradients_of(engine)
+        assert mine.keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_the_held_out_loss_is_that_of_plain_transformers_and_changes_nothing() -> None:
+    found = [document(9, [2, 3, 6, 7, 8]), after_prompt(30), after_prompt(5)]
+    expected = loss_on_padded_rows(new_chain_model(0), found)
+    for batch_rows in (2, 3):
+        one = trainer(*found, batch_rows=batch_rows)
+        assert [one.heldout_loss(), one.heldout_loss()] == pytest.approx([expected] * 2, rel=1e-6)
+    engines = ranked_engines([TokenLogprobModel(new_chain_model(0), 1024) for _ in range(2)])
+    trainers = [trainer(*found, engine=engine) for engine in engines]
+    assert on_ranks([lambda one=one: one.heldout_loss() for one in trainers]) == pytest.approx([expected] * 2, rel=1e-6)
 
 
 def test_a_model_with_a_state_in_place_of_attention_learns_on_padded_rows() -> None:
@@ -136,7 +189,7 @@ def test_a_model_with_a_state_in_place_of_attention_learns_on_padded_rows() -> N
     expected = loss_on_padded_rows(model, found)
     one = trainer(*found, model=model)
     assert one._packing.refusal
-    assert one.step(1) == pytest.approx(expected, abs=1e-5)
+    assert one.step(1).loss == pytest.approx(expected, abs=1e-5)
 
 
 def moments(engine: PlainEngine) -> list[torch.Tensor]:
@@ -148,8 +201,8 @@ def moments(engine: PlainEngine) -> list[torch.Tensor]:
 def test_how_a_step_is_split_changes_neither_loss_nor_gradients(split: dict[str, Any]) -> None:
     found = [document(9, [2, 3, 6, 7, 8]), after_prompt(7), after_prompt(30), after_prompt(5)]
     engines = [PlainEngine(TokenLogprobModel(new_chain_model(0), 1024, packing=split.get("packing", True))) for _ in range(2)]
-    whole = trainer(*found, engine=engines[0], max_tokens=100).step(1)
-    assert trainer(*found, engine=engines[1], **split).step(1) == pytest.approx(whole, rel=1e-5)
+    whole = trainer(*found, engine=engines[0], max_tokens=100).step(1).loss
+    assert trainer(*found, engine=engines[1], **split).step(1).loss == pytest.approx(whole, rel=1e-5)
     for mine, other in zip(*map(moments, engines), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-7)
 
@@ -157,10 +210,10 @@ def test_how_a_step_is_split_changes_neither_loss_nor_gradients(split: dict[str,
 def test_ranks_share_a_step_of_which_one_may_have_nothing() -> None:
     found = [after_prompt(7), document(9, [2, 3, 6, 7, 8])]
     whole = PlainEngine(TokenLogprobModel(new_chain_model(0), 1024))
-    expected = trainer(*found, engine=whole).step(1)
+    expected = trainer(*found, engine=whole).step(1).loss
     engines = ranked_engines([TokenLogprobModel(new_chain_model(0), 1024) for _ in range(3)])
     ranks = [trainer(*found, engine=engine) for engine in engines]
-    assert on_ranks([lambda rank=rank: rank.step(1) for rank in ranks]) == pytest.approx([expected] * 3, rel=1e-6)
+    assert on_ranks([lambda rank=rank: rank.step(1).loss for rank in ranks]) == pytest.approx([expected] * 3, rel=1e-6)
     for mine, other in zip(moments(engines[2]), moments(whole), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-7)
 
@@ -200,14 +253,15 @@ def test_the_learning_rate_grows_over_the_warm_up_and_falls_along_a_cosine() -> 
     assert engine.rates[:3] == pytest.approx([5e-4, 1e-3, 1e-3])
     assert engine.rates[11] == pytest.approx(5e-4)
     assert 0 < engine.rates[19] < 1e-5
-    constant = SftSection(schedule="constant", warmup_ratio=0.0, learning_rate=1e-3).learning_rates()
+    assert one.step(20).learning_rate == engine.rates[19]
+    constant = SftSection(schedule="constant", warmup_ratio=0.0, learning_rate=1e-3).learning_rates(300)
     assert [constant.at(1), constant.at(300)] == [1e-3, 1e-3]
 
 
 def test_progress_says_how_long_it_still_takes(capsys: pytest.CaptureFixture[str]) -> None:
     say = Progress(10, shown, clock=iter([0.0, 1.0, 30.0, 90.0]).__next__)
     for step in (11, 20, 40):
-        say(step, 40, 0.5)
+        say(step, 40, StepResult(loss=0.5, gradient_norm=1.0, learning_rate=1e-3, tokens=1, trained_tokens=1))
     # Ten steps in 30 s, so the other twenty take 60 s; the first call comes too soon to say anything.
     assert capsys.readouterr().out == (
         "  step 20/40, loss 0.5000 nats per token, 30 s, about 1 min 00 s left\n  step 40/40, loss 0.5000 nats per token, 1 min 30 s\n"
@@ -242,8 +296,8 @@ class KilledError(Exception):
     """Stands for the end of the process."""
 
 
-def die_after(step: int) -> Callable[[int, int, float], None]:
-    def after_step(done: int, _steps: int, _loss: float) -> None:
+def die_after(step: int) -> Callable[[int, int, StepResult], None]:
+    def after_step(done: int, _steps: int, _result: StepResult) -> None:
         if done == step:
             raise KilledError
 
@@ -281,8 +335,17 @@ def test_a_warm_up_with_adapters_changes_what_they_are_on_and_writes_a_whole_mod
 
 
 def test_a_loss_that_is_no_number_ends_the_warm_up_with_its_step(tmp_path: Path) -> None:
-    with pytest.raises(RunEndedError, match=r"warm-up step 2: the .* of the warm-up is nan, so no optimizer step was taken"):
+    with pytest.raises(RunEndedError, match=r"fine-tuning step 2: the .* of the fine-tuning is nan, so no optimizer step was taken"):
         train(config(tmp_path, learning_rate=1e30, warmup_ratio=0.0))
+
+
+def test_what_others_drew_before_changes_nothing_and_chance_is_seeded(tmp_path: Path) -> None:
+    made: list[dict[str, torch.Tensor]] = []
+    for drawn in (1, 2):
+        torch.manual_seed(drawn)
+        made.append(weights(train(config(tmp_path / str(drawn), steps=2, seed=5))))
+        assert torch.initial_seed() == 5
+    assert [name for name, tensor in made[0].items() if not torch.equal(tensor, made[1][name])] == []
 
 
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
@@ -317,7 +380,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) ->
         train(config(tmp_path))
     (tmp_path / ".model.sft" / "step-000004").unlink()
     heard: list[int] = []
-    train(config(tmp_path), after_step=lambda step, _steps, _loss: heard.append(step))
+    train(config(tmp_path), after_step=lambda step, _steps, _result: heard.append(step))
     assert heard == [3, 4, 5, 6]
 
 
@@ -400,118 +463,140 @@ def test_the_gpu_is_refused_where_there_is_none(tmp_path: Path) -> None:
 
 PROMPT = {"role": "user", "content": "3 +8 ?"}
 ANSWER = {"role": "assistant", "content": "=1 #1"}
-OTHER_PROMPT = {"role": "user", "content": "5 -2 ?"}
-OTHER_ANSWER = {"role": "assistant", "content": "=3 #3"}
 
 
-def row(**value: Any) -> RawRow:
-    return RawRow(origin="d.jsonl, row 3", value=value)
-
-
-def encoder() -> Encoder:
-    return Encoder(chain_tokenizer(), (END,))
-
-
-def said(found: Demonstration, *, trained: bool) -> str:
-    tokenizer: Any = chain_tokenizer()
-    return tokenizer.decode(found.ids[found.is_trained == trained])
-
-
-def test_every_turn_of_the_assistant_is_trained_on_with_its_end_token() -> None:
-    found = demonstration_of_row(row(messages=[PROMPT, ANSWER, OTHER_PROMPT, OTHER_ANSWER]), encoder(), 40)
-    tokenizer: Any = chain_tokenizer()
-    assert tokenizer.decode(found.ids) == "3 +8 ? =1 #1 <eos> 5 -2 ? =3 #3 <eos>"
-    assert said(found, trained=True) == "=1 #1 <eos> =3 #3 <eos>"
-    # What stands before an answer is what the generator samples after.
-    for answers, messages in ((0, [PROMPT]), (1, [PROMPT, ANSWER, OTHER_PROMPT])):
-        asked = render_prompt(tokenizer, [ChatMessage(**message) for message in messages])
-        assert found.ids[: len(asked)].tolist() == asked
-        assert found.is_trained[: len(asked)].sum() == 3 * answers
-        assert found.is_trained[len(asked)]
-
-
-def test_an_answer_that_nothing_comes_before_is_context() -> None:
-    found = demonstration_of_row(row(messages=[ANSWER, PROMPT, OTHER_ANSWER]), encoder(), 40)
-    assert (said(found, trained=False), said(found, trained=True)) == ("=1 #1 <eos> 3 +8 ?", "=3 #3 <eos>")
-
-
-def test_a_turn_that_is_written_otherwise_once_others_follow_is_context() -> None:
-    tokenizer: Any = chain_tokenizer()
-    # As templates do that drop the reasoning of earlier turns.
-    tokenizer.chat_template = (
-        "{% for m in messages %}{% if m.role == 'assistant' and not loop.last %}{{ m.content.split(' ')[-1] }} <eos> "
-        "{% elif m.role == 'assistant' %}{{ m.content }} <eos> {% else %}{{ m.content }} {% endif %}{% endfor %}"
-    )
-    found = demonstration_of_row(row(messages=[PROMPT, ANSWER, OTHER_PROMPT, OTHER_ANSWER]), Encoder(tokenizer, (END,)), 40)
-    assert (said(found, trained=False), said(found, trained=True)) == ("3 +8 ? #1 <eos> 5 -2 ?", "=3 #3 <eos>")
-
-
-def test_a_template_without_an_end_token_gets_one_and_what_follows_the_end_is_cut() -> None:
-    tokenizer: Any = chain_tokenizer()
-    messages = (ChatMessage(role="user", content="3 +8 ?"), ChatMessage(role="assistant", content="=1 #1"))
-    for template in ("{% for m in messages %}{{ m.content }} {% endfor %}", "{% for m in messages %}{{ m.content }} {% endfor %}<eos> ? ?"):
-        tokenizer.chat_template = template.replace("<eos> ? ?", "{% if messages[-1].role == 'assistant' %}<eos> ? ?{% endif %}")
-        found = Encoder(tokenizer, (END,)).encode(messages)
-        assert tokenizer.decode(found.ids) == "3 +8 ? =1 #1 <eos>"
-
-
-def test_what_a_template_writes_after_an_end_token_leads_to_the_next_turn() -> None:
-    tokenizer: Any = chain_tokenizer()
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% if m.role == 'assistant' %}<eos> ? {% endif %}{% endfor %}"
-    found = demonstration_of_row(row(messages=[PROMPT, ANSWER, OTHER_PROMPT, OTHER_ANSWER]), Encoder(tokenizer, (END,)), 40)
-    assert (said(found, trained=False), said(found, trained=True)) == ("3 +8 ? ? 5 -2 ?", "=1 #1 <eos> =3 #3 <eos>")
-
-
-def test_the_schema_of_eurus_2_sft_is_read() -> None:
-    turns = [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]
-    assert conversation_of_row(row(system="Think.", conversations=turns)) == (
-        ChatMessage(role="system", content="Think."),
-        ChatMessage(role="user", content="2 + 2?"),
-        ChatMessage(role="assistant", content="4"),
-    )
-    # A parquet file with both columns fills the other with nothing.
-    assert len(conversation_of_row(row(system=None, messages=None, conversations=turns))) == 2
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ({"messages": []}, "messages: empty messages"),
-        ({}, "messages: empty messages"),
-        ({"messages": [PROMPT]}, r"messages\[0\].role: wrong role: the last turn must be the assistant's"),
-        ({"messages": [ANSWER]}, "messages: missing prompt"),
-        ({"messages": [{"role": "user", "content": "hello"}, ANSWER]}, "messages: no usable conversation: .* hello is no word"),
-        (
-            {"messages": [PROMPT, {"role": "assistant", "content": "=1 " * 40}]},
-            "messages: too long: 44 tokens are more than sft.max_tokens = 40",
-        ),
-        ({"conversations": [{"from": "martian", "value": "x"}]}, r"conversations\[0\].role: wrong role: must be one of"),
-        ({"conversations": ["x"]}, "conversations: wrong conversation"),
-    ],
-)
-def test_a_bad_demonstration_is_named(value: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadRowError, match=f"d.jsonl, row 3, {message}"):
-        demonstration_of_row(row(**value), encoder(), 40)
-
-
-def test_a_template_that_hides_where_the_answer_begins_is_refused() -> None:
-    tokenizer: Any = chain_tokenizer()
-    tokenizer.chat_template = "{{ messages[-1].content }} {% for m in messages %}{{ m.content }} {% endfor %}"
-    with pytest.raises(BadRowError, match="the response cannot be told apart"):
-        demonstration_of_row(row(messages=[PROMPT, ANSWER]), Encoder(tokenizer, (END,)), 40)
+def write(path: Path, *conversations: Sequence[dict[str, str]]) -> str:
+    path.write_text("".join(json.dumps({"messages": turns}) + "\n" for turns in conversations))
+    return str(path)
 
 
 def test_a_model_learns_from_a_file(tmp_path: Path) -> None:
     base = train(config(tmp_path, steps=1))
-    path = tmp_path / "demonstrations.jsonl"
-    lines = [{"messages": [PROMPT, ANSWER]}, {"messages": [PROMPT]}, {"messages": [ANSWER, PROMPT, ANSWER]}]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    sft = {"start": str(base), "output": str(tmp_path / "second"), "demonstrations": str(path), "steps": 30, "batch_rows": 2}
+    path = write(tmp_path / "demonstrations.jsonl", [PROMPT, ANSWER], [PROMPT], [ANSWER, PROMPT, ANSWER])
+    sft = {"start": str(base), "output": str(tmp_path / "second"), "demonstrations": path, "steps": 30, "batch_rows": 2}
     with pytest.raises(SettingsError, match=r"has 1 bad row; correct them, or leave them out with sft.skip_bad_rows = true:\n.*row 2"):
         train(config(tmp_path, **sft))
+    assert not (tmp_path / "second").exists()
     model = train(config(tmp_path, **sft, skip_bad_rows=True))
     # Two demonstrations with the same answer are learnt by heart.
     assert json.loads((model / "sft.json").read_text())["final_loss"] < 1.0
+
+
+def test_epochs_are_counted_held_out_demonstrations_are_not_trained_on_and_all_of_it_is_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = train(config(tmp_path, steps=1))
+    path = write(tmp_path / "d.jsonl", *([PROMPT, {"role": "assistant", "content": f"={number} #{number}"}] for number in range(10)))
+    capsys.readouterr()
+    sft = {"start": str(base), "output": str(tmp_path / "second"), "demonstrations": path, "epochs": 2, "batch_rows": 4}
+    model = train(config(tmp_path, **sft, heldout_share=0.2, evaluate_every=2))
+    said = capsys.readouterr().out
+    # Eight are left to train on, twice: four steps of four.
+    assert "4 steps of 4 demonstrations" in said
+    assert "10 demonstrations in" in said
+    assert said.count("heldout loss") == 3
+    rows = [json.loads(line) for line in (model / "sft.jsonl").read_text().splitlines()]
+    assert [(row["kind"], row["step"]) for row in rows] == [
+        ("evaluation", 0), ("step", 1), ("step", 2), ("evaluation", 2), ("step", 3), ("step", 4), ("evaluation", 4),
+    ]  # fmt: skip
+    assert rows[1]["tokens_per_second"] > 0
+    # Each demonstration has six tokens, three of them the assistant's.
+    assert (rows[1]["tokens"], rows[1]["trained_tokens"]) == (24, 12)
+    facts = json.loads((model / "sft.json").read_text())
+    assert facts["heldout_loss"] == pytest.approx(rows[-1]["heldout_loss"])
+    # Trackers' files go along with the model.
+    assert (model / "tracking" / "id").is_file()
+
+
+def test_a_resumed_run_records_each_step_once_and_evaluates_as_the_undisturbed_one(tmp_path: Path) -> None:
+    options = {"heldout_share": 0.5, "heldout_rows": 16, "evaluate_every": 3}
+    whole = train(config(tmp_path / "whole", **options))
+    with pytest.raises(KilledError):
+        train(config(tmp_path / "broken", **options), after_step=die_after(3))
+    resumed = train(config(tmp_path / "broken", **options))
+    rows = [[json.loads(line) for line in (model / "sft.jsonl").read_text().splitlines()] for model in (whole, resumed)]
+    numbers = [[(row["kind"], row["step"], row.get("loss"), row.get("heldout_loss")) for row in found] for found in rows]
+    assert numbers[0] == numbers[1]
+    assert [row[:2] for row in numbers[0] if row[0] == "evaluation"] == [("evaluation", step) for step in (0, 3, 6)]
+    assert [name for name, tensor in weights(whole).items() if not torch.equal(tensor, weights(resumed)[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"demonstrations": "none.jsonl"}, r"sft.demonstrations = none.jsonl: no such file"),
+        ({"max_tokens": 5}, r"row 1, messages: too long: 6 tokens are more than sft.max_tokens = 5; raise it, remove the row, or set"),
+        ({"max_tokens": 5, "long_rows": "leave_out"}, "all of its demonstrations are longer than sft.max_tokens = 5"),
+        ({"heldout_share": 0.9}, r"sft.heldout_share = 0.9 leaves none of the 2 demonstrations to train on"),
+        ({"heldout": "d.jsonl", "heldout_share": 0.5}, "both say what is held out"),
+        ({"heldout": "none.jsonl"}, r"sft.heldout = none.jsonl: no such file"),
+        ({"max_tokens": 4000, "start": "gpt2"}, r"sft.max_tokens = 4000 is more than the 64 positions of .*gpt2: set sft.max_tokens=64"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_refused_before_anything_is_written(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    base = tmp_path / "base"
+    new_chain_model(0).save_pretrained(base)
+    chain_tokenizer().save_pretrained(base)
+    if options.get("start") == "gpt2":
+        sizes: dict[str, Any] = {"vocab_size": 54, "n_embd": 64, "n_layer": 1, "n_head": 2, "n_positions": 64, "eos_token_id": 2}
+        random_causal_lm(GPT2Config(**sizes), 0).save_pretrained(tmp_path / "gpt2")
+        chain_tokenizer().save_pretrained(tmp_path / "gpt2")
+        options = {**options, "start": str(tmp_path / "gpt2")}
+    path = write(tmp_path / "d.jsonl", [PROMPT, ANSWER], [PROMPT, ANSWER])
+    sft = {"start": str(base), "output": str(tmp_path / "second"), "demonstrations": path, "batch_rows": 2, **options}
+    with pytest.raises(SettingsError, match=message):
+        train(config(tmp_path, **sft))
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_base_model_without_a_template_gets_one(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer(eos="<|endoftext|>")
+    template, tokenizer.chat_template = tokenizer.chat_template, None
+    shape = {**SIZES, "vocab_size": len(tokenizer), "pad_token_id": 256, "bos_token_id": None, "eos_token_id": 256}
+    random_causal_lm(Phi3Config(**shape, sliding_window=None), 0).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    path = write(tmp_path / "d.jsonl", [PROMPT, ANSWER])
+    sft = {"start": str(tmp_path / "base"), "output": str(tmp_path / "second"), "demonstrations": path, "batch_rows": 1, "max_tokens": 100}
+    with pytest.raises(SettingsError, match="has no chat template"):
+        train(config(tmp_path, **sft, steps=1))
+    with pytest.raises(SettingsError, match=r"sft.chat_template = .*none.jinja cannot be read"):
+        train(config(tmp_path, **sft, steps=1, chat_template=str(tmp_path / "none.jinja")))
+    file = tmp_path / "chat.jinja"
+    file.write_text(template)
+    model = train(config(tmp_path, **sft, steps=1, chat_template=str(file)))
+    assert AutoTokenizer.from_pretrained(model).chat_template == template
+    file.write_text(template + " ")
+    with pytest.raises(SettingsError, match=r"is finished, but with other settings \(checksum of sft.chat_template was"):
+        train(config(tmp_path, **sft, steps=1, chat_template=str(file)))
+
+
+def test_epochs_need_a_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"sft.epochs = 2 without sft.demonstrations"):
+        train(config(tmp_path, epochs=2))
+
+
+def test_long_demonstrations_may_be_cut_which_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = train(config(tmp_path, steps=1))
+    path = write(tmp_path / "d.jsonl", [PROMPT, ANSWER], [PROMPT, {"role": "assistant", "content": "=1 " * 30 + "#1"}])
+    sft = {"start": str(base), "output": str(tmp_path / "second"), "demonstrations": path, "batch_rows": 2, "max_tokens": 10}
+    train(config(tmp_path, **sft, long_rows="cut"))
+    said = capsys.readouterr().out
+    assert "demonstrations cut at sft.max_tokens = 10, which do not teach how they end: 1" in said
+    # Six tokens of one, ten of the other.
+    assert "16 tokens, of which the assistant says 10" in said
+
+
+def test_the_result_stops_where_the_template_ends_a_turn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A base model: its own end token ends documents, and the template ends turns with another.
+    tokenizer = byte_tokenizer(eos="<|endoftext|>")
+    shape = {**SIZES, "vocab_size": len(tokenizer), "pad_token_id": 256, "bos_token_id": None, "eos_token_id": 256}
+    random_causal_lm(Phi3Config(**shape, sliding_window=None), 0).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    path = write(tmp_path / "d.jsonl", [PROMPT, ANSWER, PROMPT, ANSWER])
+    sft = {"start": str(tmp_path / "base"), "output": str(tmp_path / "second"), "demonstrations": path, "batch_rows": 1, "max_tokens": 200}
+    model = train(config(tmp_path, **sft, steps=1))
+    assert json.loads((model / "generation_config.json").read_text())["eos_token_id"] == [258, 256]
+    assert end_token_ids(AutoTokenizer.from_pretrained(model), model) == (258, 256)
 
 
 def test_a_hidden_work_folder_left_behind_goes_when_the_result_is_found(tmp_path: Path) -> None:

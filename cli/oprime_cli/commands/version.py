@@ -2,10 +2,9 @@
 
 import argparse
 import platform
-import subprocess
 from importlib import metadata
-from pathlib import Path
 
+from oprime.runtime.source_commit import git_commit
 from oprime_cli.arguments import Subparsers, command_parser
 from oprime_cli.console import say
 
@@ -41,21 +40,3 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def git_commit() -> str:
-    """Commit of the source tree that this code runs from; empty outside of one, `+changes` behind it when files differ."""
-    here = Path(__file__).parent
-    try:
-        # An environment may lie inside a repository that is not ours.
-        _git(here, "ls-files", "--error-unmatch", "version.py")
-        commit = _git(here, "rev-parse", "HEAD")
-        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return f"{commit}+changes" if changed else commit
-
-
-def _git(directory: Path, *words: str) -> str:
-    answer = subprocess.run(["git", "-C", str(directory), *words], capture_output=True, text=True, timeout=10, check=True)  # noqa: S607
-    return answer.stdout.strip()

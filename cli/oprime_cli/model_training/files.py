@@ -18,6 +18,7 @@ class Start:
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     end_ids: tuple[int, ...]
+    """Tokens at which the result stops, the first of which a response ends with."""
 
     def write(self, directory: Path, weights: Mapping[str, Tensor]) -> None:
         """The model in Hugging Face form, with float32 `weights` in place of its own."""
@@ -26,8 +27,18 @@ class Start:
         logging.disable_progress_bar()
         config: Any = self.model.config
         config.use_cache = True
+        self._end_responses()
         self.model.save_pretrained(str(directory), state_dict=dict(weights))
         # It has written the type that the model computes in.
         config.dtype = "float32"
         config.save_pretrained(str(directory))
         self.tokenizer.save_pretrained(str(directory))
+
+    def _end_responses(self) -> None:
+        """Let samplers stop at every end token that the model learnt."""
+        generation: Any = self.model.generation_config
+        if generation is None:
+            return
+        known = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
+        if not set(self.end_ids) <= set(known):
+            generation.eos_token_id = [*self.end_ids, *(token for token in known if token is not None and token not in self.end_ids)]

@@ -18,6 +18,8 @@ from oprime_cli.files import read_json, write_json
 from oprime_cli.running.failures import RunBusyError
 
 PART = "model"
+TRACKING = "tracking"
+"""What trackers keep, in the folder of an unfinished training and then in the finished model's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +37,13 @@ class Maker:
         """In a finished model's directory, and in every state before: the settings that made it."""
         return f"{self.section}.json"
 
+    @property
+    def rows(self) -> str:
+        """Beside it: a line per step and evaluation."""
+        return f"{self.section}.jsonl"
 
-SFT = Maker(command="oprime sft", section="sft", what="a warm-up")
+
+SFT = Maker(command="oprime sft", section="sft", what="a fine-tuning")
 
 
 class ModelFolder:
@@ -49,6 +56,16 @@ class ModelFolder:
         self._maker = maker
         self._setting = f"{maker.section}.output"
         self._work = self.output.parent / f".{self.output.name}.{maker.section}"
+
+    @property
+    def rows(self) -> Path:
+        """What an unfinished training says of its steps."""
+        return self._work / self._maker.rows
+
+    @property
+    def tracking(self) -> Path:
+        """What trackers keep of an unfinished training."""
+        return self._work / TRACKING
 
     def finished(self) -> bool:
         """Whether the output is there. Raises SettingsError when it was made otherwise or is not ours."""
@@ -111,10 +128,14 @@ class ModelFolder:
             whole.mkdir()
             write(whole)
             write_json(whole / self._maker.record, {"identity": self._identity, **facts})
+            if self.rows.exists():
+                shutil.copyfile(self.rows, whole / self._maker.rows)
             for path in whole.iterdir():
                 # Weights are written for their owner alone; services may run as another user.
                 path.chmod(0o644)
                 _to_disk(path)
+            if self.tracking.exists():
+                shutil.copytree(self.tracking, whole / TRACKING)
             whole.rename(self.output)
         except (OSError, SafetensorError) as error:
             cause = error if isinstance(error, OSError) else OSError(0, str(error))

@@ -14,14 +14,20 @@ import torch
 from torch import distributed
 
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
+from oprime.adapters.open_trackers import open_trackers, shown_settings
 from oprime.adapters.rank_group import RankGroup
+from oprime.ports import TrackedRun
 from oprime.runtime.errors import SettingsError
+from oprime.runtime.metrics_file import MetricsFile
 from oprime.runtime.process import Lifecycle
 from oprime.runtime.ranks import Ranks
+from oprime.runtime.settings import TrackingSection
+from oprime.runtime.source_commit import git_commit
 from oprime.runtime.training_settings import EngineSection
 from oprime_cli.console import duration, say
 from oprime_cli.model_training.files import Start
 from oprime_cli.model_training.folder import ModelFolder
+from oprime_cli.model_training.record import Record
 
 SAY_EVERY_S = 5.0
 
@@ -32,7 +38,7 @@ AfterStep = Callable[[int, int, ResultT], None]
 
 
 class StepTrainer(Protocol[ResultT_co]):
-    """One rank's part of every step."""
+    """One rank's part of every step and evaluation."""
 
     def step(self, number: int) -> ResultT_co:
         """Step `number`, from 1; what comes of it depends on the engine's state and the number alone. Collective."""
@@ -55,8 +61,23 @@ class Training(Generic[ResultT]):
     trainer: StepTrainer[ResultT]
     shown: Callable[[ResultT], str]
     """A step's result for people."""
-    facts: Callable[[ResultT], Mapping[str, Any]]
-    """What the finished model's record has of the last step's result."""
+    numbers: Callable[[ResultT], Mapping[str, float]]
+    """The same for metrics and trackers."""
+    facts: Callable[[ResultT, Mapping[str, float]], Mapping[str, Any]]
+    """What the finished model's record has of the last step's result and the last evaluation's."""
+    tracking: TrackingSection
+    document: Mapping[str, Any]
+    """The settings, for trackers."""
+    evaluate: Callable[[], Mapping[str, float]] | None = None
+    """Numbers of the model as it stands, before the first step and after the last. Collective."""
+    evaluate_every: int = 0
+    """Steps between two evaluations; 0 is only those two."""
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the model after `step` steps is evaluated."""
+        if self.evaluate is None:
+            return False
+        return step in (0, self.steps) or (self.evaluate_every > 0 and step % self.evaluate_every == 0)
 
 
 class Progress:
@@ -93,7 +114,7 @@ class RankMethods:
 
     @property
     def by_name(self) -> Mapping[str, Callable[[bytes], Any]]:
-        return {"load": self.load, "step": self.step, "save": self.save, "finish": self.finish}
+        return {"load": self.load, "step": self.step, "evaluate": self.evaluate, "save": self.save, "finish": self.finish}
 
     def load(self, payload: bytes) -> None:
         """Take up the state in directory `payload`."""
@@ -102,6 +123,10 @@ class RankMethods:
     def step(self, payload: bytes) -> Any:
         """Take step `payload`; returns its result."""
         return self._training.trainer.step(int(payload))
+
+    def evaluate(self, _payload: bytes) -> Mapping[str, float]:
+        """Numbers of the model as it stands."""
+        return {} if self._training.evaluate is None else self._training.evaluate()
 
     def save(self, payload: bytes) -> None:
         """Save the state after step [0] of `payload` into the directory [1], which is begun."""
@@ -165,18 +190,50 @@ async def _train(prepare: Callable[[], Training[ResultT]], after_step: AfterStep
 async def _lead(training: Training[ResultT], ranks: Ranks, after_step: AfterStep[ResultT] | None, finished: asyncio.Event) -> None:
     """Rank 0's part: all steps from the newest state on, and the states and the result that are left of them."""
     folder, done = training.folder, 0
-    result: Any = None
     if newest := folder.newest_state():
         done, directory = newest
         await ranks.call("load", str(directory).encode())
     say(f"{training.begins}{f', from step {done}' if done else ''}")
-    after_step = after_step or Progress(done, training.shown)
-    for step in range(done + 1, training.steps + 1):
-        result = await ranks.call("step", str(step).encode())
-        if step % training.save_every == 0 and step < training.steps:
-            await ranks.call("save", json.dumps([step, str(folder.begin_state(step))]).encode())
-        after_step(step, training.steps, result)
+    with contextlib.closing(_record(training, done)) as record:
+        facts = await _steps(training, ranks, record, after_step or Progress(done, training.shown), done)
     # No state is saved after the last step, so there was one.
-    await ranks.call("finish", json.dumps(training.facts(result)).encode())
+    await ranks.call("finish", json.dumps(facts).encode())
     say(f"{training.name}: wrote {folder.output}")
     finished.set()
+
+
+async def _steps(training: Training[ResultT], ranks: Ranks, record: Record, after_step: AfterStep[ResultT], done: int) -> Mapping[str, Any]:
+    """All steps that are left; returns what is to be known of the result."""
+    evaluation: Mapping[str, float] = {}
+    result: Any = None
+    if done == 0 and training.evaluates(0):
+        evaluation = await _evaluate(training, ranks, record, 0)
+    for step in range(done + 1, training.steps + 1):
+        result = await ranks.call("step", str(step).encode())
+        record.step(step, training.numbers(result))
+        if training.evaluates(step):
+            evaluation = await _evaluate(training, ranks, record, step)
+        if step % training.save_every == 0 and step < training.steps:
+            await ranks.call("save", json.dumps([step, str(training.folder.begin_state(step))]).encode())
+        after_step(step, training.steps, result)
+    return training.facts(result, evaluation)
+
+
+async def _evaluate(training: Training[Any], ranks: Ranks, record: Record, step: int) -> Mapping[str, float]:
+    found = await ranks.call("evaluate", b"")
+    record.evaluation(step, found)
+    say(f"  after step {step}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items()))
+    return found
+
+
+def _record(training: Training[Any], done: int) -> Record:
+    folder = training.folder
+    run = TrackedRun(
+        project=training.tracking.project,
+        name=folder.output.name,
+        directory=folder.tracking,
+        settings=shown_settings(training.document),
+        commit=git_commit(),
+        done=done,
+    )
+    return Record(MetricsFile(folder.rows), open_trackers(training.tracking, run), done)

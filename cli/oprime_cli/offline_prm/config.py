@@ -9,7 +9,7 @@ from oprime.core import prm_losses
 from oprime.core.prm_loss import PrmLoss
 from oprime.runtime.one_file_settings import idle_settings, with_own_settings
 from oprime.runtime.setting_rules import Problems, Rule, attention_fits_dtype
-from oprime.runtime.settings import ModelSection, ServiceSettings, TasksSection
+from oprime.runtime.settings import ModelSection, ServiceSettings, TasksSection, TrackingSection
 from oprime.runtime.training_settings import EngineSection, LoraSection, offload_problems
 from oprime_prm.config import PRM_FILES, ImplicitRewardSection, PrmSection
 
@@ -107,4 +107,5 @@ class OfflinePrmSettings(ServiceSettings):
 
     model: ModelSection
     tasks: TasksSection = TasksSection()
+    tracking: TrackingSection = TrackingSection()
     offline_prm: OfflinePrmSection

@@ -11,6 +11,7 @@ from oprime.core.verification import scored
 from oprime.lm.batches import MicroBatch
 from oprime.lm.frozen import FrozenModel
 from oprime.ports import TrainEngine
+from oprime_cli.model_training.positions import Steps
 from oprime_cli.offline_prm.data import LabelledGroups, LabelledTokens
 from oprime_prm.config import PrmSection
 from oprime_prm.implicit_prm import ImplicitPrm
@@ -25,26 +26,6 @@ class StepResult:
     """Share of responses whose score has the sign of their label."""
     pairwise_accuracy: float
     """Share of pairs of responses to one prompt that the scores order as the labels do."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Steps:
-    """Which positions of the data each step takes."""
-
-    steps: int
-    batch_prompts: int
-    positions_in_all: int
-
-    @classmethod
-    def of(cls, *, size: int, epochs: int, steps: int, batch_prompts: int) -> "Steps":
-        """`steps` of them, or where that is 0 as many as `epochs` of `size` prompts need; the last one may be smaller."""
-        positions = steps * batch_prompts or epochs * size
-        return cls(steps=-(-positions // batch_prompts), batch_prompts=batch_prompts, positions_in_all=positions)
-
-    def positions(self, number: int) -> range:
-        """Those of step `number`, from 1."""
-        first = (number - 1) * self.batch_prompts
-        return range(first, min(first + self.batch_prompts, self.positions_in_all))
 
 
 class OfflineTrainer:

@@ -7,16 +7,17 @@ from pathlib import Path
 from oprime.adapters.deepspeed_engine import DeepSpeedEngine
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.lora import add_adapter, base_dtype, twin
-from oprime.lm.models import load_causal_lm, longest_context
+from oprime.lm.models import load_causal_lm, longest_context, seed_process
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id, require_chat_template, same_tokenizer
 from oprime.runtime.errors import SettingsError
 from oprime_cli.console import say
 from oprime_cli.model_training.files import Start
+from oprime_cli.model_training.positions import Steps
 from oprime_cli.model_training.steps import AfterStep, Training, make, require_devices
 from oprime_cli.offline_prm.data import ChainGroups, Encoder, FileGroups, LabelledGroups
 from oprime_cli.offline_prm.plan import OfflinePrm
-from oprime_cli.offline_prm.trainer import OfflineTrainer, StepResult, Steps
+from oprime_cli.offline_prm.trainer import OfflineTrainer, StepResult
 
 NAME = "offline PRM"
 
@@ -29,9 +30,10 @@ def train(plan: OfflinePrm, *, after_step: AfterStep[StepResult] | None = None) 
 def _prepare(plan: OfflinePrm) -> Training[StepResult]:
     settings, model = plan.settings, plan.config.model
     require_devices(settings, "offline_prm")
+    seed_process(settings.seed)
     start = _load_start(plan)
     groups = _groups(plan, Encoder(start.tokenizer, start.end_ids[0], _longest(plan, start)))
-    steps = Steps.of(size=groups.size, epochs=settings.epochs, steps=settings.steps, batch_prompts=settings.batch_prompts)
+    steps = Steps.of(size=groups.size, epochs=settings.epochs, steps=settings.steps, batch=settings.batch_prompts)
     # ZeRO 3 leaves a rank no whole weights that another model could share.
     shares = settings.lora.rank > 0 and settings.zero_stage < 3 and plan.reference == plan.start
     reference = twin(start.model) if shares else None
@@ -42,7 +44,7 @@ def _prepare(plan: OfflinePrm) -> Training[StepResult]:
     reference = reference or load_causal_lm(
         plan.reference, dtype=model.dtype, attention=model.attention, trust_remote_code=model.trust_remote_code
     )
-    frozen = FrozenModel(reference.to(engine.device), chunk_tokens=settings.logprob_chunk_tokens, packing=settings.packing)
+    frozen = FrozenModel(reference, chunk_tokens=settings.logprob_chunk_tokens, packing=settings.packing, device=engine.device)
     online = settings.online(steps.steps)
     return Training(
         name=NAME,
@@ -54,7 +56,10 @@ def _prepare(plan: OfflinePrm) -> Training[StepResult]:
         engine=engine,
         trainer=OfflineTrainer(engine, frozen, groups, online, steps, pad_id=pad_token_id(start.tokenizer)),
         shown=shown,
-        facts=lambda last: {"loss": settings.loss, "beta": settings.beta, "reference_model": plan.reference, "last_step": asdict(last)},
+        numbers=asdict,
+        tracking=plan.config.tracking,
+        document=plan.config.model_dump(mode="json", include={"model", "tasks", "offline_prm"}),
+        facts=lambda last, _: {"loss": settings.loss, "beta": settings.beta, "reference_model": plan.reference, "last_step": asdict(last)},
     )
 
 

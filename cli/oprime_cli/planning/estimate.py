@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, fields
 
-from oprime.runtime.training_settings import VOCABULARY_CHUNK, LoraSection, TrainerSection
+from oprime.runtime.settings import ModelSection
+from oprime.runtime.training_settings import VOCABULARY_CHUNK, EngineSection, LoraSection, TrainerSection
 from oprime_cli.planning.model_files import ModelFacts
 from oprime_cli.run_config import RunConfig
 
@@ -69,8 +70,18 @@ def trained_parameters(model: ModelFacts, lora: LoraSection) -> int:
 def trainer_memory(
     config: RunConfig, trainer: TrainerSection, model: ModelFacts, *, frozen: int = 0, lora: LoraSection = ALL_WEIGHTS
 ) -> Memory:
-    """One rank that trains a model and holds so many frozen ones besides. Without ZeRO and adapters: 16 bytes per parameter."""
-    dtype = config.model.dtype
+    """One rank of a run that trains a model and holds so many frozen ones besides."""
+    tokens = max(trainer.micro_batch_tokens, sequence_tokens(config))
+    if not trainer.micro_batch_tokens:
+        tokens = trainer.micro_batch_rollouts * sequence_tokens(config)
+    return training_memory(config.model, trainer, model, tokens=tokens, frozen=frozen, lora=lora)
+
+
+def training_memory(
+    settings: ModelSection, trainer: EngineSection, model: ModelFacts, *, tokens: int, frozen: int = 0, lora: LoraSection = ALL_WEIGHTS
+) -> Memory:
+    """One rank of a training whose passes have so many tokens. Without ZeRO and adapters: 16 bytes per parameter."""
+    dtype = settings.dtype
     trained = trained_parameters(model, lora)
     gradients, optimizer = (trained * size for size in (WEIGHT_BYTES[dtype], ADAM_BYTES[dtype]))
     whole = model.parameters * WEIGHT_BYTES[dtype]
@@ -86,18 +97,15 @@ def trainer_memory(
         weights=weights + frozen * whole,
         gradients=gradients,
         optimizer=optimizer,
-        activations=_activations(config, trainer, model),
+        activations=_activations(settings, trainer, model, tokens),
     )
 
 
-def _activations(config: RunConfig, trainer: TrainerSection, model: ModelFacts) -> int:
-    size = WEIGHT_BYTES[config.model.dtype]
-    tokens = max(trainer.micro_batch_tokens, sequence_tokens(config))
-    if not trainer.micro_batch_tokens:
-        tokens = trainer.micro_batch_rollouts * sequence_tokens(config)
+def _activations(settings: ModelSection, trainer: EngineSection, model: ModelFacts, tokens: int) -> int:
+    size = WEIGHT_BYTES[settings.dtype]
     per_layer = tokens * model.hidden_size * ACTIVATION_VALUES * size
     layers = per_layer * model.layers
-    if config.model.gradient_checkpointing:
+    if settings.gradient_checkpointing:
         layers = tokens * model.hidden_size * size * model.layers + per_layer
     logits = 2 * 4 * min(tokens, trainer.logprob_chunk_tokens) * min(model.vocabulary, VOCABULARY_CHUNK)
     return layers + logits

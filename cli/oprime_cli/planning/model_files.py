@@ -146,11 +146,10 @@ def _estimated_sides(config: dict[str, Any]) -> dict[str, int]:
     head_size = config.get("head_dim") or hidden // heads
     key_value = (config.get("num_key_value_heads") or heads) * head_size
     inner = config.get("intermediate_size", 4 * hidden)
-    return (
-        dict.fromkeys(("q_proj", "o_proj"), layers * (hidden + heads * head_size))
-        | dict.fromkeys(("k_proj", "v_proj"), layers * (hidden + key_value))
-        | dict.fromkeys(("gate_proj", "up_proj", "down_proj"), layers * (hidden + inner))
-    )
+    sides: dict[str, int] = dict.fromkeys(("q_proj", "o_proj"), layers * (hidden + heads * head_size))
+    sides |= dict.fromkeys(("k_proj", "v_proj"), layers * (hidden + key_value))
+    sides |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), layers * (hidden + inner))
+    return sides
 
 
 def estimate_parameters(config: dict[str, Any]) -> int:

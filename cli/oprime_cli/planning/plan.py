@@ -62,6 +62,7 @@ def make_plan(config: RunConfig, *, new_run: bool, gpus: Sequence[Gpu] | None = 
     plan.problems += config.contradictions()
     plan.problems += check_machine.package_problems(config, has_gpu=bool(found))
     plan.problems += check_machine.device_problems(config, found)
+    plan.warnings += check_machine.missing_notes(config.tracking)
     plan.problems += check_machine.port_problems(config)
     plan.problems += check_machine.file_problems(config)
     has_model = _check_models(plan)

@@ -10,7 +10,15 @@ LEARNING_RATE = ("learning_rate", "schedule", "warmup_steps", "min_learning_rate
 COST = ("micro_batch_rollouts", "micro_batch_tokens", "packing", "zero_stage", "offload_optimizer")
 """Memory and speed, not the result. A checkpoint fits any number of ranks and any ZeRO stage."""
 PROCESSES = ("logprob_chunk_tokens", "ranks", "device", "threads")
-SFT = ("micro_batch_rows", "save_every", *(name for name in COST if name != "micro_batch_rollouts"), *PROCESSES)
+SFT = (
+    "micro_batch_rows",
+    "save_every",
+    "evaluate_every",
+    "heldout",
+    "heldout_rows",
+    *(name for name in COST if name != "micro_batch_rollouts"),
+    *PROCESSES,
+)
 """What an unfinished warm-up may have otherwise when it goes on."""
 
 MAY_CHANGE = (
@@ -21,7 +29,7 @@ MAY_CHANGE = (
     ),
     *(f"run.evaluate_on{name}" for name in ("", "_every", "_samples", "_data")),
     # Where services, Redis and the people who watch find each other.
-    *("endpoints.*", "queue.*", "gateway.*", "scoring.*", "kubernetes.*"),
+    *("endpoints.*", "queue.*", "gateway.*", "scoring.*", "kubernetes.*", "tracking.*"),
     *(
         "store.keep_versions",
         "store.full_every",

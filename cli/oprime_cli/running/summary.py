@@ -3,7 +3,8 @@
 import time
 from typing import Any
 
-from oprime_cli.commands.version import git_commit, package_versions
+from oprime.runtime.source_commit import git_commit
+from oprime_cli.commands.version import package_versions
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.audit import Audit, by_kind
 from oprime_cli.running.metric_rows import MetricRows

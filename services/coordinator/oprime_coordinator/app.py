@@ -7,6 +7,7 @@ from functools import partial
 
 from oprime.adapters.observed import observed
 from oprime.adapters.open_payloads import open_payloads
+from oprime.adapters.open_trackers import FOLDER, open_trackers, shown_settings
 from oprime.adapters.redis_queue import RedisQueue
 from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
@@ -14,22 +15,24 @@ from oprime.core.types import SamplingSettings, Task
 from oprime.evaluation.of_run import benchmarks_of_run
 from oprime.lm.tokenizers import load_tokenizer, render_prompt
 from oprime.lm.without_torch import make_no_models
-from oprime.ports import Metrics, Payloads
+from oprime.ports import Metrics, Payloads, TrackedRun
 from oprime.runtime.consume import check_server
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.grpc_client import connect
 from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.metrics_file import MetricsFile
 from oprime.runtime.process import Lifecycle
 from oprime.runtime.queue_trouble import QueueTrouble
 from oprime.runtime.run_end import ends_with_run
 from oprime.runtime.setting_rules import trainers_of
-from oprime.runtime.settings import RunSection
+from oprime.runtime.settings import RunSection, read_toml
+from oprime.runtime.source_commit import git_commit
+from oprime.runtime.tracking import Tracking
 from oprime.tasks.dataset import PromptFeed, PromptOrder, load_tasks, require_prompts_fit
 from oprime_coordinator.benchmarks import Benchmarks
 from oprime_coordinator.config import CoordinatorSettings
 from oprime_coordinator.coordinate import Coordinate, RunState
 from oprime_coordinator.evaluation import Evaluator
-from oprime_coordinator.metrics_file import MetricsFile
 from oprime_coordinator.run_loop import RunLoop
 from oprime_coordinator.servicer import CoordinatorServicer
 from oprime_coordinator.sweep import Sweep
@@ -81,6 +84,7 @@ async def _coordinate(settings: CoordinatorSettings, lifecycle: Lifecycle, metri
         run_seed=settings.run.seed,
         generator=generator,
         verifier=verifier,
+        shown_problems=settings.tracking.rows,
     )
     benchmarks = Benchmarks(
         await asyncio.to_thread(benchmarks_of_run, settings.run, settings.sampling),
@@ -114,6 +118,7 @@ async def _coordinate(settings: CoordinatorSettings, lifecycle: Lifecycle, metri
     finally:
         await server.stop()
         await coordinate.lease.release()
+        await coordinate.close()
         await queue.close()
         payloads.close()
         await generator.close()
@@ -171,5 +176,21 @@ def build(
             lease_s=settings.queue.lease_s,
         ),
         queue_error=lambda: trouble.text,
+        track=partial(_track, settings),
     )
     return coordinate
+
+
+def _track(settings: CoordinatorSettings, done: int) -> Tracking:
+    folder = settings.run.folder
+    whole = folder / "config.toml"
+    run = TrackedRun(
+        project=settings.tracking.project,
+        name=settings.run.name,
+        directory=folder / FOLDER,
+        # What started the service knows all sections.
+        settings=shown_settings(read_toml(whole) if whole.is_file() else settings.model_dump(mode="json")),
+        commit=git_commit(),
+        done=done,
+    )
+    return open_trackers(settings.tracking, run)

@@ -18,6 +18,7 @@ from oprime.runtime.settings import (
     StalenessSection,
     StoreSection,
     TasksSection,
+    TrackingSection,
 )
 
 
@@ -113,6 +114,7 @@ class CoordinatorSettings(ServiceSettings):
     queue: QueueSection = QueueSection()
     payloads: PayloadsSection = PayloadsSection()
     store: StoreSection = StoreSection()
+    tracking: TrackingSection = TrackingSection()
     coordinator: CoordinatorSection
 
     @property

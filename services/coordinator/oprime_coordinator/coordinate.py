@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 
@@ -26,14 +25,16 @@ from oprime.ports import STREAMS, Clock, Metrics, Queue, Snapshot, WeightStore
 from oprime.runtime.consume import patiently
 from oprime.runtime.errors import NotReadyError, OprimeError
 from oprime.runtime.lease import Lease
+from oprime.runtime.metrics_file import MetricsFile
 from oprime.runtime.run_end import say_finished
+from oprime.runtime.tracking import Tracking
 from oprime_coordinator.benchmarks import Benchmarks
 from oprime_coordinator.config import CoordinatorSettings
 from oprime_coordinator.evaluation import Evaluator
 from oprime_coordinator.groups import LOSS_STATES
-from oprime_coordinator.metrics_file import MetricsFile
 from oprime_coordinator.restore import Restore, Restored
 from oprime_coordinator.run_loop import RunLoop
+from oprime_coordinator.sampled import sampled_rollouts
 from oprime_coordinator.state import STATE
 from oprime_coordinator.step_statistics import export_step
 from oprime_coordinator.sweep import Sweep
@@ -74,8 +75,10 @@ class Coordinate:
         sweep: Sweep,
         *,
         queue_error: Callable[[], str] = str,
+        track: Callable[[int], Tracking] = lambda _done: Tracking(),
     ) -> None:
-        """`queue_error` says why the queue does not work now, or nothing."""
+        """`queue_error` says why the queue does not work now, or nothing. `track` opens the trackers of a run that has taken so many
+        steps."""
         self._settings = settings
         self._parts = parts_of(settings.algorithm)
         self._queue = queue
@@ -87,6 +90,8 @@ class Coordinate:
         self._file = metrics_file
         self._store = store
         self.sweep = sweep
+        self._track = track
+        self._tracking = Tracking()
         self.lease = Lease(queue, clock, LEASE)
         """A run has one coordinator at a time."""
         self._to_evaluate: asyncio.Queue[int] = asyncio.Queue()
@@ -160,12 +165,16 @@ class Coordinate:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Everything between `restore` and FINISHED."""
+        self._tracking = await asyncio.to_thread(self._track, self.loop.state.committed_step)
         if self.loop.state.committed_step == 0:
             self.run_state = RunState.EVALUATING
             await self._evaluate_all(0)
         self.run_state = RunState.TRAINING
         # What came before belongs to no step.
         self.seen.busy_since_last_step()
+        if self._is_due(self.loop.state.committed_step):
+            # It was asked for, but whoever coordinated ended before there was an answer.
+            self._to_evaluate.put_nowait(self.loop.state.committed_step)
         evaluating = [asyncio.create_task(self._evaluate_asked()), asyncio.create_task(self._benchmark_asked())]
         try:
             await self.loop.run(stopping)
@@ -199,7 +208,7 @@ class Coordinate:
             self._warn_of_lost_lengths(step)
         self._metrics.gauge("last_step_timestamp_seconds", time.time())
         export_step(self._metrics, step, metrics)
-        if run.evaluate_every and step % run.evaluate_every == 0 and step != run.steps and not self._file.evaluated(step):
+        if self._is_due(step):
             self._to_evaluate.put_nowait(step)
         if run.evaluate_on_every and step % run.evaluate_on_every == 0 and step != run.steps:
             self._to_benchmark.put_nowait(step)
@@ -207,6 +216,13 @@ class Coordinate:
             task = asyncio.create_task(self._save_checkpoint(step))
             self._checkpoints.add(task)
             task.add_done_callback(self._checkpoint_ended)
+
+    def _is_due(self, step: int) -> bool:
+        """Whether an evaluation while the run goes on is still to come for a step. Those before the first and after the last have their
+        own time."""
+        run = self._settings.run
+        asked = run.evaluate_every > 0 and step % run.evaluate_every == 0 and 0 < step < run.steps
+        return asked and not self._file.evaluated(step)
 
     def _warn_of_lost_lengths(self, step: int) -> None:
         if step < self._warn_from_step:
@@ -221,8 +237,13 @@ class Coordinate:
         if not task.cancelled() and task.exception() is not None:
             self._failure = task.exception()
 
+    async def close(self) -> None:
+        """Wait, not for ever, until trackers have what was said."""
+        await asyncio.to_thread(self._tracking.close)
+
     def _append(self, row: dict[str, object]) -> None:
         self._file.append({**row, "elapsed_s": self._elapsed()})
+        self._tracking.row(self._file.rows[-1])
         self.newest_metrics |= {name: value for name, value in row.items() if isinstance(value, float)}
 
     def _elapsed(self) -> float:
@@ -231,13 +252,21 @@ class Coordinate:
     # Evaluation
 
     async def _evaluate_asked(self) -> None:
+        """Evaluations while the run goes on: each is tried until it succeeds, is refused for good, or the next one is due."""
         while True:
             step = await self._to_evaluate.get()
-            try:
-                await self._evaluate(step)
-            except OprimeError as error:
-                self._evaluation = ""
-                log.warning("evaluation_failed", step=step, error=str(error))
+            while not await self._evaluated_or_refused(step) and self._to_evaluate.empty():
+                await self._clock.sleep(EVALUATE_AGAIN_S)
+
+    async def _evaluated_or_refused(self, step: int) -> bool:
+        """False where it may succeed later. The weights are then newer than the step's, and the row says which they were."""
+        try:
+            await self._evaluate(step)
+        except OprimeError as error:
+            self._evaluation = ""
+            log.warning("evaluation_failed", step=step, error=str(error))
+            return not isinstance(error, NotReadyError)
+        return True
 
     async def _evaluate_all(self, step: int) -> None:
         """Held-out problems and benchmarks, while nothing is trained."""
@@ -269,10 +298,13 @@ class Coordinate:
         self._evaluation = self._evaluation or f"the evaluation after step {step} is under way"
         evaluation = await self._evaluator.evaluate(step)
         self._evaluation = ""
-        self._append({"kind": "evaluation", **asdict(evaluation)})
+        self._append({"kind": "evaluation", **evaluation.numbers()})
+        self._tracking.table(step, "evaluation/heldout", evaluation.table)
+        samples = await asyncio.to_thread(sampled_rollouts, self._settings.run.folder, step, self._settings.tracking.rows)
+        self._tracking.table(step, "samples/rollouts", samples)
         self._metrics.gauge("heldout_accuracy_ratio", evaluation.heldout_accuracy, sampling="temperature_1")
         self._metrics.gauge("heldout_accuracy_ratio", evaluation.heldout_greedy_accuracy, sampling="greedy")
-        log.info("evaluated", **asdict(evaluation))
+        log.info("evaluated", **evaluation.numbers())
 
     async def _benchmark_asked(self) -> None:
         """Beside training. What fails is tried again, until the benchmarks are due after a later step."""

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import grpc
 import structlog
@@ -36,6 +37,12 @@ class Evaluation:
     oldest_weight_version: int
     newest_weight_version: int
     seconds: float
+    table: tuple[dict[str, Any], ...] = ()
+    """A row for each of the first held-out problems: what was asked, what was answered, and how it was judged."""
+
+    def numbers(self) -> dict[str, Any]:
+        """All but the table."""
+        return {name: value for name, value in asdict(self).items() if name != "table"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,16 @@ class Judged:
     scores: tuple[float, ...]
     unverified: int
     versions: tuple[int, ...]
+    answers: tuple["JudgedAnswer", ...] = ()
+    """The first answer to each of the first problems."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedAnswer:
+    problem: str
+    response: str
+    score: float | None
+    """None where the verifier could not judge it."""
 
 
 class Evaluator:
@@ -57,12 +74,15 @@ class Evaluator:
         run_seed: int,
         generator: grpc.aio.Channel,
         verifier: grpc.aio.Channel,
+        shown_problems: int = 0,
     ) -> None:
+        """`shown_problems` of the first problems get a row in an evaluation's table."""
         self._problems = problems
         self._sampled = replace(sampling, temperature=1.0)
         self._greedy = replace(sampling, temperature=0.0)
         self._answers = answers_per_problem
         self._run_seed = run_seed
+        self._shown = shown_problems
         self._generator = generator_pb2_grpc.GeneratorServiceStub(generator)
         self._verifier = verifier_pb2_grpc.VerifierServiceStub(verifier)
         self.judged = 0
@@ -97,6 +117,16 @@ class Evaluator:
             oldest_weight_version=min(versions),
             newest_weight_version=max(versions),
             seconds=time.monotonic() - started,
+            table=tuple(
+                {
+                    "problem": one.problem,
+                    "greedy response": one.response,
+                    "greedy score": one.score,
+                    "sampled response": other.response,
+                    "sampled score": other.score,
+                }
+                for one, other in zip(greedy.answers, sampled.answers, strict=True)
+            ),
         )
 
     async def _judge_all(self, step: int, sampling: SamplingSettings, *, answers: int) -> Judged:
@@ -111,6 +141,7 @@ class Evaluator:
             scores=tuple(score for part in parts for score in part.scores),
             unverified=sum(part.unverified for part in parts),
             versions=tuple(version for part in parts for version in part.versions),
+            answers=tuple(answer for part in parts for answer in part.answers),
         )
 
     async def _judge(self, index: int, step: int, sampling: SamplingSettings, answers: int) -> Judged:
@@ -139,6 +170,11 @@ class Evaluator:
             scores=tuple(outcome.score for outcome in outcomes if outcome.score is not None),
             unverified=sum(outcome.status is OutcomeStatus.ERROR for outcome in outcomes),
             versions=tuple(segment.weight_version for rollout in generated.rollouts for segment in rollout.segments if segment.trained),
+            answers=tuple(
+                JudgedAnswer(problem=task.messages[-1].content, response=rollout.text, score=outcome.score)
+                for rollout, outcome in zip(generated.rollouts[:1], outcomes[:1], strict=True)
+                if index < self._shown
+            ),
         )
 
 

@@ -14,7 +14,7 @@ from oprime.adapters.system_clock import SystemClock
 from oprime.core.types import ScoredBatch
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.lora import adapter_files, add_adapter, base_dtype, require_published_under_own_names, twin
-from oprime.lm.models import load_causal_lm
+from oprime.lm.models import load_causal_lm, seed_process
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.token_values import TokenValueModel
 from oprime.lm.tokenizers import load_tokenizer, pad_token_id, same_tokenizer
@@ -92,6 +92,7 @@ async def _lead(settings: LearnerSettings, lifecycle: Lifecycle, ranks: Ranks, m
 
 
 def build_models(settings: LearnerSettings, payloads: Payloads) -> Models:
+    seed_process(settings.run.seed)
     tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
     lora = settings.learner.lora
     model = load_causal_lm(
@@ -177,8 +178,9 @@ def _kl_reference(settings: LearnerSettings, engine: DeepSpeedEngine, start: Pre
         longest=settings.sampling.most_tokens,
     )
     return FrozenModel(
-        model.to(engine.device),
+        model,
         chunk_tokens=settings.learner.logprob_chunk_tokens,
         packing=settings.learner.packing,
         temperature=settings.sampling.temperature,
+        device=engine.device,
     )

@@ -107,6 +107,15 @@ class TrainPolicy:
         show_step(shown, OF_LEARNER, values)
 
     async def _publish(self, step: int) -> None:
+        """Make version `step` exist.
+
+        The queue cannot fence a store of files, so a learner that was replaced after `confirm` may still publish. That does no harm. A
+        version appears whole or not at all, and the first one stays. A learner that took over repeats the same batches from the same
+        checkpoint, so both have the same weights up to rounding, and the store says where they differ. Only where the run went back to an
+        older checkpoint meanwhile, so that its batches are others, are they weights that never were: for the one version between them and
+        the next. Rollouts of these carry the log-probs of the weights that sampled them, which is what importance weights go by, and
+        training goes on from the learner's own weights. What counts, the commit, is fenced.
+        """
         await self._loop.lease.confirm()
         await self._loop.call("publish", str(step).encode())
         self._loop.metrics.gauge("published_version", step)

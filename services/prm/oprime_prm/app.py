@@ -18,7 +18,7 @@ from oprime.core.types import Batch
 from oprime.lm.batches import MicroBatch
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.lora import adapter_files, add_adapter, base_dtype, twin
-from oprime.lm.models import count_parameters, load_causal_lm, longest_context
+from oprime.lm.models import count_parameters, load_causal_lm, longest_context, seed_process
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id
 from oprime.ports import BATCHES, Metrics, Payloads
@@ -140,6 +140,7 @@ def _servicer(settings: PrmSettings, scorer: Scorer, meter: BusyMeter) -> PrmSer
 
 
 def build_models(settings: PrmSettings, payloads: Payloads) -> Models:
+    seed_process(settings.run.seed)
     path = settings.prm.initial_model or settings.model.path
     tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
     require_the_same_tokenizer(settings.model, settings.prm, tokenizer)
@@ -236,8 +237,7 @@ def _frozen(settings: PrmSettings, path: str, *, device: torch.device, exact: bo
 
 
 def _scores(settings: PrmSettings, model: PreTrainedModel, device: torch.device) -> FrozenModel:
-    torch.nn.Module.to(model, device)
-    return FrozenModel(model, chunk_tokens=settings.prm.logprob_chunk_tokens, packing=settings.prm.packing)
+    return FrozenModel(model, chunk_tokens=settings.prm.logprob_chunk_tokens, packing=settings.prm.packing, device=device)
 
 
 def _noise_meter(settings: PrmSettings, engine: DeepSpeedEngine, *, weights: int) -> NoiseMeter | None:

@@ -94,7 +94,7 @@ class DeepSpeedEngine:
             # It would compile a shared-memory all-reduce for CPUs at the first start; gloo does without a compiler.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
             trained = [parameter for parameter in cast("nn.Module", model).parameters() if parameter.requires_grad]
-            engine, *_ = deepspeed.initialize(model=cast("nn.Module", model), model_parameters=trained, config=config)
+            engine, *_ = deepspeed.initialize(model=cast("nn.Module", model), model_parameters=cast("Any", trained), config=config)
         return engine
 
     @property

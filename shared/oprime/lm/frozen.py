@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 class FrozenModel:
     """Token log-probs, after temperature, under weights that no optimizer touches."""
 
-    def __init__(self, causal_lm: "PreTrainedModel", *, chunk_tokens: int, packing: bool = True, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        causal_lm: "PreTrainedModel",
+        *,
+        chunk_tokens: int,
+        packing: bool = True,
+        temperature: float = 1.0,
+        device: torch.device | None = None,
+    ) -> None:
+        """Moves `causal_lm` to `device`, if one is given."""
+        if device is not None:
+            torch.nn.Module.to(causal_lm, device)
         self._causal_lm = causal_lm.requires_grad_(False)
         self._model = TokenLogprobModel(causal_lm, chunk_tokens, packing=packing, temperature=temperature).eval()
         self._device = causal_lm.device

@@ -85,6 +85,14 @@ def random_causal_lm(
     return _ready(model, device="cpu", gradient_checkpointing=gradient_checkpointing, path=type(config).__name__)
 
 
+def seed_process(seed: int) -> None:
+    """Seed torch's own chance for this process.
+
+    Nothing that is trained here draws: dropout and router noise are off, and a critic's head starts at 0. A model with code of its own may.
+    """
+    torch.manual_seed(seed)
+
+
 def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
     """Number of weights, each tied or shared weight once."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad or not trainable_only)

@@ -1,9 +1,11 @@
 """Tokenizers of Hugging Face form: prompts through the chat template, end tokens, and whether two tokenizers agree."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from oprime.core.types import ChatMessage
 from oprime.lm.without_torch import import_transformers
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 _WAYS_TO_READ = ("__call__", "_encode_plus", "_convert_encoding", "set_truncation_and_padding", "apply_chat_template")
 """Methods between a call of a tokenizer, or of its template, and the tokenizers library."""
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+"""Opens what the assistant says, in a chat template."""
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
 
 
@@ -83,17 +87,42 @@ def render_text(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[ChatMes
     return str(_through_template(tokenizer, messages, asks=asks, tokenize=False))
 
 
+def generated_spans(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[ChatMessage]) -> tuple[str, list[tuple[int, int]]] | None:
+    """Text of the conversation, and the character ranges in it that the template marks with {% generation %}; None without such markers.
+
+    Raises as `render_prompt` does.
+    """
+    require_chat_template(tokenizer)
+    template = tokenizer.get_chat_template()
+    if not _GENERATION.search(template):
+        return None
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    conversation = [{"role": message.role, "content": message.content} for message in messages]
+    names: dict[str, Any] = dict(tokenizer.special_tokens_map)
+    with _refusals_of(messages):
+        texts, spans = render_jinja_template([conversation], chat_template=template, return_assistant_tokens_mask=True, **names)
+    return str(texts[0]), [(int(start), int(end)) for start, end in spans[0]]
+
+
 def _through_template(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[ChatMessage], *, asks: bool, tokenize: bool) -> object:
     require_chat_template(tokenizer)
     if not messages:
         raise UnusableInputError("a conversation has no messages: give at least one")
     conversation = [{"role": message.role, "content": message.content} for message in messages]
-    try:
+    with _refusals_of(messages):
         return tokenizer.apply_chat_template(conversation, add_generation_prompt=asks, tokenize=tokenize, return_dict=False)
+
+
+@contextmanager
+def _refusals_of(messages: Sequence[ChatMessage]) -> Iterator[None]:
+    """Turns what a template raises into UnusableInputError. It is a program of the model's authors: besides its own refusals it raises
+    whatever its code trips over."""
+    try:
+        yield
     except (ImportError, MemoryError):
         raise
     except Exception as error:
-        # A template is a program of the model's authors: besides its own refusals it raises whatever its code trips over.
         roles = ", ".join(message.role for message in messages)
         own = type(error).__module__.partition(".")[0] == "jinja2" and str(error)
         said = str(error) if own else f"{type(error).__name__}: {error}"

@@ -27,6 +27,7 @@ from oprime.ports.streams import (
     Streams,
 )
 from oprime.ports.traces import Attribute, Kind, Span, Traces
+from oprime.ports.tracker import Cell, TableRow, TrackedRun, Tracker
 from oprime.ports.values import Values
 from oprime.ports.weights import WeightStore, WeightVersion
 
@@ -41,6 +42,7 @@ __all__ = [
     "TICKETS",
     "VERDICTS",
     "Attribute",
+    "Cell",
     "Clock",
     "Commits",
     "Committed",
@@ -58,7 +60,10 @@ __all__ = [
     "Snapshot",
     "Span",
     "Streams",
+    "TableRow",
     "Traces",
+    "TrackedRun",
+    "Tracker",
     "TrainEngine",
     "Turns",
     "Values",

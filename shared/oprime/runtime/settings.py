@@ -29,7 +29,7 @@ from oprime.runtime.setting_rules import SHARED_RULES, Rule
 SECTIONS = (
     "run", "model", "tasks", "sampling", "algorithm", "staleness", "endpoints", "queue", "payloads", "store",
     "coordinator", "generator", "verifier", "prm", "scoring", "learner", "critic", "gateway", "sft", "offline_prm",
-    "kubernetes",
+    "kubernetes", "tracking",
 )  # fmt: skip
 
 
@@ -475,6 +475,27 @@ class StoreSection(Section):
     full_every: int = Field(default=1, ge=1)
     """Store every so manyth version whole and the others as what changed: less to write and to fetch where the store is on a network, at
     the cost of a whole copy in the cache of each machine ($XDG_CACHE_HOME/oprime, else ~/.cache/oprime). 1 stores all of them whole."""
+
+
+class TrackingSection(Section):
+    """Trackers that a run's numbers, tables and settings also go to. None can stop a run."""
+
+    tensorboard: Literal["auto", "on", "off"] = "auto"
+    """TensorBoard: event files in RUN/tracking/tensorboard. `auto` writes them where the package tensorboard is installed."""
+    wandb: bool = False
+    """Weights & Biases. Without a login (WANDB_API_KEY, or `wandb login`), or with offline, in RUN/tracking/wandb, for `wandb sync`."""
+    mlflow: bool = False
+    """MLflow, at mlflow_url."""
+    mlflow_url: str = ""
+    """MLflow's tracking server, such as http://mlflow:5000; empty means MLFLOW_TRACKING_URI, or else files in RUN/tracking/mlflow."""
+    trackio: bool = False
+    """trackio, in its own local database (`trackio show`)."""
+    project: str = Field(default="oprime", min_length=1)
+    """Name under which trackers put runs together: project, experiment."""
+    offline: bool = False
+    """Nothing is sent over the network: wandb and MLflow keep files."""
+    rows: int = Field(default=32, ge=0)
+    """Rows of a table: held-out problems of an evaluation, sampled rollouts; 0 sends no tables."""
 
 
 class ServiceSettings(BaseModel):

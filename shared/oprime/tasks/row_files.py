@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
@@ -17,22 +18,52 @@ Format = Literal["jsonl", "parquet"]
 GZIPPED = ".gz"
 HUB_PREFIX = "hf://datasets/"
 _HUB_ADDRESS = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)")
+_PATTERN = re.compile(r"[*?]")
 _ROWS_AT_ONCE = 256
 
 
 def read_rows(location: str, setting: str, columns: Sequence[str] | None = None) -> Iterator[RawRow]:
-    """Rows of a JSON or parquet file, one after another.
+    """Rows of a JSON or parquet file, one after another; of several files in the order of their names.
 
-    `location` is a path or `hf://datasets/OWNER/NAME[@REVISION]/FILE`; `setting` names it in errors. `columns` are those to
-    read of a parquet file, of those that it has. A line that is no JSON becomes a RawRow with a problem; raises
-    SettingsError when the file itself cannot be read.
+    `location` is a path or `hf://datasets/OWNER/NAME[@REVISION]/FILE`, of which the file may be a pattern with * and ?; `setting` names it
+    in errors. `columns` are those to read of a parquet file, of those that it has. A line that is no JSON becomes a RawRow with a problem;
+    raises SettingsError when a file itself cannot be read.
     """
-    path = local_file(location, setting)
-    read = _parquet_rows(path, location, columns) if file_format(location, setting) == "parquet" else _json_rows(path, location)
+    form = file_format(location, setting)
+    for one in files_of(location, setting):
+        path = local_file(one, setting)
+        try:
+            yield from _parquet_rows(path, one, columns) if form == "parquet" else _json_rows(path, one)
+        except (OSError, EOFError, ValueError) as error:
+            raise SettingsError(f"{setting} = {one} cannot be read: {error}. Give a whole JSONL or parquet file") from error
+
+
+def files_of(location: str, setting: str) -> list[str]:
+    """The files that a location names: itself, or those that fit its pattern. Raises SettingsError where none does."""
+    if not _PATTERN.search(location.removeprefix(HUB_PREFIX)) or Path(location).is_file():
+        return [location]
+    found = _on_hub(location, setting) if location.startswith(HUB_PREFIX) else _here(Path(location))
+    if not found:
+        raise SettingsError(f"{setting} = {location}: no file has a name that fits; correct the pattern, or name one file")
+    return found
+
+
+def _here(pattern: Path) -> list[str]:
+    first = next(place for place, part in enumerate(pattern.parts) if _PATTERN.search(part))
+    return sorted(str(path) for path in Path(*pattern.parts[:first]).glob("/".join(pattern.parts[first:])) if path.is_file())
+
+
+def _on_hub(location: str, setting: str) -> list[str]:
+    address = _hub_address(location, setting)
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
     try:
-        yield from read
-    except (OSError, EOFError, ValueError) as error:
-        raise SettingsError(f"{setting} = {location} cannot be read: {error}. Give a whole JSONL or parquet file") from error
+        names = HfApi().list_repo_files(address["repo"], repo_type="dataset", revision=address["revision"])
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise _not_fetched(location, setting, error) from error
+    place = location.removesuffix(address["file"])
+    return [f"{place}{name}" for name in sorted(names) if fnmatchcase(name, address["file"])]
 
 
 def file_format(location: str, setting: str) -> Format:
@@ -75,9 +106,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]], form: Format) -> int:
 
 
 def _from_hub(location: str, setting: str) -> Path:
-    address = _HUB_ADDRESS.fullmatch(location)
-    if address is None:
-        raise SettingsError(f"{setting} = {location}: write {HUB_PREFIX}OWNER/NAME/FILE, or {HUB_PREFIX}OWNER/NAME@REVISION/FILE")
+    address = _hub_address(location, setting)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -91,11 +120,22 @@ def _from_hub(location: str, setting: str) -> Path:
             )
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SettingsError(
-            f"{setting} = {location} cannot be fetched: {reason}. Check the name, the network and your access to the data set, "
-            "or download the file elsewhere and give its path"
-        ) from error
+        raise _not_fetched(location, setting, error) from error
+
+
+def _hub_address(location: str, setting: str) -> re.Match[str]:
+    address = _HUB_ADDRESS.fullmatch(location)
+    if address is None:
+        raise SettingsError(f"{setting} = {location}: write {HUB_PREFIX}OWNER/NAME/FILE, or {HUB_PREFIX}OWNER/NAME@REVISION/FILE")
+    return address
+
+
+def _not_fetched(location: str, setting: str, error: Exception) -> SettingsError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return SettingsError(
+        f"{setting} = {location} cannot be fetched: {reason}. Check the name, the network and your access to the data set, "
+        "or download the file elsewhere and give its path"
+    )
 
 
 def _json_rows(path: Path, location: str) -> Iterator[RawRow]:

@@ -1,6 +1,7 @@
 """The note that process rewards are about to ruin a run."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ FINE: dict[str, float | None] = {"process_outcome_correlation": 0.4, "prm_accura
 COLLAPSING: dict[str, float | None] = {"process_outcome_correlation": -0.02, "prm_accuracy": 0.45}
 
 
-def rows_of(path: Path, *values: dict[str, float | None]) -> MetricRows:
+def rows_of(path: Path, *values: Mapping[str, float | None]) -> MetricRows:
     path.write_text("".join(json.dumps({"kind": "step", "step": number + 1, **row}) + "\n" for number, row in enumerate(values)))
     rows = MetricRows(path)
     rows.read_new()

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 import tomli_w
 
+from named_runs import NAMED_RUNS
 from oprime.core import corrections, estimators, policy_losses, prm_losses
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.settings import AlgorithmSection
@@ -18,14 +19,13 @@ from oprime_cli.run_config import RunConfig
 from oprime_prm.config import PrmSection
 
 MakeConfig = Callable[..., RunConfig]
-CONFIGS = sorted((Path(__file__).parents[3] / "deploy/config").glob("*.toml"))
 
 
 def explained(config: RunConfig) -> dict[str, str]:
     return {term.name: term.formula for term in terms(config)}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NAMED_RUNS, ids=lambda path: path.stem)
 def test_the_named_runs_are_explained(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", str(path)]) == 0
     printed = capsys.readouterr().out
@@ -202,5 +202,5 @@ def test_a_margin_that_no_prefix_could_keep_is_refused(make_config: MakeConfig) 
 
 
 def test_contradictory_settings_run_no_algorithm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", str(CONFIGS[0]), "--set", "prm.loss=dpo"]) == 2
+    assert main(["explain", str(NAMED_RUNS[0]), "--set", "prm.loss=dpo"]) == 2
     assert "use prm.update=reverse" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from named_runs import NAMED_RUNS
 from oprime.adapters.redis_access import SERVICES
 from oprime_cli.kubernetes.cluster_settings import in_cluster, to_document
 from oprime_cli.kubernetes.overlays import TREE, features, write_overlay
@@ -19,7 +20,6 @@ from oprime_cli.run_config import RunConfig
 from oprime_cli.running.failures import PlanRefusedError, UsageError
 
 MakeConfig = Callable[..., RunConfig]
-CONFIGS = sorted((TREE.parent / "config").glob("*.toml"))
 
 
 def pods_of(config: RunConfig, *parts: str) -> dict[str, dict[str, Any]]:
@@ -34,7 +34,7 @@ def container_of(patch: dict[str, Any]) -> dict[str, Any]:
 # Settings in the cluster
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NAMED_RUNS, ids=lambda path: path.stem)
 def test_every_named_run_holds_in_a_cluster_and_nothing_of_it_is_lost(path: Path) -> None:
     config = RunConfig.load(path)
     settled = in_cluster(config, tls=False)

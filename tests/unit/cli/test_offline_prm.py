@@ -17,10 +17,11 @@ from oprime.runtime.errors import SettingsError
 from oprime.tasks.chain import Teacher
 from oprime.tasks.chain_tokenizer import chain_tokenizer
 from oprime.tasks.response_formats.chain import labelled_row, teacher_responses
+from oprime_cli.model_training.positions import Steps
 from oprime_cli.offline_prm.config import OfflinePrmSection, OfflinePrmSettings
 from oprime_cli.offline_prm.data import ChainGroups, Encoder, FileGroups
 from oprime_cli.offline_prm.plan import OfflinePrm, plan_offline_prm
-from oprime_cli.offline_prm.trainer import OfflineTrainer, StepResult, Steps
+from oprime_cli.offline_prm.trainer import OfflineTrainer, StepResult
 from oprime_cli.offline_prm.training import train
 from oprime_cli.warm_up.start import new_chain_model
 from plain_engine import PlainEngine, on_ranks, ranked_engines
@@ -69,7 +70,7 @@ def encoder() -> Encoder:
 def trainer(rows: Path, engine: PlainEngine, **changes: Any) -> OfflineTrainer:
     settings = section(data=str(rows), **changes)
     groups = FileGroups(settings, encoder())
-    steps = Steps.of(size=groups.size, epochs=1, steps=0, batch_prompts=settings.batch_prompts)
+    steps = Steps.of(size=groups.size, epochs=1, steps=0, batch=settings.batch_prompts)
     frozen = FrozenModel(new_chain_model(0), chunk_tokens=64)
     return OfflineTrainer(engine, frozen, groups, settings.online(steps.steps), steps, pad_id=0)
 
@@ -84,13 +85,13 @@ def fresh_engine() -> PlainEngine:
 def test_the_steps_of_the_epochs_take_every_prompt_once_per_epoch(rows: Path) -> None:
     groups = FileGroups(section(data=str(rows)), encoder())
     assert (groups.size, groups.responses) == (12, 48)
-    steps = Steps.of(size=groups.size, epochs=2, steps=0, batch_prompts=5)
+    steps = Steps.of(size=groups.size, epochs=2, steps=0, batch=5)
     positions = [position for step in range(1, steps.steps + 1) for position in steps.positions(step)]
     assert (steps.steps, positions) == (5, list(range(24)))
     prompts = [groups.at(position)[0].prompt_ids.tolist() for position in positions]
     assert sorted(prompts[:12]) == sorted(prompts[12:])
     assert prompts[:12] != prompts[12:]
-    assert Steps.of(size=12, epochs=1, steps=7, batch_prompts=5).positions(7) == range(30, 35)
+    assert Steps.of(size=12, epochs=1, steps=7, batch=5).positions(7) == range(30, 35)
 
 
 def test_rows_with_the_same_prompt_are_one_group(tmp_path: Path) -> None:
@@ -203,6 +204,11 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     return load_file(directory / "model.safetensors")
 
 
+def steps_and_losses(model: Path) -> list[tuple[int, float]]:
+    rows = map(json.loads, (model / "offline_prm.jsonl").read_text().splitlines())
+    return [(row["step"], row["loss"]) for row in rows]
+
+
 @pytest.mark.parametrize("options", [{"epochs": 2}, {"loss": "dpo", "zero_stage": 2, "epochs": 4}, {"epochs": 2, "lora": {"rank": 4}}])
 def test_a_resumed_training_ends_with_the_very_weights_of_one_that_was_never_interrupted(
     tmp_path: Path, model: Path, rows: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any]
@@ -220,6 +226,10 @@ def test_a_resumed_training_ends_with_the_very_weights_of_one_that_was_never_int
         assert torch.equal(weights(resumed)[name], tensor), name
     record = json.loads((resumed / "offline_prm.json").read_text())
     assert record == json.loads((whole / "offline_prm.json").read_text())
+    # The step after the last saved state was taken twice, and is written down once.
+    losses = steps_and_losses(whole)
+    assert steps_and_losses(resumed) == losses
+    assert [step for step, _ in losses] == list(range(1, len(losses) + 1))
     assert (record["beta"], record["reference_model"]) == (0.5, str(model))
     assert train(plan(tmp_path / "broken", model, data=str(rows), **options)) == resumed
     assert "is finished already" in capsys.readouterr().out

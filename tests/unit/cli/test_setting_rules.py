@@ -77,6 +77,8 @@ BREAKING: dict[str, tuple[str, ...]] = {
     "replicas_are_guarded": ("scoring.replicas=1", 'endpoints.scorers=["scorer:7001"]'),
     "warm_up_can_offload": ("sft.offload_optimizer=true",),
     "warm_up_ranks_get_demonstrations": ("sft.ranks=4", "sft.batch_rows=2"),
+    "warm_up_epochs_end": ("sft.epochs=2",),
+    "warm_up_holds_out_once": ("sft.heldout=rows.jsonl", "sft.heldout_share=0.1"),
     "offline_prm_can_offload": ("offline_prm.offload_optimizer=true",),
     "offline_prm_ranks_get_prompts": ("offline_prm.ranks=9",),
     "one_machine_has_a_port_for_each": ("endpoints.bind=127.0.0.1", "endpoints.prm=prm:7001", "endpoints.learner=learner:7001"),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -70,7 +71,9 @@ def test_log_probs_and_gradients_are_those_of_plain_peft(lora: LoraSection) -> N
     ours = moved(add_adapter(tiny_model(), lora, seed=0))
     peft = get_peft_model(
         tiny_model(),
-        LoraConfig(r=lora.rank, lora_alpha=lora.alpha, use_rslora=lora.rslora, target_modules=list(lora.targets) or "all-linear"),
+        LoraConfig(
+            r=lora.rank, lora_alpha=cast("int", lora.alpha), use_rslora=lora.rslora, target_modules=list(lora.targets) or "all-linear"
+        ),
     )
     theirs = {name.removeprefix("base_model.model."): parameter for name, parameter in trained(peft).items()}
     assert theirs.keys() == trained(ours).keys()

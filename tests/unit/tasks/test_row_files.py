@@ -91,6 +91,23 @@ def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
         list(read_rows(str(path), "tasks.train"))
 
 
+def test_a_pattern_names_several_files_which_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name, rows in {"b-2": [3], "b-1": [1, 2], "folder/a-1": [0]}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"number": {number}}}\n' for number in rows))
+    found = list(read_rows(str(tmp_path / "b-*.jsonl"), "tasks.train"))
+    assert [row.value["number"] for row in found] == [1, 2, 3]
+    assert [row.origin.rpartition("/")[2] for row in found] == ["b-1.jsonl, row 1", "b-1.jsonl, row 2", "b-2.jsonl, row 1"]
+    assert [row.value["number"] for row in read_rows(str(tmp_path / "*" / "a-?.jsonl"), "tasks.train")] == [0]
+    with pytest.raises(SettingsError, match=r"c-\*.jsonl: no file has a name that fits; correct the pattern"):
+        list(read_rows(str(tmp_path / "c-*.jsonl"), "tasks.train"))
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "what?.jsonl").write_text('{"number": 1}\n')
+    assert [row.value["number"] for row in read_rows(str(tmp_path / "what?.jsonl"), "tasks.train")] == [1]
+
+
 def test_without_a_network_the_hub_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -99,6 +116,8 @@ def test_without_a_network_the_hub_is_refused_with_the_remedy(monkeypatch: pytes
         SettingsError, match=r"tasks.train = hf://.* cannot be fetched: .* or download the file elsewhere and give its path"
     ):
         local_file(location, "tasks.train")
+    with pytest.raises(SettingsError, match=r"tasks.train = hf://.*/data/train-\*.parquet cannot be fetched"):
+        list(read_rows("hf://datasets/PRIME-RL/Eurus-2-RL-Data/data/train-*.parquet", "tasks.train"))
 
 
 @pytest.mark.parametrize("form", get_args(Format))

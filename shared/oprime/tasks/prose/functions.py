@@ -220,7 +220,7 @@ def draw(drawn: random.Random) -> FunctionProblem:
 def _tell_apart(posed: FunctionProblem, inputs: Sequence[Arguments]) -> bool:
     """Whether the inputs show every single wrong choice and no constant passes, and no value is out of range."""
     number = len(posed.phrasings)
-    results = {
+    results: dict[tuple[Choice, ...], tuple[int, ...]] = {
         choices: tuple(posed.value(choices, given) for given in inputs)
         for choices in itertools.product((Choice.RIGHT, Choice.CONFUSER), repeat=number)
     }

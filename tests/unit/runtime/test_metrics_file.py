@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from oprime_coordinator.metrics_file import MetricsFile
+from oprime.runtime.metrics_file import MetricsFile
 
 
 def test_rows_are_appended_one_json_object_a_line(tmp_path: Path) -> None:
