@@ -77,9 +77,7 @@ class DeepSpeedEngine:
         exact = dict(_finer_than_bfloat16(self._trained())) if self._bfloat16 else {}
         self._engine: Any = self._initialize(model)
         self._base_optimizer: torch.optim.Optimizer = self._engine.basic_optimizer
-        for name, parameter in self._trained():
-            if name in exact:
-                self._set_full_state(parameter, MASTER, exact.pop(name).to(self.device))
+        self._set_masters(exact)
 
     def _initialize(self, model: TokenModel) -> Any:
         # DeepSpeed 0.19 calls torch functions that have newer names: no concern of ours.
@@ -238,6 +236,12 @@ class DeepSpeedEngine:
                 self._set_full_state(parameter, key, reader.tensor(f"{key}/{name}").to(self.device))
         read_random_state(directory, self.rank)
         self.group.barrier()
+
+    def _set_masters(self, weights: dict[str, Tensor]) -> None:
+        """Use `weights` up as the master weights of those names."""
+        for name, parameter in self._trained():
+            if name in weights:
+                self._set_full_state(parameter, MASTER, weights.pop(name).to(self.device))
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, parameter) for name, parameter in self._network.named_parameters() if parameter.requires_grad)
