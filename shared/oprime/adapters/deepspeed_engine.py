@@ -79,8 +79,10 @@ class DeepSpeedEngine:
         self.shares_prompts = model.shares_prompts
         self._merged, self._as_in_files = model.merged, model.as_in_files
         self._stage = _zero_stage(settings, bfloat16=self._bfloat16)
+        exact = dict(_finer_than_bfloat16(self._trained())) if self._bfloat16 else {}
         self._engine: Any = self._initialize(model)
         self._base_optimizer: torch.optim.Optimizer = self._engine.basic_optimizer
+        self._set_masters(exact)
 
     def _initialize(self, model: TokenModel) -> Any:
         # DeepSpeed 0.19 calls torch functions that have newer names: no concern of ours.
@@ -251,6 +253,12 @@ class DeepSpeedEngine:
         read_random_state(directory, self.rank)
         self.group.barrier()
 
+    def _set_masters(self, weights: dict[str, Tensor]) -> None:
+        """Use `weights` up as the master weights of those names."""
+        for name, parameter in self._trained():
+            if name in weights:
+                self._set_full_state(parameter, MASTER, weights.pop(name).to(self.device))
+
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, parameter) for name, parameter in self._network.named_parameters() if parameter.requires_grad)
 
@@ -320,6 +328,13 @@ class DeepSpeedEngine:
     def close(self) -> None:
         """Free what DeepSpeed holds. The ranks stay in their process group."""
         self._engine.destroy()
+
+
+def _finer_than_bfloat16(parameters: Iterator[tuple[str, nn.Parameter]]) -> Iterator[tuple[str, Tensor]]:
+    """Copies of the weights that bfloat16 would round: DeepSpeed makes its master weights of what it has rounded already."""
+    for name, parameter in parameters:
+        if not torch.equal(parameter, parameter.bfloat16().float()):
+            yield name, parameter.detach().to("cpu", copy=True)
 
 
 def parameter_shape(parameter: Any) -> tuple[int, ...]:
