@@ -1,8 +1,10 @@
 """A run that stands still says so over gRPC, whatever its queue does."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import structlog
@@ -11,7 +13,7 @@ from oprime.adapters.memory_queue import MemoryQueue
 from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.core.types import Task
 from oprime.ports import BATCHES, LIVE, LedgerMove, Output, QueueDepth, WeightStore
-from oprime.runtime.errors import QueueUnavailableError
+from oprime.runtime.errors import NotReadyError, OprimeError, QueueUnavailableError
 from oprime.runtime.metrics_file import MetricsFile
 from oprime.runtime.queue_trouble import QueueTrouble
 from oprime_coordinator.benchmarks import Benchmarks
@@ -40,7 +42,8 @@ class MovableQueue(MemoryQueue):
 class Run:
     """A coordinator beside whom nobody works but the test."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, benchmarks: "NoProblems | None" = None) -> None:
+        self.metrics_file = MetricsFile(folder / "metrics.jsonl")
         world = World(seed=1, max_staleness=1, steps=3, folder=folder)
         self.clock = world.clock
         self.queue = MovableQueue(self.clock, lease_s=1000)
@@ -52,7 +55,7 @@ class Run:
         world.loop = world.new_loop()
         self.coordinate = Coordinate(
             world.settings, trouble.queue, self.clock, NoMetrics(), world.loop, cast("Evaluator", NoProblems()),
-            cast("Benchmarks", NoProblems()), MetricsFile(folder / "metrics.jsonl"), cast("WeightStore", None), cast("Sweep", None),
+            cast("Benchmarks", benchmarks or NoProblems()), self.metrics_file, cast("WeightStore", None), cast("Sweep", None),
             queue_error=lambda: trouble.text,
         )  # fmt: skip
         self.coordinate.run_state = RunState.TRAINING
@@ -76,7 +79,28 @@ class Run:
 
 class NoProblems:
     judged = settled = 0
+    has_problems = False
     tasks: tuple[Task, ...] = ()
+
+    async def evaluate(self, step: int, *, but: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
+        for _ in ():
+            yield {}
+
+
+class TwoBenchmarks(NoProblems):
+    """The second cannot be evaluated: for now, or for good."""
+
+    def __init__(self, *errors: OprimeError) -> None:
+        self.errors = list(errors)
+        self.asked: list[tuple[int, tuple[str, ...]]] = []
+
+    async def evaluate(self, step: int, *, but: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
+        self.asked.append((step, tuple(but)))
+        if "first" not in but:
+            yield {"step": step, "benchmark": "first", "accuracy": 0.5}
+        if self.errors:
+            raise self.errors.pop(0)
+        yield {"step": step, "benchmark": "second", "accuracy": 0.25}
 
 
 @pytest.fixture
@@ -189,3 +213,27 @@ async def test_prometheus_sees_who_waits_for_whom_and_each_state_of_the_ledger(r
     assert 'oprime_bottleneck{stage="generator"} 0.0' in page
     assert 'oprime_ledger_rollouts{state="live"} 0.0' in page
     assert 'oprime_ledger_rollouts{state="dropped:stale"} 1.0' in page
+
+
+async def before_training(run: Run) -> list[tuple[object, object]]:
+    """What a run is evaluated on before its first step; it is told to stop at once."""
+    await run.world.begin()
+    stopping = asyncio.Event()
+    stopping.set()
+    await run.coordinate.run(stopping)
+    return [(row["benchmark"], row["accuracy"]) for row in run.metrics_file.rows if row["kind"] == "benchmark"]
+
+
+async def test_a_benchmark_that_failed_is_tried_again_and_those_that_are_done_are_not(tmp_path: Path) -> None:
+    benchmarks = TwoBenchmarks(NotReadyError("the generator is starting"))
+    assert await before_training(Run(tmp_path, benchmarks)) == [("first", 0.5), ("second", 0.25)]
+    assert benchmarks.asked == [(0, ()), (0, ("first",))]
+
+
+async def test_a_benchmark_that_fails_for_good_does_not_stop_the_run(tmp_path: Path) -> None:
+    benchmarks = TwoBenchmarks(OprimeError("the disk is full"))
+    with structlog.testing.capture_logs() as logs:
+        assert await before_training(Run(tmp_path, benchmarks)) == [("first", 0.5)]
+    assert [(entry["event"], entry["error"]) for entry in logs if entry["log_level"] == "error"] == [
+        ("benchmarks_failed", "the disk is full")
+    ]

@@ -118,7 +118,7 @@ class ComparisonResponse(ApiModel):
     """Kind of this object."""
     data: list[ComparedScore]
     """By benchmark and score."""
-    left_out: dict[str, str] = Field(default_factory=dict)
+    left_out: dict[str, str] = Field(default_factory=dict[str, str])
     """Benchmarks that both have but that were not compared, and why."""
 
 
@@ -135,9 +135,9 @@ async def compare(
 ) -> ComparisonResponse:
     """The second of two evaluations compared with the first, problem by problem."""
     directory = gateway_of(request).settings.run.directory
-    folders = [_folder(directory, name) for name in (first, second)]
+    one, other = (EvaluationFolder(_folder(directory, name)) for name in (first, second))
     try:
-        found = await run_in_threadpool(compared, *map(EvaluationFolder, folders))
+        found = await run_in_threadpool(compared, one, other)
         rows = [ComparedScore.model_validate(row) for row in found.rows]
     except (OprimeError, ValidationError, KeyError, ValueError, StopIteration) as error:
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"these evaluations cannot be compared: {error}") from error

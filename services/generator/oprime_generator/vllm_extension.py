@@ -28,8 +28,8 @@ class OwnWorker:
 
     def load_adapter_of_host(self, directories: Sequence[str]) -> None:
         """Take the adapter in this host's directory in place of the one before: requests under way go on with it."""
-        directory: str = directories[self.vllm_config.parallel_config.node_rank]
-        self._load_adapter(directory)
+        directory = directories[self.vllm_config.parallel_config.node_rank]
+        self._load_adapter(str(directory))
 
     def begin_without_effect(self, lora: str) -> None:
         """Take an adapter that changes nothing, of the shape that settings (a LoraSection's JSON) give it: version 0 is the model alone."""
