@@ -384,6 +384,15 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) ->
     assert heard == [3, 4, 5, 6]
 
 
+def test_a_record_that_cannot_be_written_is_one_clear_error_and_costs_nothing(tmp_path: Path) -> None:
+    # A directory where the lines should go.
+    (tmp_path / ".model.sft" / "sft.jsonl").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"sft.jsonl.* cannot be written"):
+        train(config(tmp_path))
+    (tmp_path / ".model.sft" / "sft.jsonl").rmdir()
+    assert train(config(tmp_path)) == tmp_path / "model"
+
+
 def test_a_damaged_state_is_refused_with_the_remedy(tmp_path: Path) -> None:
     folder = ModelFolder(tmp_path / "model", {}, SFT)
     saved(folder, 1).joinpath("model", "weights").write_text("2")

@@ -1,8 +1,11 @@
 """What a training says of itself as it goes on: a line per step and evaluation in its folder, and the same to trackers."""
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
+from oprime.runtime.errors import CheckpointError
 from oprime.runtime.metrics_file import MetricsFile
 from oprime.runtime.tracking import Tracking
 
@@ -10,12 +13,15 @@ from oprime.runtime.tracking import Tracking
 class Record:
     """Rank 0's. What is known of steps after `done` is forgotten: they will be taken again."""
 
-    def __init__(self, file: MetricsFile, tracking: Tracking, done: int, clock: Callable[[], float] = time.monotonic) -> None:
-        file.forget_after(done)
-        self._file = file
+    def __init__(self, path: Path, tracking: Tracking, done: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """`path` is the file of lines. Raises CheckpointError if it cannot be read or written."""
+        self._path = path
         self._tracking = tracking
         self._clock = clock
-        self._elapsed_before = max((float(str(row["elapsed_s"])) for row in file.rows), default=0.0)
+        with self._writing():
+            self._file = MetricsFile(path)
+            self._file.forget_after(done)
+        self._elapsed_before = max((float(str(row["elapsed_s"])) for row in self._file.rows), default=0.0)
         self._began = self._last = clock()
 
     def step(self, number: int, values: Mapping[str, float]) -> None:
@@ -35,5 +41,13 @@ class Record:
         self._tracking.close()
 
     def _append(self, kind: str, number: int, values: Mapping[str, float]) -> None:
-        self._file.append({"kind": kind, "step": number, **values, "elapsed_s": self._elapsed_before + self._clock() - self._began})
+        with self._writing():
+            self._file.append({"kind": kind, "step": number, **values, "elapsed_s": self._elapsed_before + self._clock() - self._began})
         self._tracking.row(self._file.rows[-1])
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError.unwritable(self._path, error) from error

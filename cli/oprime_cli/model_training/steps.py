@@ -18,7 +18,6 @@ from oprime.adapters.open_trackers import open_trackers, shown_settings
 from oprime.adapters.rank_group import RankGroup
 from oprime.ports import TrackedRun
 from oprime.runtime.errors import SettingsError
-from oprime.runtime.metrics_file import MetricsFile
 from oprime.runtime.process import Lifecycle
 from oprime.runtime.ranks import Ranks
 from oprime.runtime.settings import TrackingSection
@@ -236,4 +235,4 @@ def _record(training: Training[Any], done: int) -> Record:
         commit=git_commit(),
         done=done,
     )
-    return Record(MetricsFile(folder.rows), open_trackers(training.tracking, run), done)
+    return Record(folder.rows, open_trackers(training.tracking, run), done)
