@@ -23,7 +23,7 @@ class Duplicates:
     async def run(self, items: Iterator[Item], folder: Path) -> AsyncGenerator[Item | Dropped]:
         near = NearDuplicates(similarity=self._section.similarity, length=self._section.shingle_words)
         answers: dict[tuple[str, ...], str] = {}
-        origins: list[str] = []
+        seen: list[tuple[str, str]] = []
         for item in items:
             words, gold = words_of(item.question.text), item.question.ground_truth
             if words in answers:
@@ -32,11 +32,16 @@ class Duplicates:
                 continue
             answers[words] = gold if item.question.ability == "math" else ""
             earlier = near.add(item.question.text) if self._section.similarity < 1 else None
-            if earlier is not None:
-                yield Dropped(reason="near-duplicate", item=item, detail=f"of {origins[earlier]}")
+            if earlier is None:
+                seen.append((item.origin, answers[words]))
+                yield item
                 continue
-            origins.append(item.origin)
-            yield item
+            origin, answer = seen[earlier]
+            same = answer == answers[words]
+            if self._section.keep_other_answers and not same:
+                yield item
+            else:
+                yield Dropped(reason=f"near-duplicate{'' if same else ' with another answer'}", item=item, detail=f"of {origin}")
 
 
 class Decontaminate:

@@ -1,13 +1,20 @@
 """What two questions have in common."""
 
+from pathlib import Path
+
 import pytest
 
+from oprime.tasks.sources.question import Question
+from oprime_cli.data.comparing import Duplicates
 from oprime_cli.data.overlap import Collection, NearDuplicates, shingles_of, words_of
+from oprime_cli.data.settings import DuplicatesSection
+from oprime_cli.data.stages import Item
 
 TRAIN = (
     "A plane travels 1200 miles in 3 hours. At the same rate, how many additional hours would it take to travel an additional 2000 miles?"
 )
 OTHER = "Bella bought stamps at the post office, 11 with a snowflake design and 9 more with a truck. How many did she buy in all?"
+PARTS = f"{TRAIN} {OTHER} Give the {{}} of these."
 
 
 @pytest.mark.parametrize(
@@ -80,3 +87,15 @@ def test_every_near_duplicate_of_many_is_found() -> None:
     texts = [" ".join(f"w{(place * 31 + number * 7919) % 5003}x" for place in range(60)) for number in range(200)]
     assert [near.add(text) for text in texts] == [None] * 200
     assert [near.add(f"{text} indeed") for text in texts] == list(range(200))
+
+
+async def test_a_nearly_equal_question_with_another_answer_may_stay(tmp_path: Path) -> None:
+    asked = [(PARTS.format(end), gold) for end, gold in (("first", "1"), ("second", "2"), ("third", "1"))]
+    items = [Item(origin=gold, question=Question(text=text, ground_truth=gold, ability="math", data_source="s")) for text, gold in asked]
+
+    async def kept(**settings: bool) -> list[str]:
+        stage = Duplicates(DuplicatesSection(**settings))
+        return [one.question.text for one in [found async for found in stage.run(iter(items), tmp_path)] if isinstance(one, Item)]
+
+    assert await kept() == [asked[0][0]]
+    assert await kept(keep_other_answers=True) == [asked[0][0], asked[1][0]]
