@@ -31,17 +31,16 @@ class Duplicates:
                 yield Dropped(reason="duplicate" if same else "duplicate with another answer", item=item)
                 continue
             answers[words] = gold if item.question.ability == "math" else ""
-            earlier = near.add(item.question.text) if self._section.similarity < 1 else None
-            if earlier is None:
-                seen.append((item.origin, answers[words]))
-                yield item
+            one = near.fingerprint(item.question.text)
+            alike = [seen[index] for index in near.alike(one)] if self._section.similarity < 1 else []
+            same = [origin for origin, answer in alike if answer == answers[words]]
+            if same or (alike and not self._section.keep_other_answers):
+                reason = "near-duplicate" if same else "near-duplicate with another answer"
+                yield Dropped(reason=reason, item=item, detail=f"of {(same or [alike[0][0]])[0]}")
                 continue
-            origin, answer = seen[earlier]
-            same = answer == answers[words]
-            if self._section.keep_other_answers and not same:
-                yield item
-            else:
-                yield Dropped(reason=f"near-duplicate{'' if same else ' with another answer'}", item=item, detail=f"of {origin}")
+            near.add(one)
+            seen.append((item.origin, answers[words]))
+            yield item
 
 
 class Decontaminate:

@@ -73,24 +73,34 @@ def test_of_short_questions_only_the_same_words_count() -> None:
     assert known.nearest("how many additional hours") is None
 
 
+def first_alike(near: NearDuplicates, text: str) -> int | None:
+    """The first text that this one nearly is; else it is added."""
+    one = near.fingerprint(text)
+    found = near.alike(one)
+    if found:
+        return found[0]
+    near.add(one)
+    return None
+
+
 def test_near_duplicates_are_told_apart_from_other_questions() -> None:
     near = NearDuplicates(similarity=0.8, length=3)
-    assert [near.add(text) for text in (TRAIN, OTHER)] == [None, None]
+    assert [first_alike(near, text) for text in (TRAIN, OTHER)] == [None, None]
     # Word 12 of 25 stands in 3 of 23 shingles: a similarity of 20 / 26.
-    assert near.add(TRAIN.replace("rate", "speed")) is None
-    assert near.add(TRAIN.replace("miles?", "km?")) == 0
-    assert near.add(OTHER.replace("Bella", "Max")) == 1
+    assert first_alike(near, TRAIN.replace("rate", "speed")) is None
+    assert first_alike(near, TRAIN.replace("miles?", "km?")) == 0
+    assert first_alike(near, OTHER.replace("Bella", "Max")) == 1
 
 
 def test_every_near_duplicate_of_many_is_found() -> None:
     near = NearDuplicates(similarity=0.8, length=3)
     texts = [" ".join(f"w{(place * 31 + number * 7919) % 5003}x" for place in range(60)) for number in range(200)]
-    assert [near.add(text) for text in texts] == [None] * 200
-    assert [near.add(f"{text} indeed") for text in texts] == list(range(200))
+    assert [first_alike(near, text) for text in texts] == [None] * 200
+    assert [first_alike(near, f"{text} indeed") for text in texts] == list(range(200))
 
 
 async def test_a_nearly_equal_question_with_another_answer_may_stay(tmp_path: Path) -> None:
-    asked = [(PARTS.format(end), gold) for end, gold in (("first", "1"), ("second", "2"), ("third", "1"))]
+    asked = [(PARTS.format(end), gold) for end, gold in (("first", "1"), ("second", "2"), ("third", "1"), ("fourth", "2"))]
     items = [Item(origin=gold, question=Question(text=text, ground_truth=gold, ability="math", data_source="s")) for text, gold in asked]
 
     async def kept(**settings: bool) -> list[str]:
