@@ -86,6 +86,7 @@ QUESTIONS = [
     ("same", "what is  2+2 ?", "4"),
     ("same but", "What is $2 + 2$?", "5"),
     ("near", "What is 3 + 3 of the apples that Anna has in her basket now?", "6"),
+    ("other numbers", "What is 3 + 3 of the apples that Anna has in her basket today?", "7"),
     ("copy", PLANE, "5"),
     ("paraphrase", PLANE.replace("plane", "train").replace("1200", "270").replace("2000", "180"), "2"),
     ("figure", "In the figure below, find x.", "1"),
@@ -149,15 +150,16 @@ def test_questions_become_tasks_and_what_is_dropped_is_counted(tmp_path: Path, c
         assert main(["data", "prepare", str(config), "--set", "difficulty.max_pass_rate=1", "--set", "rows.heldout=1"]) == 0
         assert endpoint.asked == asked
     assert first == [
-        "read: 15 came, 15 kept (done earlier)",
-        "rules: 15 came, 12 kept (done earlier)",
+        "read: 16 came, 16 kept (done earlier)",
+        "rules: 16 came, 13 kept (done earlier)",
         "  1 x figure",
         "  1 x proof",
         "  1 x no answer",
-        "duplicates: 12 came, 9 kept (done earlier)",
+        "duplicates: 13 came, 9 kept (done earlier)",
         "  1 x duplicate",
         "  1 x duplicate with another answer",
         "  1 x near-duplicate",
+        "  1 x near-duplicate with another answer",
         "decontaminate: 9 came, 7 kept (done earlier)",
         "  1 x in bench.jsonl",
         "  1 x nearly in bench.jsonl",

@@ -23,7 +23,7 @@ class Duplicates:
     async def run(self, items: Iterator[Item], folder: Path) -> AsyncGenerator[Item | Dropped]:
         near = NearDuplicates(similarity=self._section.similarity, length=self._section.shingle_words)
         answers: dict[tuple[str, ...], str] = {}
-        origins: list[str] = []
+        seen: list[tuple[str, str]] = []
         for item in items:
             words, gold = words_of(item.question.text), item.question.ground_truth
             if words in answers:
@@ -31,11 +31,15 @@ class Duplicates:
                 yield Dropped(reason="duplicate" if same else "duplicate with another answer", item=item)
                 continue
             answers[words] = gold if item.question.ability == "math" else ""
-            earlier = near.add(item.question.text) if self._section.similarity < 1 else None
-            if earlier is not None:
-                yield Dropped(reason="near-duplicate", item=item, detail=f"of {origins[earlier]}")
+            one = near.fingerprint(item.question.text)
+            alike = [seen[index] for index in near.alike(one)] if self._section.similarity < 1 else []
+            same = [origin for origin, answer in alike if answer == answers[words]]
+            if same or (alike and not self._section.keep_other_answers):
+                reason = "near-duplicate" if same else "near-duplicate with another answer"
+                yield Dropped(reason=reason, item=item, detail=f"of {(same or [alike[0][0]])[0]}")
                 continue
-            origins.append(item.origin)
+            near.add(one)
+            seen.append((item.origin, answers[words]))
             yield item
 
 

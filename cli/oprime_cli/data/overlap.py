@@ -89,6 +89,16 @@ BANDS, ROWS_PER_BAND = 20, 6
 _Hashes = npt.NDArray[np.uint32]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What is compared of a text."""
+
+    hashes: _Hashes
+    """Of its shingles, sorted."""
+    keys: tuple[bytes, ...]
+    """Of its bands."""
+
+
 class NearDuplicates:
     """Finds texts that are nearly one that came before: candidates by MinHash, each confirmed by its Jaccard similarity.
 
@@ -105,17 +115,20 @@ class NearDuplicates:
         self._bands: list[dict[bytes, list[int]]] = [{} for _ in range(BANDS)]
         self._seen: list[_Hashes] = []
 
-    def add(self, text: str) -> int | None:
-        """The number of an earlier text that this one nearly is; else None, and the text counts as the next one from 0."""
+    def fingerprint(self, text: str) -> Fingerprint:
         hashes = self._hashes(text)
-        keys = self._keys(hashes)
-        for index in sorted({index for band, key in zip(self._bands, keys, strict=True) for index in band.get(key, ())}):
-            if _jaccard_of_hashes(hashes, self._seen[index]) >= self._similarity:
-                return index
-        for band, key in zip(self._bands, keys, strict=True):
+        return Fingerprint(hashes=hashes, keys=self._keys(hashes))
+
+    def alike(self, one: Fingerprint) -> list[int]:
+        """The numbers of all texts added so far that it nearly is."""
+        candidates = {index for band, key in zip(self._bands, one.keys, strict=True) for index in band.get(key, ())}
+        return [index for index in sorted(candidates) if _jaccard_of_hashes(one.hashes, self._seen[index]) >= self._similarity]
+
+    def add(self, one: Fingerprint) -> None:
+        """It counts as the next text; the first is 0."""
+        for band, key in zip(self._bands, one.keys, strict=True):
             band.setdefault(key, []).append(len(self._seen))
-        self._seen.append(hashes)
-        return None
+        self._seen.append(one.hashes)
 
     def _hashes(self, text: str) -> _Hashes:
         """Of its shingles, each once. The same on every machine."""

@@ -60,6 +60,8 @@ class DuplicatesSection(Section):
     """Jaccard similarity of word shingles from which two questions are the same; 1 drops only equal ones."""
     shingle_words: int = Field(default=3, ge=1)
     """Words of a shingle."""
+    keep_other_answers: bool = False
+    """Keep a nearly equal mathematical question whose answer is another: the same with other numbers, or another part of a long one."""
 
 
 class DecontaminateSection(Section):
