@@ -27,7 +27,7 @@ FIRST_TEACHER = 1000
 """Seed of the first of many teachers: none of them is one that a recipe is likely to choose."""
 OF_ONE_TEACHER = 8
 """Demonstrations by one teacher, one after the other."""
-TRAINING: dict[str, Any] = {"steps": 500, "batch_rows": 64, "learning_rate": 2e-3, "warmup_ratio": 0.1, "save_every": 50, "threads": 2}
+TRAINING: dict[str, Any] = {"steps": 900, "batch_rows": 32, "learning_rate": 2e-3, "warmup_ratio": 0.1, "save_every": 50, "threads": 2}
 
 
 def make_start(config: Path, output: Path, work: Path, training: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ def make_start(config: Path, output: Path, work: Path, training: dict[str, Any])
 def many_teachers() -> Iterator[dict[str, Any]]:
     """Demonstrations by one teacher after another."""
     for number in itertools.count():
-        teacher = Teacher(FIRST_TEACHER + number)
+        teacher = Teacher(FIRST_TEACHER + number, wide=True)
         for place in range(OF_ONE_TEACHER):
             yield demonstration_row(*teacher.demonstration(number * OF_ONE_TEACHER + place))
 

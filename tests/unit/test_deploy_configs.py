@@ -137,6 +137,16 @@ def test_the_papers_fine_tuning_has_the_papers_numbers() -> None:
     assert (settings.model.path, settings.model.dtype) == ("Qwen/Qwen2.5-Math-7B", "bfloat16")
 
 
+def test_the_recipe_begins_with_a_small_shipped_model_and_keeps_all_rollouts_for_its_offline_prm() -> None:
+    config = RunConfig.load(FOLDER / "recipe.toml")
+    assert config.sft is not None
+    assert config.offline_prm is not None
+    start = FOLDER.parents[1] / config.sft.start
+    assert (start / "model.safetensors").stat().st_size < 16 * 2**20
+    assert config.prm.sampled_groups == config.coordinator.groups_per_batch
+    assert config.tasks.source == "prose"
+
+
 def test_the_papers_run_has_the_papers_numbers() -> None:
     config = RunConfig.load(FOLDER / "eurus-2-7b-prime.toml")
     assert (config.coordinator.groups_per_batch, config.sampling.group_size, config.run.steps) == (256, 4, 592)

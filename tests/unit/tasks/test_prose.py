@@ -14,7 +14,7 @@ from oprime.tasks.prose.chance import chance
 from oprime.tasks.prose.functions import CHANGES, SIGNATURES, FunctionProblem
 from oprime.tasks.prose.problem import Choice, Problem, all_right, misread
 from oprime.tasks.prose.rows import demonstration_row, steps_row, task_row
-from oprime.tasks.prose.teacher import PHRASINGS, Teacher, is_heldout, labelled_solutions, problem, right_response
+from oprime.tasks.prose.teacher import Teacher, is_heldout, labelled_solutions, phrasing_names, problem, right_response
 from oprime.tasks.prose.word_problems import Move, WordProblem
 from oprime.tasks.prose.writing import blocks, first_wrong_block, written
 
@@ -110,7 +110,7 @@ def test_both_kinds_of_problems_come_by_turns_and_are_the_same_each_time() -> No
 
 
 GOLDEN = (
-    "Ana has 14 books. Hugo has half as many as Ana. Hugo loses 2. Hugo doubles that. How many does Hugo have?",
+    "Ana has 10 books. Ana keeps half. Cleo beats Ana by 3. Cleo doubles that. How many does Cleo have?",
     "Write f(a, b). Start with a less b. Make it no less than 9. Take it from 6.",
 )
 
@@ -122,7 +122,7 @@ def test_no_problem_is_in_both_splits() -> None:
 
 def test_a_teacher_misunderstands_a_third_of_the_phrasings_of_each_kind() -> None:
     teacher = Teacher(7)
-    for kind, names in PHRASINGS.items():
+    for kind, names in phrasing_names(wide=False).items():
         assert len(set(names)) == len(names)
         assert sum(name.startswith(kind) for name in teacher.misconceived) == round(len(names) / 3)
     assert Teacher(7).misconceived == teacher.misconceived != Teacher(8).misconceived

@@ -8,8 +8,10 @@ from oprime.core.types import ChatMessage
 from oprime.lm.tokenizers import load_tokenizer, render_prompt, render_text
 from oprime.tasks.prose.teacher import Teacher
 from oprime.tasks.prose.tokenizer import END, VOCABULARY_SIZE, prose_tokenizer
+from oprime_cli.run_config import RunConfig
 
-SHIPPED = Path(__file__).parents[3] / "deploy/recipe/start"
+DEPLOY = Path(__file__).parents[3] / "deploy"
+SHIPPED, RECIPE = DEPLOY / "recipe" / "start", DEPLOY / "config" / "recipe.toml"
 
 
 @pytest.fixture(scope="module")
@@ -43,5 +45,7 @@ def test_a_conversation_begins_with_its_prompt_and_ends_with_the_end_token(train
 def test_the_shipped_tokenizer_reads_what_the_task_writes_in_few_tokens() -> None:
     tokenizer = load_tokenizer(SHIPPED)
     assert len(tokenizer) <= VOCABULARY_SIZE
-    lengths = [len(tokenizer(Teacher(7).demonstration(index)[1])["input_ids"]) for index in range(20)]
-    assert max(lengths) < 80
+    sampling = RunConfig.load(RECIPE).sampling
+    for prompt, response in map(Teacher(7).demonstration, range(100)):
+        assert len(render_prompt(tokenizer, [ChatMessage(role="user", content=prompt)])) <= sampling.max_prompt_tokens
+        assert len(tokenizer(response)["input_ids"]) < sampling.max_response_tokens

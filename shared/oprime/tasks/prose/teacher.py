@@ -30,14 +30,17 @@ HELDOUT_SHARE = 8
 
 ErrorKind = Literal["none", "confuser", "natural"]
 
-PHRASINGS: dict[Kind, tuple[str, ...]] = {
-    "math": tuple(f"math: {phrasing.name}" for phrasing in word_problems.PHRASINGS),
-    "code": tuple(
-        f"code: {phrasing.name}"
-        for phrasings in (*(signature.phrasings for signature in functions.SIGNATURES), functions.CHANGES)
-        for phrasing in phrasings
-    ),
-}
+FUNCTION_PHRASINGS = tuple(
+    f"code: {phrasing.name}"
+    for phrasings in (*(signature.phrasings for signature in functions.SIGNATURES), functions.CHANGES)
+    for phrasing in phrasings
+)
+
+
+def phrasing_names(*, wide: bool) -> dict[Kind, tuple[str, ...]]:
+    """The phrasings of each kind of problem: those of the task, or with `wide` also the turned ones, which starting models are made on."""
+    of_words = word_problems.PHRASINGS if wide else word_problems.PLAIN
+    return {"math": tuple(f"math: {phrasing.name}" for phrasing in of_words), "code": FUNCTION_PHRASINGS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +53,14 @@ class LabelledSolution:
     """Index of the first wrong block (`writing.blocks`); None when all are right."""
 
 
-def problem(split: Split, index: int, *, stream: str = "problems") -> Problem:
-    """Problem `index` of a split: word problems and functions by turns. No problem of one split is in the other, whatever the stream."""
+def problem(split: Split, index: int, *, stream: str = "problems", wide: bool = False) -> Problem:
+    """Problem `index` of a split: word problems and functions by turns, with turned phrasings if `wide`.
+
+    No problem of one split is in the other, whatever the stream.
+    """
     kind = KINDS[index % len(KINDS)]
     for attempt in count():
-        drawn = _draw(kind, chance("problem", stream, split, index, attempt))
+        drawn = _draw(kind, chance("problem", stream, split, index, attempt), wide=wide)
         if is_heldout(drawn) == (split == "heldout"):
             return drawn
     raise AssertionError("count() does not end")
@@ -68,10 +74,11 @@ def is_heldout(posed: Problem) -> bool:
 class Teacher:
     """Knows all phrasings with the misconceptions of `seed`."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, wide: bool = False) -> None:
+        self._wide = wide
         self.misconceived: frozenset[str] = frozenset(
             name
-            for kind, names in PHRASINGS.items()
+            for kind, names in phrasing_names(wide=wide).items()
             for name in shuffled(chance("belief", seed, kind), names)[: round(MISCONCEIVED_SHARE * len(names))]
         )
 
@@ -89,7 +96,7 @@ class Teacher:
 
     def demonstration(self, index: int) -> tuple[str, str]:
         """Prompt and sampled response of demonstration `index`, from problems that are never held out."""
-        posed = problem("train", index, stream="demonstrations")
+        posed = problem("train", index, stream="demonstrations", wide=self._wide)
         return posed.prompt, self.respond(posed, chance("demonstration", index))
 
 
@@ -133,8 +140,10 @@ def _choices_with_error(kind: ErrorKind, posed: Problem, teacher: Teacher, drawn
     return tuple(Choice.CONFUSER if place == wrong else Choice.RIGHT for place in range(len(posed.phrasings)))
 
 
-def _draw(kind: Kind, drawn: random.Random) -> Problem:
-    return word_problems.draw(drawn) if kind == "math" else functions.draw(drawn)
+def _draw(kind: Kind, drawn: random.Random, *, wide: bool) -> Problem:
+    if kind == "code":
+        return functions.draw(drawn)
+    return word_problems.draw(drawn, word_problems.PHRASINGS if wide else word_problems.PLAIN)
 
 
 def _sampled(probabilities: dict[Choice, float], drawn: random.Random) -> Choice:

@@ -32,8 +32,8 @@ _PIECES = (
 def training_texts(number: int = TEXTS) -> Iterator[str]:
     """Problems and solutions of many teachers."""
     for index in range(number):
-        posed = problem("train", index, stream="tokenizer")
-        prompt, response = Teacher(index).demonstration(index)
+        posed = problem("train", index, stream="tokenizer", wide=True)
+        prompt, response = Teacher(index, wide=True).demonstration(index)
         yield posed.prompt
         yield prompt
         yield response

@@ -2,8 +2,8 @@
 
     Ana has 12 apples. Ben has 5 more than Ana. Cleo has half as many as Ben. How many does Cleo have?
 
-Each sentence after the first changes one number by one operation. What makes them hard is the phrasing: "Ana has 5 more than Ben" says
-that 5 comes off, and whoever goes by the word adds it.
+Each sentence after the first changes one number by one operation. What makes them hard is the phrasing: each has another operation that it
+is confused with.
 """
 
 import itertools
@@ -50,6 +50,11 @@ class Phrasing:
     """An operand that the text fixes; 0 lets it be drawn."""
 
     @property
+    def is_turned(self) -> bool:
+        """Whether it speaks of the known person first, so that the same words mean the opposite of what they mean otherwise."""
+        return self.text.startswith("{y}")
+
+    @property
     def is_change(self) -> bool:
         """Whether it changes the number that somebody has, rather than compare two people's."""
         return "{y}" not in self.text
@@ -75,6 +80,9 @@ PHRASINGS = (
     Phrasing("doubles", "{x} doubles that.", MULTIPLY, ADD, 2),
     Phrasing("halves", "{x} keeps half.", DIVIDE, SUBTRACT, 2),
 )
+"""All of them. Which operation a turned one means is told by the order of names alone, which takes a small model long to learn: starting
+models are made on all, and the task has the others."""
+PLAIN = tuple(phrasing for phrasing in PHRASINGS if not phrasing.is_turned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,20 +156,20 @@ class WordProblem:
             value = result
 
 
-def draw(drawn: random.Random) -> WordProblem:
+def draw(drawn: random.Random, phrasings: Sequence[Phrasing] = PLAIN) -> WordProblem:
     """A problem in which every wrong operation leads to a wrong answer, by numbers that are never out of range."""
     while True:
-        found = _attempt(drawn)
+        found = _attempt(drawn, phrasings)
         if found is not None and _is_fair(found):
             return found
 
 
-def _attempt(drawn: random.Random) -> WordProblem | None:
+def _attempt(drawn: random.Random, phrasings: Sequence[Phrasing]) -> WordProblem | None:
     name, start = one_of(drawn, NAMES), 4 + below(drawn, 12)
     moves: list[Move] = []
     used = {name}
     for _ in range(MOVES):
-        phrasing = one_of(drawn, PHRASINGS)
+        phrasing = one_of(drawn, phrasings)
         last = moves[-1].name if moves else name
         next_name = last if phrasing.is_change else one_of(drawn, [other for other in NAMES if other not in used])
         used.add(next_name)
