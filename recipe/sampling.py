@@ -3,19 +3,22 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from oprime.core.types import ChatMessage, rollout_seed
-from oprime.lm.tokenizers import load_tokenizer, render_prompt
 from oprime.tasks.prose.problem import Problem
-from oprime_generator.sampler import Sampler, SampleRequest
+from oprime_cli.chat.model import ChatRequest
+from oprime_cli.chat.settings import ChatModelSection, chat_model
 from recipe.command import oprime, read_lines, write_lines
 from recipe.figures import Judged
 
 MOST_PROMPT_TOKENS, MOST_RESPONSE_TOKENS = 64, 96
 SEED = 1
+AT_ONCE = 128
+Backend = Literal["vllm", "transformers"]
 
 
-def judged_responses(model: Path, problems: Sequence[Problem], number: int, folder: Path, backend: str) -> list[Judged]:
+def judged_responses(model: Path, problems: Sequence[Problem], number: int, folder: Path, backend: Backend) -> list[Judged]:
     """`number` responses to each problem at temperature 1, with their scores. Goes on with what `folder` has."""
     answers, verdicts = folder / "answers.jsonl", folder / "verdicts.jsonl"
     if not answers.exists():
@@ -40,43 +43,24 @@ def _row(posed: Problem, text: str) -> dict[str, object]:
     return {"id": posed.prompt, "kind": posed.kind, "response": text, "ground_truth": posed.ground_truth}
 
 
-async def _sampled(model: Path, problems: Sequence[Problem], number: int, backend: str) -> list[list[str]]:
-    tokenizer = load_tokenizer(model)
-    prompts = [tuple(render_prompt(tokenizer, [ChatMessage(role="user", content=posed.prompt)])) for posed in problems]
-    sampler = _sampler(model, backend)
-    await sampler.start()
-    try:
-        return [
-            list(texts)
-            for texts in await asyncio.gather(
-                *(
-                    asyncio.gather(*(_sample(sampler, prompt, place, index) for index in range(number)))
-                    for place, prompt in enumerate(prompts)
-                )
-            )
-        ]
-    finally:
-        await sampler.close()
-
-
-async def _sample(sampler: Sampler, prompt: tuple[int, ...], place: int, index: int) -> str:
-    request = SampleRequest(
-        request_id=f"{place}-{index}",
-        prompt_ids=prompt,
-        temperature=1.0,
-        max_tokens=MOST_RESPONSE_TOKENS,
-        seed=rollout_seed(SEED, place, index),
+async def _sampled(model: Path, problems: Sequence[Problem], number: int, backend: Backend) -> list[list[str]]:
+    section = ChatModelSection(
+        path=str(model),
+        backend=backend,
+        dtype="float32",
+        at_once=AT_ONCE,
+        max_prompt_tokens=MOST_PROMPT_TOKENS,
+        max_response_tokens=MOST_RESPONSE_TOKENS,
     )
-    return (await sampler.sample(request)).text
-
-
-def _sampler(model: Path, backend: str) -> Sampler:
-    room = {"max_prompt_tokens": MOST_PROMPT_TOKENS, "max_response_tokens": MOST_RESPONSE_TOKENS}
-    if backend == "transformers":
-        from oprime_generator.transformers_sampler import TransformersSampler
-
-        return TransformersSampler(model, version=0, **room)
-    from oprime_generator.config import GeneratorSection
-    from oprime_generator.vllm_sampler import VllmSampler
-
-    return VllmSampler(model, version=0, settings=GeneratorSection(cpu_cache_gib=0.5, max_running_rollouts=128), **room)
+    async with chat_model(section) as asked:
+        requests = [
+            ChatRequest(
+                messages=(ChatMessage(role="user", content=posed.prompt),),
+                max_tokens=MOST_RESPONSE_TOKENS,
+                seed=rollout_seed(SEED, place, index),
+            )
+            for place, posed in enumerate(problems)
+            for index in range(number)
+        ]
+        texts = [response.text for response in await asyncio.gather(*map(asked.respond, requests))]
+    return [texts[place * number : (place + 1) * number] for place in range(len(problems))]

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 START = Path("deploy/recipe/start")
 POSITIONS = 256
-SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
+SHAPE: dict[str, Any] = {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,,
+}
 """3.0 M weights with the embeddings of some 800 tokens; a head size of 64, which vLLM can serve on a CPU."""
 FIRST_TEACHER = 1000
 """Seed of the first of many teachers: none of them is one that a recipe is likely to choose."""
@@ -58,12 +64,14 @@ def new_model(directory: Path) -> None:
     from oprime.lm.models import random_causal_lm
 
     tokenizer: PreTrainedTokenizerFast = prose_tokenizer(POSITIONS)
-    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in (("pad", PAD), ("bos", BEGIN), ("eos", END))}
+    ids: dict[str, Any] = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in (("pad", PAD), ("bos", BEGIN), ("eos", END))
+    }
     shape = LlamaConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=POSITIONS,
         tie_word_embeddings=False,
-        **{f"{name}_token_id": number for name, number in ids.items()},
+        **ids,
         **SHAPE,
     )
     random_causal_lm(shape, 0).save_pretrained(str(directory))

@@ -19,7 +19,7 @@ from oprime_cli.run_config import RunConfig
 from oprime_cli.settings_docs import section_type, settings_page
 from oprime_gateway import evaluations, run_pages
 from oprime_gateway.adapters import routers
-from oprime_gateway.api import router
+from oprime_gateway.api import rewards_router, router
 from oprime_gateway.best_of_n import router as best_of_n
 from oprime_proto.v1 import coordinator_pb2, generator_pb2, learner_pb2, prm_pb2, verifier_pb2
 
@@ -111,7 +111,7 @@ def test_every_http_route_is_documented() -> None:
     page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     routes = [
         f"{method} {route.path}"
-        for one in (router, run_pages.router, evaluations.router, best_of_n, *routers())
+        for one in (rewards_router, router, run_pages.router, evaluations.router, best_of_n, *routers())
         for route in one.routes
         if isinstance(route, APIRoute)
         for method in route.methods

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -33,7 +34,8 @@ def held(file: Path) -> dict[str, int]:
 
 
 def main() -> None:
-    directory, dtype = Path(sys.argv[1]), sys.argv[2]
+    directory = Path(sys.argv[1])
+    dtype: Literal["float32", "bfloat16"] = "bfloat16" if sys.argv[2] == "bfloat16" else "float32"
     torch.set_num_threads(1)
     lora = LoraSection(rank=4)
     model = load_causal_lm(directory, dtype=base_dtype(lora, dtype))
