@@ -45,7 +45,7 @@ endef
 COMMA := ,
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo recipe recipe-start test retest test-all check lock lock-images proto docs bench chaos pictures images sbom test-compose test-wheel fuzz fuzz-api golden clean
+.PHONY: help setup demo recipe recipe-start test retest test-all test-gpu check lock lock-images proto docs bench chaos pictures images sbom test-compose test-wheel fuzz fuzz-api golden clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ retest: setup  ## Run the tests that failed last, one after the other
 
 test-all: setup  ## Run the slow tests too, and those for a GPU where there is one
 	$(PY) -m pytest $(SUITES) $(wildcard tests/gpu) --durations 25
+
+test-gpu: setup  ## Run the tests that need a GPU: under eight minutes on one
+	$(PY) -m pytest tests/gpu --durations 10
 
 check: setup  ## Formatting, lint, types, import rules, generated files, unit tests
 	$(PY) -m ruff format --check .

@@ -26,7 +26,7 @@ SHAPE: dict[str, Any] = {
     "intermediate_size": 512,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
-    "num_key_value_heads": 4,,
+    "num_key_value_heads": 4,
 }
 """3.0 M weights with the embeddings of some 800 tokens; a head size of 64, which vLLM can serve on a CPU."""
 FIRST_TEACHER = 1000
