@@ -94,7 +94,7 @@ async def evaluate(target: Target, wishes: Wishes) -> tuple[Path, list[dict[str,
     asked = [_asked(found, folder, target, wishes, judges) for found in problem_sets(wishes)]
     missing = sum(one.plan.responses_missing(one.file) for one in asked)
     say(f"{target.name}: {_planned(asked)}; results in {folder.path}")
-    async with LocalJudges(verifier) as local_judges, _sampling(target, wishes, generator, asked, missing) as sampling:
+    async with _sampling(target, wishes, generator, asked, missing) as sampling, LocalJudges(verifier) as local_judges:
         found = [await _evaluate_one(one, sampling, local_judges, folder, target, wishes) for one in asked]
     if wishes.reward_model is not None:
         # Only now is the model's engine gone, and with it the memory that it took.

@@ -37,11 +37,10 @@ class EvaluationFolder:
         """The samples of a benchmark that were made with these settings. Raises SettingsError where others are there."""
         folder = self.path / benchmark
         written = None if fresh else read_json(folder / SETTINGS)
-        wanted = json.loads(json.dumps(settings))
+        wanted: dict[str, Any] = json.loads(json.dumps(settings))
         if written is not None and written != wanted:
-            different = ", ".join(
-                sorted(str(_WORDS.get(name, name)) for name in {*written, *wanted} if written.get(name) != wanted.get(name))
-            )
+            names: set[str] = {*written, *wanted}
+            different = ", ".join(sorted(_WORDS.get(name, name) for name in names if written.get(name) != wanted.get(name)))
             raise SettingsError(
                 f"{folder} has samples that were made with other settings ({different}): name another --out to keep them, or add --fresh "
                 "to replace them"
