@@ -1,14 +1,17 @@
 """`oprime data`, with an endpoint that listens and the real verifier."""
 
+import io
 import json
+import logging
 import re
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -267,3 +270,35 @@ def test_bad_input_is_one_clear_message(tmp_path: Path, capsys: pytest.CaptureFi
     assert said.replace("FILE", file) in error
     assert error.startswith("oprime: ")
     assert "Traceback" not in error
+
+
+class GoneAfterAnswers(io.StringIO):
+    """Standard output whose reader goes away when workers of the verifier are there, which must be ended."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+
+    def write(self, text: str) -> int:
+        if text.startswith("solve"):
+            raise BrokenPipeError
+        return super().write(text)
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+
+def test_who_reads_the_counts_may_go_away(tmp_path: Path) -> None:
+    write_lines(tmp_path / "file.jsonl", [{"question": "2 + 2?", "answer": "4"}])
+    config = tmp_path / "prepare.toml"
+    config.write_text(f'folder = "{tmp_path}/out"\n[[sources]]\nfile = "{tmp_path}/file.jsonl"\n')
+    said = io.StringIO()
+    heard = logging.StreamHandler(said)
+    logging.getLogger("asyncio").addHandler(heard)
+    try:
+        with tempfile.TemporaryFile() as file, redirect_stdout(GoneAfterAnswers(file)) as out:
+            assert main(["data", "prepare", str(config)]) == 1
+    finally:
+        logging.getLogger("asyncio").removeHandler(heard)
+    assert "answers: 1 came, 1 kept" in out.getvalue()
+    assert said.getvalue() == ""

@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,9 +77,11 @@ def _prepare(config: "PrepareConfig") -> int:
 async def _stages(config: "PrepareConfig", note: Callable[[str, int], None], usage: "UsageNotes") -> None:
     from oprime_cli.data.preparing import prepare, write
 
-    async for result in prepare(config, note, usage):
-        for line in _said(result):
-            print(line)  # noqa: T201  (the command's answer)
+    # A reader of the output that goes away ends the stages here, and not when nobody waits for their processes any more.
+    async with aclosing(prepare(config, note, usage)) as results:
+        async for result in results:
+            for line in _said(result):
+                print(line)  # noqa: T201  (the command's answer)
     for path, rows in write(config).items():
         print(f"{rows} rows in {path}")  # noqa: T201
 

@@ -1,7 +1,8 @@
 """`oprime data prepare`: its stages in their order, and the task rows that come out."""
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,13 @@ def stages_of(config: PrepareConfig, judge: Judge, usage: UsageNotes) -> list[St
     ]
 
 
-async def prepare(config: PrepareConfig, note: Note, usage: UsageNotes) -> AsyncIterator[StageResult]:
+async def prepare(config: PrepareConfig, note: Note, usage: UsageNotes) -> AsyncGenerator[StageResult]:
     """Run the stages. Raises OprimeError; what is finished stands."""
-    async with judging(config.verifier) as judge:
-        async for result in run_stages(stages_of(config, judge, usage), _stage_folder(config), note):
+    async with (
+        judging(config.verifier) as judge,
+        aclosing(run_stages(stages_of(config, judge, usage), _stage_folder(config), note)) as results,
+    ):
+        async for result in results:
             yield result
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -90,7 +90,7 @@ Note = Callable[[str, int], None]
 """Told the stage and how many items it has seen."""
 
 
-async def run_stages(stages: Iterable[Stage], folder: Path, note: Note) -> AsyncIterator[StageResult]:
+async def run_stages(stages: Iterable[Stage], folder: Path, note: Note) -> AsyncGenerator[StageResult]:
     """Run the stages one after another; the last one's kept items are in `kept_file` of it."""
     before: Path | None = None
     fingerprint = ""
