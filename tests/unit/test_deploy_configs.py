@@ -20,7 +20,7 @@ from oprime_cli.warm_up.config import SftSection
 from oprime_cli.warm_up.plan import read_settings
 from unit.cli.conftest import MODEL, TENSORS, write_safetensors
 
-FINE_TUNED = ("compose", "demo", "eurus-2-7b-sft", "single-gpu")
+FINE_TUNED = ("compose", "demo", "eurus-2-7b-sft", "recipe", "single-gpu")
 GPUS = {"eurus-2-7b-prime": 8, "qwen2.5-0.5b-gsm8k": 1, "single-gpu": 1}
 
 

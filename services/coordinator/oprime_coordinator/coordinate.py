@@ -323,6 +323,7 @@ class Coordinate:
     async def _benchmark(self, step: int) -> None:
         async for row in self._benchmarks.evaluate(step, but=self._file.benchmarked(step)):
             self._file.append({"kind": "benchmark", **row, "elapsed_s": self._elapsed()})
+            self._tracking.row(self._file.rows[-1])
             self._metrics.gauge("benchmark_accuracy_ratio", float(row["accuracy"]), benchmark=str(row["benchmark"]))
             log.info("benchmarked", **row)
 

@@ -34,9 +34,10 @@ class Tracking:
         return tuple(worker.name for worker in self._workers)
 
     def row(self, row: Mapping[str, object]) -> None:
-        """A row of metrics.jsonl: its numbers, under its kind. What is no finite number is left out."""
+        """A row of metrics.jsonl: its numbers, under its kind and, if it is of one, its benchmark. What is no finite number is left out."""
+        place = "/".join(str(row[name]) for name in ("kind", "benchmark") if name in row)
         values = {
-            f"{row['kind']}/{name}": float(value)
+            f"{place}/{name}": float(value)
             for name, value in row.items()
             if name not in ("kind", "step") and isinstance(value, int | float) and math.isfinite(value)
         }

@@ -25,10 +25,16 @@ def test_rows_are_told_as_finite_numbers_under_their_kind() -> None:
     notes = NotingTracker()
     told = Tracking({"notes": lambda: notes})
     told.row({"kind": "step", "step": 3, "loss": 0.5, "kl": None, "name": "x", "bad": float("nan"), "tokens": 7})
+    told.row({"kind": "benchmark", "benchmark": "gsm8k", "step": 3, "accuracy": 0.5})
     told.table(3, "samples", [{"text": "a", "score": 1.0}])
     told.table(4, "samples", [])
     told.close()
-    assert notes.heard == [(3, {"step/loss": 0.5, "step/tokens": 7.0}), (3, "samples", [{"text": "a", "score": 1.0}]), "closed"]
+    assert notes.heard == [
+        (3, {"step/loss": 0.5, "step/tokens": 7.0}),
+        (3, {"benchmark/gsm8k/accuracy": 0.5}),
+        (3, "samples", [{"text": "a", "score": 1.0}]),
+        "closed",
+    ]
 
 
 def test_a_tracker_that_fails_is_warned_of_once_and_stops_neither_the_run_nor_other_trackers() -> None:
