@@ -71,7 +71,7 @@ retest: setup  ## Run the tests that failed last, one after the other
 test-all: setup  ## Run the slow tests too, and those for a GPU where there is one
 	$(PY) -m pytest $(SUITES) $(wildcard tests/gpu) --durations 25
 
-test-gpu: setup  ## Run the tests that need a GPU: under eight minutes on one
+test-gpu: setup  ## Run the tests that need a GPU, minutes on one
 	$(PY) -m pytest tests/gpu --durations 10
 
 check: setup  ## Formatting, lint, types, import rules, generated files, unit tests

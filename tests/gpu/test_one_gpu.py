@@ -1,4 +1,4 @@
-"""What a GPU must agree on with itself, with vLLM and with a CPU, at the shape of Qwen2.5-0.5B; under eight minutes on one GPU.
+"""What a GPU must agree on with itself, with vLLM and with a CPU, at the shape of Qwen2.5-0.5B; meant for eight minutes on one GPU.
 
 The bodies are `tests/gpu_checks.py`, which also run small on a CPU.
 """
