@@ -15,6 +15,9 @@ from oprime_cli.paths import is_local_model
 from oprime_cli.running.failures import UsageError
 from oprime_cli.running.run_folder import RUNS, RunFolder, find_run, to_document
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""PEFT's name for the file that makes a directory an adapter."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
@@ -65,6 +68,11 @@ def _run(folder: RunFolder, step: int | None) -> Target:
         weights = store.fetch(chosen)
     except WeightsRefusedError as error:
         raise SettingsError(f"{folder.path}@{chosen} cannot be evaluated: {error}") from error
+    if (weights.directory / ADAPTER_CONFIG).is_file():
+        raise SettingsError(
+            f"{folder.path}@{chosen} is an adapter, and whole models are evaluated: write one with PEFT (docs/lora.md) and name its "
+            'directory, or train with learner.lora.publish = "merged"'
+        )
     document = to_document(config)
     return Target(
         kind="run",

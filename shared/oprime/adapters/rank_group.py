@@ -34,12 +34,13 @@ class RankGroup:
     def __init__(self, *, on_gpu: bool) -> None:
         if not distributed.is_initialized():
             _meet(on_gpu=on_gpu)
-        self._group = cast("distributed.ProcessGroup", distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT))
+        self.rank = distributed.get_rank()
+        self.world_size = distributed.get_world_size()
+        # One rank alone has nobody to talk to, and a group's threads wake a hundred times a second.
+        self._group = _new_group() if self.world_size > 1 else None
         # A connection of its own: one that waits for a key of another library must not delay a notice.
         self._notices = PrefixStore("oprime", _stores[0].clone())
         self._is_reader = False
-        self.rank = distributed.get_rank()
-        self.world_size = distributed.get_world_size()
 
     # Notices: for one rank alone to give and to read, while others wait in a collective call
 
@@ -124,6 +125,10 @@ class RankGroup:
         """See `RankChannel.close`. Ends the groups of other libraries too: their threads must not outlive the interpreter."""
         self.barrier()
         distributed.destroy_process_group()
+
+
+def _new_group() -> "distributed.ProcessGroup":
+    return cast("distributed.ProcessGroup", distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT))
 
 
 def all_ranks_are_here(environment: Mapping[str, str]) -> bool:
