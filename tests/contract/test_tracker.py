@@ -178,6 +178,7 @@ def test_a_run_that_went_on_is_one_run_with_its_numbers_tables_settings_and_comm
         first.numbers(step, {"step/loss": 1.0 / step, "step/tokens": 10.0 * step})
     first.table(3, "samples/rollouts", ROWS)
     first.close()
+    # Sessions within one second, whatever the number of files before them.
     again = opened(tracked(tmp_path, done=3))
     again.numbers(4, {"step/loss": 0.125})
     again.close()

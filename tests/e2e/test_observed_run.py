@@ -28,6 +28,8 @@ needs_prometheus = pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is 
 STEPS = 8
 RUN = "watched"
 TEXT = {"prompt": "3 +8 -5 ?", "response": "=1 =6 #6"}
+ONLY_IN_BFLOAT16 = ("oprime_prm_reward_noise_nats", "oprime_prm_reward_signal_to_noise")
+"""What this run, in float32, has nothing to say about."""
 CALLER = "0af7651916cd43dd8448eb211c80319c"
 """Trace of a caller of the gateway."""
 
@@ -183,6 +185,8 @@ def test_prometheus_finds_every_service_and_every_query_of_every_dashboard_retur
     empty: list[str] = []
     for path in DASHBOARDS:
         for expression, _ in queries(path):
+            if expression.startswith(ONLY_IN_BFLOAT16):
+                continue
             result = prometheus.ask("query_range", query=expression.replace("$run", RUN), **window)["result"]
             if not any(value != "NaN" for one in result for _, value in one["values"]):
                 empty.append(f"{path.stem}: {expression}")

@@ -26,6 +26,7 @@ class TensorBoardTracker:
 
     def __init__(self, run: TrackedRun, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        _wait_for_a_later_name(folder)
         self._writer = EventFileWriter(str(folder))
         # TensorBoard forgets what earlier files have of this step and later ones.
         self._write(run.done + 1, session_log=SessionLog(status=SessionLog.START))
@@ -44,6 +45,13 @@ class TensorBoardTracker:
     def _write(self, step: int, **content: Any) -> None:
         self._writer.add_event(Event(step=step, wall_time=time.time(), **content))
         self._writer.flush()
+
+
+def _wait_for_a_later_name(folder: Path) -> None:
+    """Until a new file's name comes after all others: TensorBoard reads them by name, which begins with the second that they are from."""
+    newest = max((int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.*")), default=0)
+    while int(time.time()) <= newest:
+        time.sleep(0.02)
 
 
 def _text(name: str, text: str) -> Any:
