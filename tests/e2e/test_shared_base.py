@@ -60,7 +60,8 @@ def test_two_trainers_and_their_references_hold_the_model_once(tmp_path: Path) -
             process.communicate()
     for found in both:
         # The reference of each is on the same pages; a page or two belong to the file's header.
-        assert found["model"] <= found["Rss"] < 1.1 * found["model"]
+        # Rows of embeddings that nobody asked for may be on the disk alone.
+        assert 0.9 * found["model"] <= found["Rss"] < 1.1 * found["model"]
         assert found["Anonymous"] == 0
         assert found["Pss"] < 0.6 * found["model"]
 
