@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import structlog
@@ -26,35 +26,14 @@ SHOWN_BAD_ROWS = 10
 _T = TypeVar("_T")
 
 
-class ChainTasks(Sequence[Task]):
-    """Problems of the built-in chain task, made when asked for."""
+class MadeTasks(Sequence[Task]):
+    """Problems of a built-in task, made when asked for."""
 
-    def __init__(self, settings: ChainSection, split: Split) -> None:
-        self._operations = settings.operations
-        self._split: Split = split
-        self._size = settings.train_problems if split == "train" else settings.heldout_problems
-
-    def __len__(self) -> int:
-        return self._size
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(self._size))]
-        place = _place(index, self._size)
-        row = eurus.chain_row(problem(self._split, place, self._operations), place, self._split)
-        return eurus.READER.read(RawRow(origin=f"chain {self._split}, row {place + 1}", value=row))
-
-
-class ProseTasks(Sequence[Task]):
-    """Word problems and functions of the built-in prose task, made when asked for."""
-
-    def __init__(self, settings: ProseSection, split: Split) -> None:
-        self._split: Split = split
-        self._size = settings.train_problems if split == "train" else settings.heldout_problems
+    def __init__(self, origin: str, size: int, row: Callable[[int], dict[str, Any]]) -> None:
+        """`row` makes the row of a place, in the format `eurus`; `origin` is what errors call all of them."""
+        self._origin = origin
+        self._size = size
+        self._row = row
 
     def __len__(self) -> int:
         return self._size
@@ -67,8 +46,17 @@ class ProseTasks(Sequence[Task]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(self._size))]
         place = _place(index, self._size)
-        row = task_row(teacher.problem(self._split, place), place, self._split)
-        return eurus.READER.read(RawRow(origin=f"prose {self._split}, row {place + 1}", value=row))
+        return eurus.READER.read(RawRow(origin=f"{self._origin}, row {place + 1}", value=self._row(place)))
+
+
+def chain_tasks(settings: ChainSection, split: Split) -> MadeTasks:
+    size = settings.train_problems if split == "train" else settings.heldout_problems
+    return MadeTasks(f"chain {split}", size, lambda place: eurus.chain_row(problem(split, place, settings.operations), place, split))
+
+
+def prose_tasks(settings: ProseSection, split: Split) -> MadeTasks:
+    size = settings.train_problems if split == "train" else settings.heldout_problems
+    return MadeTasks(f"prose {split}", size, lambda place: task_row(teacher.problem(split, place), place, split))
 
 
 class StoredTasks(Sequence[Task]):
@@ -99,9 +87,9 @@ def load_tasks(settings: TasksSection, split: Split, render: Render | None = Non
     SettingsError when there is no usable file, or when it has bad rows and tasks.skip_bad_rows is off.
     """
     if settings.source == "chain":
-        return ChainTasks(settings.chain, split)
+        return chain_tasks(settings.chain, split)
     if settings.source == "prose":
-        return ProseTasks(settings.prose, split)
+        return prose_tasks(settings.prose, split)
     location = settings.train if split == "train" else settings.heldout
     setting = f"tasks.{split}"
     if not location:
