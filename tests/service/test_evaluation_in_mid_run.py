@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -101,6 +103,30 @@ def test_what_is_due_is_due_until_it_has_a_row(tmp_path: Path, every: int, step:
     assert coordinate._is_due(step) == due
     coordinate._append({"kind": "evaluation", "step": step})
     assert not coordinate._is_due(step)
+
+
+class AskedBenchmarks:
+    """Benchmarks that only note for which steps they are asked for."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[int] = asyncio.Queue()
+
+    async def evaluate(self, step: int, *, but: Sequence[str] = ()) -> AsyncIterator[dict[str, object]]:
+        self.heard.put_nowait(step)
+        for name in but:
+            yield {"benchmark": name}
+
+
+async def test_benchmarks_under_way_when_the_coordinator_ended_are_asked_for_again_by_the_next(tmp_path: Path) -> None:
+    coordinate, benchmarks = coordinate_of(tmp_path, Attempts()), AskedBenchmarks()
+    run = coordinate._settings.run.model_copy(update={"evaluate_every": 0, "evaluate_on_every": 10, "steps": 30})
+    coordinate._settings = coordinate._settings.model_copy(update={"run": run})
+    coordinate._benchmarks = cast("Benchmarks", benchmarks)
+    coordinate.loop.state = replace(coordinate.loop.state, next_step=11, committed_step=10)
+    working = asyncio.create_task(coordinate.run(asyncio.Event()))
+    assert await asyncio.wait_for(benchmarks.heard.get(), 10) == 10
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
 
 
 async def test_trackers_get_its_numbers_its_table_and_the_steps_sampled_rollouts(tmp_path: Path) -> None:

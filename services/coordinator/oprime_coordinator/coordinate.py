@@ -175,6 +175,9 @@ class Coordinate:
         if self._is_due(self.loop.state.committed_step):
             # It was asked for, but whoever coordinated ended before there was an answer.
             self._to_evaluate.put_nowait(self.loop.state.committed_step)
+        if self._benchmarks_are_due(self.loop.state.committed_step):
+            # Likewise. Those that have a row are passed over.
+            self._to_benchmark.put_nowait(self.loop.state.committed_step)
         evaluating = [asyncio.create_task(self._evaluate_asked()), asyncio.create_task(self._benchmark_asked())]
         try:
             await self.loop.run(stopping)
@@ -210,7 +213,7 @@ class Coordinate:
         export_step(self._metrics, step, metrics)
         if self._is_due(step):
             self._to_evaluate.put_nowait(step)
-        if run.evaluate_on_every and step % run.evaluate_on_every == 0 and step != run.steps:
+        if self._benchmarks_are_due(step):
             self._to_benchmark.put_nowait(step)
         if step % run.checkpoint_every == 0 and step != run.steps:
             task = asyncio.create_task(self._save_checkpoint(step))
@@ -236,6 +239,11 @@ class Coordinate:
         self._checkpoints.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._failure = task.exception()
+
+    def _benchmarks_are_due(self, step: int) -> bool:
+        """Whether a step, neither the first nor the last, is followed by benchmarks."""
+        run = self._settings.run
+        return run.evaluate_on_every > 0 and step % run.evaluate_on_every == 0 and 0 < step < run.steps
 
     async def close(self) -> None:
         """Wait, not for ever, until trackers have what was said."""
