@@ -44,6 +44,8 @@ DOCKER_BUILDKIT=1 $(DOCKER) build --file deploy/docker/Dockerfile --target $(1) 
 endef
 COMMA := ,
 export OMP_NUM_THREADS ?= 1
+# Processes that start again and again find their modules compiled, also where the environment would have nothing written.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo recipe recipe-start test retest test-all test-gpu check lock lock-images proto docs bench chaos pictures images sbom test-compose test-wheel fuzz fuzz-api golden clean
 

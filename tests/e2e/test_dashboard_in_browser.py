@@ -94,8 +94,8 @@ class Tab:
 
     @property
     def shown(self) -> str:
-        """What stands in the address behind #."""
-        return self.page.url.partition("#")[2]
+        """What stands in the address behind #: asked of the page, as the driver hears of a change a moment later."""
+        return self.page.evaluate("location.hash").partition("#")[2]
 
 
 def tab_of(browser: Any, found: Site, *, width: int = 1280, scheme: str = "light") -> Tab:

@@ -2,14 +2,17 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from e2e.command_line import metric_rows, oprime, processes_of, start_oprime, summary
+from e2e.command_line import metric_rows, processes_of, resolved, start_oprime, summary
 from e2e.conftest import small_run, wait_for_step
+from oprime.ports.payloads import payload_name
 
 STEPS = 4
 GROUPS = 4
@@ -35,9 +38,17 @@ def test_a_run_on_outcomes_alone_is_killed_resumes_and_ends_without_a_prm(starti
         process.wait()
     assert any("oprime_learner" in command for command in commands)
     assert [command for command in commands if "oprime_prm" in command] == []
-    result = oprime("resume", str(run), timeout_s=400)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "starting coordinator, gateway, generator, learner, verifier" in result.stdout
+    log = tmp_path / "second.log"
+    process = start_oprime("resume", str(run), log=log)
+    try:
+        wait_for_step(run, STEPS, timeout_s=240)
+        leave_a_needless_payload(run)
+        code = process.wait(timeout=240)
+    finally:
+        process.terminate()
+        process.wait()
+    assert code == 0, log.read_text(encoding="utf-8")
+    assert "starting coordinator, gateway, generator, learner, verifier" in log.read_text(encoding="utf-8")
 
     steps = metric_rows(run, "step")
     assert [row["step"] for row in steps] == list(range(1, STEPS + 1))
@@ -50,6 +61,13 @@ def test_a_run_on_outcomes_alone_is_killed_resumes_and_ends_without_a_prm(starti
     assert [path.name for path in run.iterdir() if path.name in ("prm_weights", "samples")] == []
     assert not (run / "logs" / "prm.log").exists()
     require_tracked(run)
+
+
+def leave_a_needless_payload(run: Path) -> None:
+    """What a worker that is slow to end leaves behind: the run ends it, and accounts for itself afterwards."""
+    name = payload_name("rollout/0:0", time.time() - 3600)
+    with redis.Redis.from_url(resolved(run)["queue"]["url"]) as client:
+        client.set(f"oprime:{{outcomes}}:payload:{name}", b"bytes")
 
 
 def require_tracked(run: Path) -> None:

@@ -52,8 +52,12 @@ def launched(
     timeout_s: float,
     serve_only: bool = False,
     tick: Callable[[set[str]], None] | None = None,
+    at_rest: Callable[[RunConfig], None] | None = None,
 ) -> Iterator[Launched]:
     """All services of a run, healthy, for the length of the block. Redis stops last, and nothing survives.
+
+    `at_rest` is called after a block that went to its end, when the services have stopped, what they left behind is dropped, and Redis is
+    still there.
 
     Raises SettingsError, ServiceDiedError or ServiceNotHealthyError. The caller holds the run's lock.
     """
@@ -81,6 +85,8 @@ def launched(
         # What workers wrote after the coordinator's last look; where Redis is away, that of the next session finds it.
         with contextlib.suppress(QueueUnavailableError):
             asyncio.run(sweep_payloads(resolved))
+        if at_rest is not None:
+            at_rest(resolved)
 
 
 @contextlib.contextmanager

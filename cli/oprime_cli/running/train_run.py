@@ -66,24 +66,32 @@ def _train(folder: RunFolder, config: RunConfig, timer: PhaseTimer, start_timeou
     import asyncio
 
     from oprime_cli.report.localisation import measure
-    from oprime_cli.running.audit import audit
+    from oprime_cli.running.audit import Audit, audit
 
+    found: list[Audit] = []
     rows = MetricRows(folder.metrics)
     # What an earlier session did was shown by it.
     rows.read_new()
     with contextlib.ExitStack() as running:
         with timer.phase("start"):
             folder.write_state(state="starting", mode="train")
-            run = running.enter_context(launched(folder, config, timeout_s=start_timeout_s, tick=StartProgress()))
+            # At rest: while services work, payloads that became needless a moment ago may still be there.
+            services = launched(
+                folder,
+                config,
+                timeout_s=start_timeout_s,
+                tick=StartProgress(),
+                at_rest=lambda resolved: found.append(asyncio.run(audit(resolved))),
+            )
+            run = running.enter_context(services)
             say_started(run, mode="train")
         with timer.phase("train"):
             watch(run, rows, timer)
         with timer.phase("evaluate"):
             if run.config.algorithm.needs_prm:
                 say("measuring how well process rewards find the first wrong step")
-            found = asyncio.run(audit(run.config))
             localisation = measure(folder.path, run.config)
-    return lambda seconds: make_summary(config, rows, found, seconds=seconds, localisation=dict(localisation or {}))
+    return lambda seconds: make_summary(config, rows, found[0], seconds=seconds, localisation=dict(localisation or {}))
 
 
 def warm_up(folder: RunFolder, config: RunConfig) -> None:
