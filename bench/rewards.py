@@ -1,10 +1,10 @@
 """`oprime serve prm` beside the obvious way, in one run: python -m bench.rewards.
 
-Both serve the same PRM and reference (random weights) to the same clients on this machine: requests/s and latency with one input per
-request and with 128, then the memory that a request of 128 inputs takes at a vocabulary of 152,000. The obvious way is
-`bench.obvious_rewards`. At last, what scoring costs a PRM that trains in the same process, with and without its bound. Clients send the
-next request when the last one is answered. The two servers take turns, several rounds for each row, and what is shown are medians: a
-machine that has other work to do slows both. Machines differ: compare the rows of one run.
+All serve the same PRM and reference (random weights) to the same clients on this machine: requests/s and latency with one input per
+request and with 128, then the memory that a request of 128 inputs takes at a vocabulary of 152,000. `--share-port` is a process for each
+core on one port, the obvious way is `bench.obvious_rewards`. At last, what scoring costs a PRM that trains in the same process, with and
+without its bound. Clients send the next request when the last one is answered. The servers take turns, several rounds for each row, and
+what is shown are medians: a machine that has other work to do slows all of them. Machines differ: compare the rows of one run.
 """
 
 import argparse
@@ -149,18 +149,20 @@ def write_models(place: Path, size: Size) -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def started(name: str, prm: Path, reference: Path, replicas: int = 1) -> Iterator[Server]:
-    """One of the two servers, ready, for the length of the block; oprime with so many processes that score."""
+def started(name: str, prm: Path, reference: Path) -> Iterator[Server]:
+    """One of the servers, ready, for the length of the block."""
     with reserve_port("127.0.0.1") as keeper:
         port = int(keeper.getsockname()[1])
         models = ["--model", str(prm), "--reference", str(reference), "--beta", str(BETA), "--port", str(port), "--device", "cpu"]
+        oprime, cores = [sys.executable, "-m", "oprime_cli.main", "serve", "prm", *models], len(os.sched_getaffinity(0))
         command = {
-            "oprime": [sys.executable, "-m", "oprime_cli.main", "serve", "prm", *models, "--replicas", str(replicas)],
+            "oprime": oprime,
+            "shared": [*oprime, "--replicas", str(cores), "--share-port"],
             "obvious": [sys.executable, "-m", "bench.obvious_rewards", str(prm), str(reference), str(port), str(BETA)],
         }[name]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment())
         try:
-            wait_for_answers(port, process)
+            wait_for_answers(port, process, listeners=cores if name == "shared" else 1)
             yield Server(name=name, port=port, process=process)
         finally:
             process.send_signal(signal.SIGTERM)
@@ -175,15 +177,20 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))), "TOKENIZERS_PARALLELISM": "false"}
 
 
-def wait_for_answers(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_answers(port: int, process: subprocess.Popen[bytes], *, listeners: int) -> None:
     ends = time.monotonic() + START_WITHIN_S
     asked = post(PATH, json.dumps(request(1, np.random.default_rng(0))).encode())
     while time.monotonic() < ends and process.poll() is None:
         with contextlib.suppress(OSError, RuntimeError):
             ask(port, [asked], clients=1, seconds=0)
-            return
+            if listening_at(port) == listeners:
+                return
         time.sleep(0.2)
     raise SystemExit(f"{process.args} does not answer")
+
+
+def listening_at(port: int) -> int:
+    return sum(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in psutil.net_connections("tcp"))
 
 
 def request(inputs: int, dice: np.random.Generator) -> dict[str, Any]:
@@ -242,12 +249,12 @@ def check_agreement(servers: Sequence[Server]) -> None:
         np.testing.assert_allclose(rewards_in(ours), rewards_in(theirs), rtol=0, atol=AGREEMENT)
 
 
-def cells_of(size: Size, seconds: float, rounds: int, replicas: int) -> dict[str, list[Cell]]:
-    """Medians of both servers for each kind of clients. Which of them is asked changes every so many seconds."""
-    found: dict[str, list[Cell]] = {"oprime": [], "obvious": []}
+def cells_of(size: Size, seconds: float, rounds: int) -> dict[str, list[Cell]]:
+    """Medians of all servers for each kind of clients. Which of them is asked changes every so many seconds."""
+    found: dict[str, list[Cell]] = {"oprime": [], "shared": [], "obvious": []}
     with tempfile.TemporaryDirectory(prefix="oprime-bench-") as folder, contextlib.ExitStack() as running:
         models = write_models(Path(folder), size)
-        servers = [running.enter_context(started(name, *models, replicas)) for name in found]
+        servers = [running.enter_context(started(name, *models)) for name in found]
         check_agreement(servers)
         for clients, inputs in size.cells:
             rows = [[measured(server, clients, inputs, seconds) for server in servers] for _ in range(rounds)]
@@ -269,13 +276,14 @@ def memory_of(server: Server) -> tuple[float, float]:
     return before / MEBIBYTE, (server.peak_bytes() - before) / MEBIBYTE
 
 
-def show_cells(ours: Sequence[Cell], obvious: Sequence[Cell]) -> None:
-    columns = f"{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'core ms':>9}"
-    print(f"{'':16}{'oprime':>36}    {'obvious':>36}")
-    print(f"{'clients':>8}{'inputs':>8}{columns}    {columns}{'ratio':>9}")
-    for one, other in zip(ours, obvious, strict=True):
-        ratio = one.requests_per_second / other.requests_per_second
-        print(f"{one.clients:>8}{one.inputs:>8}{_columns(one)}    {_columns(other)}{ratio:>8.1f}x")
+def show_cells(found: dict[str, list[Cell]]) -> None:
+    columns, names = f"{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'core ms':>9}{'ratio':>8}", {"shared": "--share-port"}
+    print(f"{'':16}" + "".join(f"{names.get(name, name):>44}    " for name in found))
+    print(f"{'clients':>8}{'inputs':>8}" + f"{columns}    " * len(found))
+    for row in zip(*found.values(), strict=True):
+        obvious = row[-1].requests_per_second
+        columns = "".join(f"{_columns(one)}{one.requests_per_second / obvious:>7.1f}x    " for one in row)
+        print(f"{row[0].clients:>8}{row[0].inputs:>8}{columns}")
 
 
 def _columns(cell: Cell) -> str:
@@ -290,15 +298,13 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description="Token rewards beside the obvious way.")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long clients of each kind ask in each round")
     parser.add_argument("--rounds", type=int, default=5, help="how often each server is asked")
-    parser.add_argument("--replicas", type=int, default=1, help="processes of oprime that score, for the rates")
     parser.add_argument("--part", action="append", choices=(*SIZES, "memory", "training"), help="measure these only")
     options = parser.parse_args(arguments)
     parts = options.part or [*SIZES, "memory", "training"]
     print(f"token rewards on {len(os.sched_getaffinity(0))} cores, which the clients share")
     for size in (SIZES[name] for name in parts if name in SIZES):
         print(f"\n{size.name}: vocabulary {size.vocabulary}, {size.layers} layers of {size.hidden}")
-        found = cells_of(size, options.seconds, options.rounds, options.replicas)
-        show_cells(found["oprime"], found["obvious"])
+        show_cells(cells_of(size, options.seconds, options.rounds))
     if "memory" in parts:
         show_memory(of_both(replace(SIZES["medium"], vocabulary=LARGE_VOCABULARY), memory_of))
     if "training" in parts:

@@ -17,6 +17,8 @@ from report_builder import build_run, rollout_row, write_lines
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 axe_package = pytest.importorskip("axe_playwright_python", reason="the package axe-playwright-python is not installed")
 expect = playwright.expect
+expect.set_options(timeout=60_000)
+"""Milliseconds, on a machine that has other work to do."""
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 

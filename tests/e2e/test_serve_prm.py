@@ -222,3 +222,35 @@ def test_a_single_replica_is_one_process_that_scores_and_shows_its_metrics(tmp_p
     assert re.search(r'oprime_http_requests_total\{.*route="/v1/rewards".*status="200".*\} 1\.0', shown)
     _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
+
+
+@pytest.mark.slow
+def test_replicas_that_share_a_port_answer_alike_and_both_are_asked(tmp_path: Path) -> None:
+    folder, log = make_run(tmp_path), tmp_path / "serve.log"
+    process = start_oprime("serve", "prm", str(folder), "--port", "0", "--device", "cpu", "--replicas", "2", "--share-port", log=log)
+    try:
+        url = url_of(process, log)
+        children = [child for child in psutil.Process(process.pid).children(recursive=True) if "-m" in child.cmdline()]
+        assert [child.cmdline()[2] for child in children] == ["oprime_cli.running.serve_alone"] * 2
+        served, asked = Served(url, folder), 0
+        ends = time.monotonic() + 120
+        # Connections are dealt by the kernel, and the second may still be loading. Each process counts what it was asked itself.
+        while (counted := asked_on_a_new_connection(served)) == (asked := asked + 1):
+            assert time.monotonic() < ends
+        assert counted < asked
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, log.read_text(encoding="utf-8")
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+
+
+def asked_on_a_new_connection(served: Served) -> int:
+    """How many requests the process behind it has answered, this one included."""
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        answer = client.post("/v1/rewards", json={"inputs": [TOKENS], "granularity": ["token"]}).json()
+        assert answer["model_revision"] == "prm@4"
+        assert answer["data"][0]["tokens"]["rewards"] == pytest.approx(served.rewards(4), abs=1e-5)
+        shown = client.get("/metrics").text
+    counts = re.findall(r'oprime_http_requests_total\{.*route="/v1/rewards".*status="200".*\} (\d+)', shown)
+    return int(counts[0])

@@ -38,17 +38,7 @@ def test_a_run_on_outcomes_alone_is_killed_resumes_and_ends_without_a_prm(starti
         process.wait()
     assert any("oprime_learner" in command for command in commands)
     assert [command for command in commands if "oprime_prm" in command] == []
-    log = tmp_path / "second.log"
-    process = start_oprime("resume", str(run), log=log)
-    try:
-        wait_for_step(run, STEPS, timeout_s=240)
-        leave_a_needless_payload(run)
-        code = process.wait(timeout=240)
-    finally:
-        process.terminate()
-        process.wait()
-    assert code == 0, log.read_text(encoding="utf-8")
-    assert "starting coordinator, gateway, generator, learner, verifier" in log.read_text(encoding="utf-8")
+    assert "starting coordinator, gateway, generator, learner, verifier" in resumed(run, tmp_path / "second.log")
 
     steps = metric_rows(run, "step")
     assert [row["step"] for row in steps] == list(range(1, STEPS + 1))
@@ -61,6 +51,20 @@ def test_a_run_on_outcomes_alone_is_killed_resumes_and_ends_without_a_prm(starti
     assert [path.name for path in run.iterdir() if path.name in ("prm_weights", "samples")] == []
     assert not (run / "logs" / "prm.log").exists()
     require_tracked(run)
+
+
+def resumed(run: Path, log: Path) -> str:
+    """Go on to the end, with something left behind in the last moment; returns what was said."""
+    process = start_oprime("resume", str(run), log=log)
+    try:
+        wait_for_step(run, STEPS, timeout_s=240)
+        leave_a_needless_payload(run)
+        code = process.wait(timeout=240)
+    finally:
+        process.terminate()
+        process.wait()
+    assert code == 0, log.read_text(encoding="utf-8")
+    return log.read_text(encoding="utf-8")
 
 
 def leave_a_needless_payload(run: Path) -> None:

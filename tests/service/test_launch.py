@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -282,6 +283,25 @@ def test_ports_zero_become_distinct_free_ports_and_others_stay() -> None:
 def test_an_address_without_a_port_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"endpoints.prm = 'localhost'.*HOST:PORT"), free_ports(EndpointsSection(prm="localhost")):
         pass
+
+
+def test_gateways_that_share_an_address_are_dealt_its_connections_and_nobody_else_gets_it() -> None:
+    with (
+        free_ports(EndpointsSection()) as chosen,
+        listen(chosen.gateway, 30, shared=True) as one,
+        listen(chosen.gateway, 30, shared=True) as other,
+    ):
+        with pytest.raises(SettingsError, match="cannot listen"):
+            listen(chosen.gateway, 30)
+        assert {_who_accepts(one, other) for _ in range(100)} == {one, other}
+
+
+def _who_accepts(*listeners: socket.socket) -> socket.socket:
+    """Which of them is given a new connection."""
+    with socket.create_connection(listeners[0].getsockname()):
+        (ready,) = select.select(listeners, [], [], 30)[0]
+        ready.accept()[0].close()
+        return ready
 
 
 def test_a_chosen_port_is_kept_for_the_service_alone_until_the_run_ends() -> None:

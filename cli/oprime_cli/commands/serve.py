@@ -61,6 +61,11 @@ def _add_prm(services: Subparsers) -> None:
     parser.add_argument("--api-keys-file", metavar="FILE", type=Path, default=None, help="bearer keys, one a line; needed beyond 127.0.0.1")
     parser.add_argument("--replicas", metavar="N", type=int, default=1, help="processes that score (default: 1); GPUs are dealt in turn")
     parser.add_argument(
+        "--share-port",
+        action="store_true",
+        help="each of several replicas answers HTTP itself, all on one port: for small models, whose requests cost more than their scores",
+    )
+    parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default: a GPU if there is any)"
     )
     parser.add_argument(

@@ -1,10 +1,11 @@
 """python -m oprime_cli.running.serve_alone CONFIG.toml: gateway and scorer in one process, with nothing between them.
 
-`oprime serve prm` starts it where one process scores. What a request would cost on its way through gRPC is more than what a small model
-computes. The forward pass has a thread of its own, so that the gateway answers meanwhile.
+`oprime serve prm` starts it where one process scores, and several of it where they share a port. What a request would cost on its way
+through gRPC is more than what a small model computes. The forward pass has a thread of its own, so that the gateway answers meanwhile.
 """
 
 import asyncio
+import contextlib
 from typing import ClassVar
 
 from oprime.adapters.observed import observed
@@ -34,9 +35,12 @@ async def serve(settings: AloneSettings, lifecycle: Lifecycle) -> None:
     from oprime_prm.scoring.app import scoring_parts
 
     own = settings.of_gateway
-    with observed("scorer", settings.run.name, settings.endpoints, lifecycle.is_ready) as metrics, open_door(own) as door:
+    with observed("scorer", settings.run.name, settings.endpoints, lifecycle.is_ready) as metrics, contextlib.ExitStack() as doors:
+        # One of several on a port is given clients as soon as it listens, so it listens last.
+        early = None if own.gateway.share_port else doors.enter_context(open_door(own))
         parts = await scoring_parts(settings, lifecycle, metrics)
         await parts.versions.start()
+        door = early or doors.enter_context(open_door(own))
         services = Services(channels={}, timeout_s=settings.gateway.timeout_s, scorers=LocalScorer(parts.servicer))
         # Requests that are being answered when the process is asked to stop are still scored.
         scoring = Lifecycle(own_process=True)

@@ -43,6 +43,8 @@ class Wishes:
     port: int = 8080
     api_keys_file: Path | None = None
     replicas: int = 1
+    share_port: bool = False
+    """Each replica answers by itself, and there is no gateway before them."""
     device: str = "auto"
     dtype: str | None = None
     overrides: Sequence[str] = ()
@@ -54,7 +56,7 @@ def serve_prm(wishes: Wishes, *, start_timeout_s: float) -> int:
     with tempfile.TemporaryDirectory(prefix="oprime-serve-") as place, stop_on_signals():
         document = settings_of(wishes, Path(place), has_gpu=bool(gpus))
         endpoints = EndpointsSection.model_validate(document["endpoints"])
-        with Guard() as guard, free_ports(endpoints, scorers_apart(document["scoring"]["replicas"])) as chosen:
+        with Guard() as guard, free_ports(endpoints, scorers_apart(document)) as chosen:
             document["endpoints"] = chosen.model_dump(mode="json", exclude_none=True)
             scorer, gateway = checked(document)
             write_toml(Path(place) / "config.toml", document, head="", mode=0o600)
@@ -96,7 +98,7 @@ def settings_of(wishes: Wishes, place: Path, *, has_gpu: bool) -> dict[str, Any]
     host = f"[{wishes.host}]" if ":" in wishes.host else wishes.host
     document["endpoints"] = {"gateway": f"{host}:{wishes.port}"}
     keys = {} if wishes.api_keys_file is None else {"api_keys_file": str(wishes.api_keys_file.absolute())}
-    document["gateway"] = {"rewards_only": True, **keys}
+    document["gateway"] = {"rewards_only": True, "share_port": wishes.share_port, **keys}
     for text in wishes.overrides:
         apply_override(document, text)
     return document
@@ -132,27 +134,37 @@ def checked(document: dict[str, Any]) -> tuple[ScorerSettings, GatewaySettings]:
     scorer = ScorerSettings.from_document(document, origin="oprime serve prm")
     if not scorer.scoring.replicas:
         raise SettingsError("--replicas 0: there is nobody to score; give at least 1")
-    return scorer, GatewaySettings.from_document(document, origin="oprime serve prm")
+    gateway = GatewaySettings.from_document(document, origin="oprime serve prm")
+    if gateway.gateway.share_port and scorer.scoring.replicas == 1:
+        raise SettingsError("--share-port: one replica has nobody to share its port with; give --replicas 2 or more, or leave it out")
+    return scorer, gateway
 
 
-def scorers_apart(replicas: int) -> int:
-    """How many processes score without being the gateway too: a single one is."""
-    return replicas if replicas > 1 else 0
+def scorers_apart(document: dict[str, Any]) -> int:
+    """How many processes score without being a gateway too: a single one is, and those that share a port are."""
+    replicas = document["scoring"]["replicas"]
+    return replicas if replicas > 1 and not document["gateway"].get("share_port") else 0
 
 
 def specs(scorer: ScorerSettings, gateway: GatewaySettings, config_file: Path, gpus: Sequence[Gpu]) -> list[ProcessSpec]:
-    """One process for all; or one for each replica, and the gateway, which stops first and has the first of metrics' ports."""
+    """One process for all, or several of that kind; or one for each replica, and the gateway, which stops first and has the first of
+    metrics' ports."""
     count, first_port = scorer.scoring.replicas, scorer.endpoints.metrics_port
     threads = scorer.scoring.threads or max(1, cpu_cores() // count)
     offline = {"HF_HUB_OFFLINE": "1"} if all(Path(model).is_dir() for model in _models(scorer)) else {}
-    if not scorers_apart(count):
+    if count == 1 or gateway.gateway.share_port:
         return [
             ProcessSpec(
-                name="scorer",
+                name="scorer" if count == 1 else f"scorer-{number}",
                 argv=(sys.executable, "-m", "oprime_cli.running.serve_alone", str(config_file)),
-                env={**process_environment(threads, gpus[:1]), **offline},
+                env={
+                    **process_environment(threads, [gpus[number % len(gpus)]] if gpus else []),
+                    **offline,
+                    **({METRICS_PORT: str(first_port + number)} if first_port else {}),
+                },
                 health=health_of("gateway", gateway.endpoints.gateway),
             )
+            for number in range(count)
         ]
     replicas = [
         ProcessSpec(

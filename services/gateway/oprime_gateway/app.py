@@ -69,7 +69,7 @@ def open_door(settings: GatewaySettings) -> Generator[Door, None, None]:
     """Listens for the length of the block. Raises SettingsError for an address or keys that cannot be used."""
     address = settings.endpoints.listen("gateway")
     keys = load_keys(settings.gateway.api_keys_file, address)
-    with contextlib.closing(listen(address, settings.gateway.client_timeout_s)) as listener:
+    with contextlib.closing(listen(address, settings.gateway.client_timeout_s, shared=settings.gateway.share_port)) as listener:
         yield Door(listener=listener, keys=keys)
 
 
@@ -100,12 +100,13 @@ def http_config(api: ASGIApp, client_timeout_s: float) -> uvicorn.Config:
     )
 
 
-def listen(address: str, client_timeout_s: float) -> socket.socket:
-    """A listening socket. Raises SettingsError when the address cannot be used."""
+def listen(address: str, client_timeout_s: float, *, shared: bool = False) -> socket.socket:
+    """A listening socket; others that are `shared` may have the same address. Raises SettingsError when the address cannot be used."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
-        listener = socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, int(port)), family=family, backlog=BACKLOG, reuse_port=shared)
     except (OSError, ValueError, OverflowError) as error:
         raise SettingsError(f"the gateway cannot listen on {address} ({error}): change endpoints.gateway or endpoints.bind") from error
     # Connections inherit it. Without it the kernel holds an answer's last packet back until the client has acknowledged the one before,

@@ -14,6 +14,9 @@ class GatewaySection(Section):
     """Answer with process rewards alone: nobody but the PRM is asked, and a run's other services are not needed (`oprime serve prm`)."""
     api_keys_file: Path | None = None
     """File with one bearer key per line. Required unless the gateway listens on loopback alone."""
+    share_port: bool = False
+    """Let other gateways on this machine that say so too listen at the same address: the kernel deals new connections to them
+    (`oprime serve prm --share-port`)."""
     max_request_items: int = Field(default=256, ge=1)
     """Most inputs in one request."""
     max_request_bytes: int = Field(default=8_388_608, ge=1)

@@ -50,7 +50,20 @@ def test_a_single_process_is_gateway_and_scorer_in_one(tmp_path: Path) -> None:
     (only,) = specs(*settings(tmp_path, model="Owner/m", overrides=["scoring.threads=3"]), tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)])
     assert only.argv[1:3] == ("-m", "oprime_cli.running.serve_alone")
     assert (only.env["CUDA_VISIBLE_DEVICES"], only.env["OMP_NUM_THREADS"]) == ("0", "3")
-    assert (scorers_apart(1), scorers_apart(3)) == (0, 3)
+
+
+def test_replicas_that_share_a_port_are_gateways_too_and_have_no_port_of_their_own(tmp_path: Path) -> None:
+    scorer, gateway = settings(tmp_path, model="Owner/m", replicas=3, share_port=True, overrides=["endpoints.metrics_port=9464"])
+    found = specs(scorer, gateway, tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)])
+    assert [(spec.name, spec.argv[2]) for spec in found] == [(f"scorer-{number}", "oprime_cli.running.serve_alone") for number in range(3)]
+    assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in found] == ["0", "1", "0"]
+    assert [spec.env["OPRIME_METRICS_PORT"] for spec in found] == ["9464", "9465", "9466"]
+    assert gateway.gateway.share_port
+
+
+@pytest.mark.parametrize(("replicas", "share_port", "apart"), [(1, False, 0), (3, False, 3), (3, True, 0)])
+def test_processes_behind_a_gateway_have_a_port_each(tmp_path: Path, replicas: int, share_port: bool, apart: int) -> None:
+    assert scorers_apart(settings_of(Wishes(model="m", replicas=replicas, share_port=share_port), tmp_path, has_gpu=False)) == apart
 
 
 def test_passes_are_smaller_on_a_cpu_unless_settings_say_otherwise(tmp_path: Path) -> None:
@@ -77,6 +90,7 @@ def test_an_ipv6_host_is_written_in_brackets(tmp_path: Path) -> None:
         ({"run": "a", "model": "b"}, "serve what"),
         ({"run": "nowhere@5"}, "no run nowhere"),
         ({"model": "m", "replicas": 0}, "--replicas 0"),
+        ({"model": "m", "share_port": True}, "--share-port: one replica has nobody"),
         ({"model": "m", "host": "192.0.2.1"}, "without keys"),
         ({"model": "m", "beta": -1.0}, "prm.beta"),
         ({"model": "m", "overrides": ["scoring.share=2"]}, "scoring.share"),
