@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,22 +84,13 @@ async def train(case: str, out: Path, ranks: Ranks, lifecycle: Lifecycle) -> Non
     lifecycle.stopping.set()
 
 
-def be_rank(case: str, out: Path, config: Path) -> None:
+def main() -> None:
+    case, out, config = sys.argv[1:]
     end_with_launcher()
     torch.set_num_threads(1)
-    sys.argv = [sys.argv[0], str(config)]
-    process.main("ranks", Settings, partial(serve, case, out))
-
-
-def be_forked_rank(case: str, out: Path, config: Path, environment: Mapping[str, str], output: Path) -> None:
-    """The same in a process that `multiprocessing` forked from one that has imported torch."""
-    os.environ.clear()
-    os.environ.update(environment)
-    with output.open("wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    be_rank(case, out, config)
+    sys.argv = [sys.argv[0], config]
+    process.main("ranks", Settings, partial(serve, case, Path(out)))
 
 
 if __name__ == "__main__":
-    be_rank(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main()

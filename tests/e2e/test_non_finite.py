@@ -1,20 +1,16 @@
 """A gradient or loss that is no number, on one rank alone: all ranks end with the same reason, and no weight has changed."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from e2e.forked import run_ranks
 from e2e.non_finite_worker import SETUPS, faults
 from e2e.test_train_engine import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-TESTS = Path(__file__).parents[1]
 RANKS = 2
 
 
@@ -22,24 +18,7 @@ RANKS = 2
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Each rank's results."""
     out = tmp_path_factory.mktemp("non_finite")
-    group = {"WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    clean = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])} | group
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(TESTS / "e2e/non_finite_worker.py"), str(out)],
-            env={**clean, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(RANKS)
-    ]
-    try:
-        outputs = [worker.communicate(timeout=500)[0] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    assert [worker.returncode for worker in workers] == [0] * RANKS, outputs[0][-3000:]
+    run_ranks("e2e.non_finite_worker", (out,), ranks=RANKS, port=free_port(), output=out, timeout_s=500)
     return [json.loads((out / f"rank-{rank}.json").read_text(encoding="utf-8")) for rank in range(RANKS)]
 
 

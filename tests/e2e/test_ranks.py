@@ -1,29 +1,25 @@
 """Several ranks in real processes: whatever ends one ends all, promptly, with the real reason, and none takes one message for another."""
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from e2e import ranks_worker
+from e2e.forked import Forked, environments
 from e2e.test_train_engine import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 WORKER = Path(__file__).parent / "ranks_worker.py"
-FORKING = multiprocessing.get_context("forkserver")
-FORKING.set_forkserver_preload(["e2e.ranks_worker"])
 PROMPTLY_S = 15.0
 """With room for a busy machine."""
 
@@ -44,42 +40,16 @@ def write_config(out: Path) -> Path:
     return config
 
 
-class ForkedRank:
-    """One rank, forked from a process that has imported torch already: that takes a second, and these tests start dozens."""
-
-    def __init__(self, case: str, out: Path, rank: int, *, ranks: int, port: int) -> None:
-        group = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        self._output = Path(tempfile.mkstemp(prefix=f"output-{rank}-", dir=out)[1])
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **group}
-        arguments = (case, out, out / "run.toml", environment, self._output)
-        self._process = FORKING.Process(target=ranks_worker.be_forked_rank, args=arguments)
-        self._process.start()
-
-    @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
-
-    def send_signal(self, number: signal.Signals) -> None:
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def output(self, *, timeout_s: float) -> str:
-        """All that it wrote, once it has ended."""
-        self._process.join(timeout_s)
-        assert self._process.exitcode is not None, f"a rank still runs after {timeout_s:g} s"
-        return self._output.read_text(encoding="utf-8")
-
-
-def start(case: str, out: Path, *, ranks: int) -> list[ForkedRank]:
+def start(case: str, out: Path, *, ranks: int) -> list[Forked]:
     write_config(out)
-    port = free_port()
-    return [ForkedRank(case, out, rank, ranks=ranks, port=port) for rank in range(ranks)]
+    return [start_rank(case, out, environment) for environment in environments(ranks, free_port())]
 
 
-def end(workers: list[ForkedRank], out: Path, *, timeout_s: float = 60) -> Ended:
+def start_rank(case: str, out: Path, environment: Mapping[str, str]) -> Forked:
+    return Forked("e2e.ranks_worker", (case, out, out / "run.toml"), environment=environment, output=out)
+
+
+def end(workers: list[Forked], out: Path, *, timeout_s: float = 60) -> Ended:
     try:
         outputs = [worker.output(timeout_s=timeout_s) for worker in workers]
     finally:
@@ -283,12 +253,12 @@ def is_alive(pid: int) -> bool:
 
 def test_a_rank_that_is_started_again_while_the_others_run_ends_them_so_that_all_begin_together(tmp_path: Path) -> None:
     write_config(tmp_path)
-    port = free_port()
-    workers = [ForkedRank("sigterm, long", tmp_path, rank, ranks=2, port=port) for rank in range(2)]
+    places = environments(2, free_port())
+    workers = [start_rank("sigterm, long", tmp_path, place) for place in places]
     wait_until(lambda: in_calls(tmp_path, 2), "both ranks are in their second call")
     workers[1].kill()
     workers[1].output(timeout_s=10)
-    again = ForkedRank("sigterm, long", tmp_path, 1, ranks=2, port=port)
+    again = start_rank("sigterm, long", tmp_path, places[1])
     outputs = [worker.output(timeout_s=60) for worker in (workers[0], again)]
     assert [workers[0].returncode, again.returncode] == [1, 1], outputs
     assert "rank 1 was started again while other ranks of its service still ran" in outputs[1]

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import socket
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from e2e.forked import run_ranks
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-WORKER = Path(__file__).parent / "train_engine_worker.py"
+WORKER = "e2e.train_engine_worker"
 STAGES = (0, 1, 2, 3)
 MICRO_BATCHES = (1, 3, 7)
 RANKS = (1, 2)
@@ -41,26 +40,7 @@ def free_port() -> int:
 
 def run(mode: str, out: Path, *, ranks: int = 1) -> Outcome:
     """Run the worker once per rank, without torchrun: alone for one rank, and by environment variables for more."""
-    group = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    clean = {name: value for name, value in os.environ.items() if name not in {"RANK", "LOCAL_RANK", *group}}
-    places = [{"RANK": str(rank), **group} for rank in range(ranks)] if ranks > 1 else [{}]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), mode, str(out)],
-            env={**clean, "OMP_NUM_THREADS": "1", **place},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for place in places
-    ]
-    try:
-        outputs = [worker.communicate(timeout=TIMEOUT_S)[0] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    for worker, output in zip(workers, outputs, strict=True):
-        assert worker.returncode == 0, output[-4000:]
+    run_ranks(WORKER, (mode, out), ranks=ranks, port=free_port(), output=out, timeout_s=TIMEOUT_S)
     name = "reference" if mode == "reference" else f"{mode}-{ranks}"
     return Outcome(json.loads((out / f"{name}.json").read_text(encoding="utf-8")), load_file(out / f"{name}.safetensors"))
 

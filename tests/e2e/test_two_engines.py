@@ -1,15 +1,11 @@
 """Policy and critic on two DeepSpeed engines in one process learn what plain torch learns, however they are split."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from e2e.forked import run_ranks
 from e2e.test_train_engine import free_port
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.token_values import TokenValueModel
@@ -23,8 +19,7 @@ from two_engines import ALGORITHM, SECTION, STAGES, batch
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-WORKER = Path(__file__).parent / "two_engines_worker.py"
-TESTS = Path(__file__).parents[1]
+WORKER = "e2e.two_engines_worker"
 
 
 @pytest.fixture(scope="module")
@@ -47,22 +42,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """Every run of a worker per rank, by name."""
     ranks: int = request.param
     out = tmp_path_factory.mktemp("two_engines")
-    group = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    clean = {name: value for name, value in os.environ.items() if name not in {"RANK", "LOCAL_RANK", *group}}
-    clean |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
-    places = [{"RANK": str(rank), **group} for rank in range(ranks)] if ranks > 1 else [{}]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(out)], env=clean | place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for place in places
-    ]
-    try:
-        outputs = [worker.communicate(timeout=500)[0] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    assert [worker.returncode for worker in workers] == [0] * ranks, outputs[0][-4000:]
+    run_ranks(WORKER, (out,), ranks=ranks, port=free_port(), output=out, timeout_s=500)
     return load_file(out / f"ranks-{ranks}.safetensors")
 
 
