@@ -14,15 +14,34 @@ from e2e.conftest import small_run, wait_for_step
 from golden.prime_in_one_file import Settings, train
 from oprime.runtime.settings import ChainSection
 
-STEPS = 8
+STEPS = 10
 GROUPS = 4
 ADAM_EPS = 1e-5
 """Larger than the rounding noise of a gradient that is zero in exact arithmetic."""
 
 
+def run_until_killed(*arguments: str, run: Path, step: int, log: Path) -> None:
+    """`oprime` with these arguments, until kill -9 of every process once so many steps are done."""
+    process = start_oprime(*arguments, log=log)
+    try:
+        wait_for_step(run, step, timeout_s=240)
+    finally:
+        for victim in [*processes_of(run), process]:
+            os.kill(victim.pid, signal.SIGKILL)
+        process.wait()
+    time.sleep(1)
+    assert processes_of(run) == []
+
+
+def edit(run: Path, section: str, **changes: object) -> None:
+    document = resolved(run)
+    document[section] |= changes
+    (run / "config.toml").write_text(tomli_w.dumps(document), encoding="utf-8")
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
-def test_a_killed_run_resumes_and_trains_every_step_on_as_many_groups(starting_model: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_from_its_queue_and_from_its_checkpoint_where_the_queue_is_gone(starting_model: Path, tmp_path: Path) -> None:
     arguments = small_run(
         starting_model,
         tmp_path,
@@ -30,23 +49,31 @@ def test_a_killed_run_resumes_and_trains_every_step_on_as_many_groups(starting_m
         **{"run.steps": STEPS, "run.checkpoint_every": 3, "coordinator.groups_per_batch": GROUPS, "staleness.max_staleness": 1},
     )
     run = tmp_path / "killed"
-    process = start_oprime(*arguments, log=tmp_path / "first.log")
-    try:
-        wait_for_step(run, 4, timeout_s=240)
-    finally:
-        for victim in [*processes_of(run), process]:
-            os.kill(victim.pid, signal.SIGKILL)
-        process.wait()
-    time.sleep(1)
-    assert processes_of(run) == []
+    run_until_killed(*arguments, run=run, step=4, log=tmp_path / "first.log")
+    run_until_killed("resume", str(run), run=run, step=7, log=tmp_path / "second.log")
+    assert "restored_from_queue" in (run / "logs" / "coordinator.log").read_text(encoding="utf-8")
+
+    for file in (run / "redis").rglob("*.aof*"):
+        file.unlink()
+    emptied = oprime("ledger", str(run), timeout_s=60)
+    assert (emptied.returncode, "Redis holds nothing of run killed" in emptied.stdout) == (1, True)
+    # A person's change of the run's settings counts, and one that changes what the run computes does not pass.
+    edit(run, "learner", learning_rate=1e-7, updates_per_batch=2)
+    refused = oprime("resume", str(run), timeout_s=60)
+    assert refused.returncode == 2
+    assert "learner.updates_per_batch 1 -> 2" in refused.stderr
+    edit(run, "learner", updates_per_batch=1)
     result = oprime("resume", str(run), timeout_s=400)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert [row["step"] for row in metric_rows(run, "step")] == list(range(1, STEPS + 1))
+    assert "resuming with learner.learning_rate 0.0002 -> 1e-07" in result.stdout
+    steps = metric_rows(run, "step")
+    assert steps[-1]["learning_rate"] == 1e-7
+    assert [row["step"] for row in steps] == list(range(1, STEPS + 1))
+    assert max(row["staleness_max"] for row in steps) <= 1
     ledger = summary(run)["ledger"]
     assert ledger["trained"] == STEPS * GROUPS * 4
     assert ledger["live"] == 0
     assert ledger["issued"] == sum(count for name, count in ledger.items() if name != "issued")
-    assert max(row["staleness_max"] for row in metric_rows(run, "step")) <= 1
     checked = oprime("ledger", str(run), timeout_s=60)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
@@ -66,13 +93,7 @@ def test_a_killed_ppo_run_ends_with_the_policy_and_critic_of_the_plain_loop(star
         **{f"{model}.adam_eps": ADAM_EPS for model in ("learner", "prm", "critic")},
     )
     run = tmp_path / "critic"
-    process = start_oprime(*arguments, log=tmp_path / "first.log")
-    try:
-        wait_for_step(run, 3, timeout_s=240)
-    finally:
-        for victim in [*processes_of(run), process]:
-            os.kill(victim.pid, signal.SIGKILL)
-        process.wait()
+    run_until_killed(*arguments, run=run, step=3, log=tmp_path / "first.log")
     assert not (run / "checkpoints" / f"step-{steps:06d}").exists()
     result = oprime("resume", str(run), timeout_s=400)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -92,43 +113,3 @@ def test_a_killed_ppo_run_ends_with_the_policy_and_critic_of_the_plain_loop(star
         saved = load_file(run / "checkpoints" / f"step-{steps:06d}" / part / "state-00000.safetensors")
         apart = {name: float((saved[f"master/{name}"] - weight.detach()).abs().max()) for name, weight in model.named_parameters()}
         assert max(apart.values()) < 2e-6, f"{part}: {apart}"
-
-
-def edit(run: Path, section: str, **changes: object) -> None:
-    document = resolved(run)
-    document[section] |= changes
-    (run / "config.toml").write_text(tomli_w.dumps(document), encoding="utf-8")
-
-
-@pytest.mark.e2e
-@pytest.mark.timeout(900)
-def test_a_run_whose_redis_data_is_gone_resumes_from_its_checkpoint(starting_model: Path, tmp_path: Path) -> None:
-    arguments = small_run(starting_model, tmp_path, "lost", **{"run.steps": 10, "run.checkpoint_every": 2, "staleness.max_staleness": 1})
-    run = tmp_path / "lost"
-    process = start_oprime(*arguments, log=tmp_path / "first.log")
-    try:
-        wait_for_step(run, 4, timeout_s=240)
-        time.sleep(1)
-    finally:
-        for victim in [*processes_of(run), process]:
-            os.kill(victim.pid, signal.SIGKILL)
-        process.wait()
-    for file in (run / "redis").rglob("*.aof*"):
-        file.unlink()
-    emptied = oprime("ledger", str(run), timeout_s=60)
-    assert (emptied.returncode, "Redis holds nothing of run lost" in emptied.stdout) == (1, True)
-    # A person's change of the run's settings counts, and one that changes what the run computes does not pass.
-    edit(run, "learner", learning_rate=1e-7, updates_per_batch=2)
-    refused = oprime("resume", str(run), timeout_s=60)
-    assert refused.returncode == 2
-    assert "learner.updates_per_batch 1 -> 2" in refused.stderr
-    edit(run, "learner", updates_per_batch=1)
-    result = oprime("resume", str(run), timeout_s=400)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "resuming with learner.learning_rate 0.0002 -> 1e-07" in result.stdout
-    assert metric_rows(run, "step")[-1]["learning_rate"] == 1e-7
-    ledger = summary(run)["ledger"]
-    assert ledger["trained"] == 10 * 4 * 4
-    assert [row["step"] for row in metric_rows(run, "step")] == list(range(1, 11))
-    assert ledger["live"] == 0
-    assert ledger["issued"] == sum(count for name, count in ledger.items() if name != "issued")
