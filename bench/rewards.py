@@ -190,7 +190,7 @@ def wait_for_answers(port: int, process: subprocess.Popen[bytes], *, listeners: 
 
 
 def listening_at(port: int) -> int:
-    return sum(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in psutil.net_connections("tcp"))
+    return sum(one.status == psutil.CONN_LISTEN and one.laddr[1:2] == (port,) for one in psutil.net_connections("tcp"))
 
 
 def request(inputs: int, dice: np.random.Generator) -> dict[str, Any]:
