@@ -242,11 +242,12 @@ def rewards_in(item: dict[str, Any]) -> list[float]:
 
 
 def check_agreement(servers: Sequence[Server]) -> None:
-    """Raises AssertionError unless both give the same rewards."""
+    """Raises AssertionError unless all give the same rewards."""
     asked = requests_of(1, 128)[0]
     found = [json.loads(ask(server.port, [post(PATH, json.dumps(asked).encode())], clients=1, seconds=0).bodies[0]) for server in servers]
-    for ours, theirs in zip(*(answer["data"] for answer in found), strict=True):
-        np.testing.assert_allclose(rewards_in(ours), rewards_in(theirs), rtol=0, atol=AGREEMENT)
+    for first, *others in zip(*(answer["data"] for answer in found), strict=True):
+        for other in others:
+            np.testing.assert_allclose(rewards_in(first), rewards_in(other), rtol=0, atol=AGREEMENT)
 
 
 def cells_of(size: Size, seconds: float, rounds: int) -> dict[str, list[Cell]]:

@@ -59,9 +59,9 @@ def answer_of(kind: Kind, response: str) -> str:
 
 
 def labelled_rows(judged: Iterable[Judged], kind: Kind) -> Iterator[dict[str, Any]]:
-    """Rows of the format `labelled`, for `oprime prm eval best-of`."""
+    """Rows of the format `labelled`, for `oprime prm eval best-of`, of problems to which every response says something."""
     for one in judged:
-        if one.kind == kind:
+        if one.kind == kind and all(response.strip() for response in one.responses):
             answers = [answer_of(kind, response) for response in one.responses]
             yield {"prompt": one.prompt, "responses": list(one.responses), "labels": list(one.scores), "answers": answers}
 
@@ -69,7 +69,7 @@ def labelled_rows(judged: Iterable[Judged], kind: Kind) -> Iterator[dict[str, An
 def rollout_rows(samples: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """The rollouts that a run kept in RUN/samples/step-*.jsonl, as rows of the format `labelled`."""
     for group in samples:
-        rollouts = [rollout for rollout in group["rollouts"] if rollout["outcome_reward"] is not None]
+        rollouts = [rollout for rollout in group["rollouts"] if rollout["outcome_reward"] is not None and rollout["response"].strip()]
         yield {
             "prompt": group["prompt"].removeprefix(ASKS).removesuffix(ANSWERS),
             "responses": [rollout["response"] for rollout in rollouts],

@@ -66,11 +66,11 @@ def prompt_messages(row: RawRow, value: Mapping[str, Any], field: str) -> tuple[
     return (ChatMessage(role="user", content=text_of(row, value, field)),)
 
 
-def response_texts(row: RawRow, value: Mapping[str, Any], field: str) -> tuple[str, ...]:
-    """A list of texts. Raises BadRowError."""
+def response_texts(row: RawRow, value: Mapping[str, Any], field: str, *, even_empty: bool = False) -> tuple[str, ...]:
+    """A list of texts, which may be `even_empty`. Raises BadRowError."""
     texts = value.get(field)
-    if not isinstance(texts, list) or not texts or not all(is_text(text) for text in texts):
-        rule = f"must be a list of texts that are not empty, not {shown(texts)}; correct the row"
+    if not isinstance(texts, list) or not texts or not all(is_text(text) or (even_empty and text == "") for text in texts):
+        rule = f"must be a list of texts{'' if even_empty else ' that are not empty'}, not {shown(texts)}; correct the row"
         raise BadRowError(row, field, f"wrong {field}", rule)
     return tuple(texts)
 

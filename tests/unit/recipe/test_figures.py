@@ -48,6 +48,15 @@ def test_rows_for_best_of_n_are_those_of_one_kind() -> None:
     assert row["answers"] == [MATH.ground_truth] * 2
 
 
+def test_what_says_nothing_is_not_asked_about() -> None:
+    assert list(labelled_rows(judged(0, response=" "), "math")) == []
+    (row,) = labelled_rows(judged(0, response="\\n"), "math")
+    assert row["answers"] == [""]
+    rollouts = [{"response": "", "outcome_reward": 0.0}, {"response": RIGHT_MATH, "outcome_reward": 1.0}]
+    (kept,) = rollout_rows([{"prompt": MATH.prompt, "rollouts": rollouts}])
+    assert kept["responses"] == [RIGHT_MATH]
+
+
 def test_rollouts_of_a_run_become_labelled_responses_to_the_bare_prompt() -> None:
     wrong = written(MATH.solution([Choice.CONFUSER] * 3))
     rollouts = [{"response": RIGHT_MATH, "outcome_reward": 1.0}, {"response": wrong, "outcome_reward": 0.0}]

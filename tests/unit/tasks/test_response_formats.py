@@ -46,6 +46,7 @@ def test_responses_come_with_their_outcomes(tmp_path: Path) -> None:
     assert read(ROWS["labelled"], file) == LabelledResponses(
         messages=PROMPT, responses=("4", "5"), outcome_rewards=(1.0, 0.25), answers=("4", "5")
     )
+    assert read({**ROWS["labelled"], "answers": ["4", ""]}, file).answers == ("4", "")
     assert read(ROWS["ultrainteract"], file) == LabelledResponses(messages=PROMPT, responses=("4", "5"), outcome_rewards=(1.0, 0.0))
     assert read(ROWS["eurusprm"], file) == LabelledResponses(messages=PROMPT, responses=("4",), outcome_rewards=(1.0,))
     assert read(ROWS["pointwise"], file).outcome_rewards == (0.0,)
@@ -63,6 +64,7 @@ def test_a_prompt_may_be_a_conversation(tmp_path: Path) -> None:
         ("labelled", {"labels": [1]}, "responses: responses without labels: needs at least one response and a label for each, not 2 and 1"),
         ("labelled", {"labels": [1, 2]}, "labels[1]: wrong label: must be true, false or a number from 0 (wrong) to 1 (right), not 2"),
         ("labelled", {"responses": ["4", ""]}, "responses: wrong responses: must be a list of texts that are not empty"),
+        ("labelled", {"answers": ["4", 5]}, "answers: wrong answers: must be a list of texts, not ['4', 5]"),
         ("labelled", {"prompt": ""}, "prompt: missing prompt"),
         ("ultrainteract", {"correctness": "yes"}, "correctness: wrong label: must be a list with a label per response, not 'yes'"),
         ("eurusprm", {"response": CONVERSATION[:1]}, "response[0].role: wrong role: the last turn must be the assistant's"),

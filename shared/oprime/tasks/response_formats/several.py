@@ -32,7 +32,8 @@ class SeveralReader:
             messages=prompt_messages(row, value, self.prompt),
             responses=response_texts(row, value, self.responses),
             outcome_rewards=outcome_rewards(row, value, self.labels),
-            answers=response_texts(row, value, self.answers) if has_answers else (),
+            # A response that answers nothing has an empty one.
+            answers=response_texts(row, value, self.answers, even_empty=True) if has_answers else (),
         )
 
 
