@@ -59,9 +59,14 @@ def answer_of(kind: Kind, response: str) -> str:
 
 
 def labelled_rows(judged: Iterable[Judged], kind: Kind) -> Iterator[dict[str, Any]]:
-    """Rows of the format `labelled`, for `oprime prm eval best-of`, of problems to which every response says something."""
+    """Rows of the format `labelled`, for `oprime prm eval best-of`, of problems to which every response says something.
+
+    Two problems in the same words would be one with twice as many responses, so the first stands for both.
+    """
+    seen: set[str] = set()
     for one in judged:
-        if one.kind == kind and all(response.strip() for response in one.responses):
+        if one.kind == kind and one.prompt not in seen and all(response.strip() for response in one.responses):
+            seen.add(one.prompt)
             answers = [answer_of(kind, response) for response in one.responses]
             yield {"prompt": one.prompt, "responses": list(one.responses), "labels": list(one.scores), "answers": answers}
 

@@ -42,7 +42,8 @@ def test_an_answer_is_the_number_in_the_box_or_the_program() -> None:
 
 
 def test_rows_for_best_of_n_are_those_of_one_kind() -> None:
-    (row,) = labelled_rows(judged(1, 0), "math")
+    # The same words twice are one problem.
+    (row,) = labelled_rows([*judged(1, 0), *judged(0, 0)], "math")
     assert row["prompt"] == MATH.prompt
     assert row["labels"] == [1, 0]
     assert row["answers"] == [MATH.ground_truth] * 2
