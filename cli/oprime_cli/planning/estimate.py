@@ -107,7 +107,8 @@ def _activations(settings: ModelSection, trainer: EngineSection, model: ModelFac
     layers = per_layer * model.layers
     if settings.gradient_checkpointing:
         layers = tokens * model.hidden_size * size * model.layers + per_layer
-    logits = 2 * 4 * min(tokens, trainer.logprob_chunk_tokens) * min(model.vocabulary, VOCABULARY_CHUNK)
+    chunk = trainer.logprob_chunk_tokens
+    logits = 2 * 4 * min(min(tokens, chunk) * model.vocabulary, chunk * VOCABULARY_CHUNK)
     return layers + logits
 
 

@@ -183,8 +183,12 @@ def _columns(token_ids: Tensor, vocabulary: slice) -> tuple[Tensor, Tensor]:
 
 
 def _blocks(ctx: Any, tokens: int) -> Iterator[tuple[slice, slice]]:
-    """One piece of the vocabulary after the other, so that its weights stay near while all tokens pass."""
-    for vocabulary in _pieces(len(ctx.weight), ctx.chunk_vocabulary):
+    """One piece of the vocabulary after the other, so that its weights stay near while all tokens pass.
+
+    The fewer the tokens, the wider the pieces: as many logits exist at once as `chunk_tokens` tokens have in a piece.
+    """
+    width = max(ctx.chunk_vocabulary, ctx.chunk_tokens * ctx.chunk_vocabulary // max(tokens, 1))
+    for vocabulary in _pieces(len(ctx.weight), width):
         for part in _pieces(tokens, ctx.chunk_tokens):
             yield part, vocabulary
 

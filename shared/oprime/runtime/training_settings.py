@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from oprime.core.schedule import LearningRates
 
 VOCABULARY_CHUNK = 8192
-"""Vocabulary entries whose logits exist at once, for `logprob_chunk_tokens` tokens."""
+"""Vocabulary entries whose logits exist at once, for `logprob_chunk_tokens` tokens; more where there are fewer tokens."""
 
 
 class TrainingSection(Section):
