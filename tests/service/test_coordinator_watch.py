@@ -230,6 +230,16 @@ async def test_a_benchmark_that_failed_is_tried_again_and_those_that_are_done_ar
     assert benchmarks.asked == [(0, ()), (0, ("first",))]
 
 
+async def test_a_failure_that_lasts_is_said_once(tmp_path: Path) -> None:
+    benchmarks = TwoBenchmarks(
+        *(NotReadyError(text) for text in ("the generator is starting", "the generator is starting", "no weights yet"))
+    )
+    with structlog.testing.capture_logs() as logs:
+        await before_training(Run(tmp_path, benchmarks))
+    assert len(benchmarks.asked) == 4
+    assert [entry["error"] for entry in logs if entry["event"] == "evaluation_failed"] == ["the generator is starting", "no weights yet"]
+
+
 async def test_a_benchmark_that_fails_for_good_does_not_stop_the_run(tmp_path: Path) -> None:
     benchmarks = TwoBenchmarks(OprimeError("the disk is full"))
     with structlog.testing.capture_logs() as logs:

@@ -61,6 +61,9 @@ class RunState(StrEnum):
 class Coordinate:
     """Holds the run together; the decisions are in `RunLoop`."""
 
+    _said_failed: tuple[int, str] = (-1, "")
+    """Step and reason of the evaluation that was last said to have failed."""
+
     def __init__(
         self,
         settings: CoordinatorSettings,
@@ -272,7 +275,7 @@ class Coordinate:
             await self._evaluate(step)
         except OprimeError as error:
             self._evaluation = ""
-            log.warning("evaluation_failed", step=step, error=str(error))
+            self._say_failed(step, str(error))
             return not isinstance(error, NotReadyError)
         return True
 
@@ -293,11 +296,17 @@ class Coordinate:
                 await evaluate(step)
             except NotReadyError as error:
                 self._evaluation = f"waiting until it can be evaluated: {error}"
-                log.warning("evaluation_failed", step=step, error=str(error))
+                self._say_failed(step, str(error))
                 await self._clock.sleep(EVALUATE_AGAIN_S)
             else:
                 self._evaluation = ""
                 return
+
+    def _say_failed(self, step: int, error: str) -> None:
+        """Once, however often it is tried again with the same result."""
+        if (step, error) != self._said_failed:
+            log.warning("evaluation_failed", step=step, error=error)
+            self._said_failed = (step, error)
 
     async def _evaluate(self, step: int) -> None:
         if not self._evaluator.has_problems:
