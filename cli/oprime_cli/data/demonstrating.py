@@ -18,9 +18,10 @@ from oprime_cli.data.judging import Judge, judging
 from oprime_cli.data.reading import questions_of
 from oprime_cli.data.record_log import RecordLog
 from oprime_cli.data.settings import ActionsConfig
-from oprime_cli.data.stages import Dropped, Item, JsonLines, in_order
+from oprime_cli.data.stages import Dropped, Item, JsonLines
 from oprime_cli.data.usable import task_of
 from oprime_cli.data.usage import UsageNotes
+from oprime_cli.in_order import in_order
 
 Attempt = dict[str, Any]
 """`text` of a response and, where it is not kept, the `reason`."""
