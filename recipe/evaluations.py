@@ -17,6 +17,7 @@ from oprime.evaluation.results import concluded, usual_ks
 from oprime.evaluation.samples import Grade, Sample
 from oprime.tasks.prose.problem import KINDS, Kind, Problem
 from oprime.tasks.prose.rows import task_row
+from oprime_cli.evaluating.session import sole_evaluator
 from oprime_cli.evaluating.targets import step_name
 from recipe.command import read_lines, write_lines
 from recipe.sampling import ANSWERS, MOST_RESPONSE_TOKENS, SEED, VERDICTS
@@ -43,17 +44,18 @@ async def write_evaluation(run: Path, measured: Measurement, asked: Mapping[Kind
     folder = EvaluationFolder(run / EVALUATIONS / step_name(measured.step))
     identity = {"run": run.name, "step": measured.step}
     target = {"kind": "run", "name": f"{run.name}@{measured.step}", **identity}
-    for kind, problems in asked.items():
-        samples = samples_of(measured, kind, problems.samples)
-        file = folder.samples(problems.name, problems.settings(identity, SEED), fresh=True)
-        try:
-            for sample in samples:
-                file.append(sample)
-        finally:
-            file.close()
-        ks = usual_ks(problems.samples)
-        results, result = await concluded(problems, target, samples, judging, ks=ks, seed=SEED, judges=measured.judges)
-        folder.write(problems.name, result, results)
+    with sole_evaluator(folder):
+        for kind, problems in asked.items():
+            samples = samples_of(measured, kind, problems.samples)
+            file = folder.samples(problems.name, problems.settings(identity, SEED), fresh=True)
+            try:
+                for sample in samples:
+                    file.append(sample)
+            finally:
+                file.close()
+            ks = usual_ks(problems.samples)
+            results, result = await concluded(problems, target, samples, judging, ks=ks, seed=SEED, judges=measured.judges)
+            folder.write(problems.name, result, results)
 
 
 def problem_sets(problems: Sequence[Problem], responses: int, folder: Path) -> dict[Kind, ProblemSet]:

@@ -8,7 +8,7 @@ gives      a folder with every sample and every number
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from oprime_cli.evaluating.progress import Progress
 from oprime_cli.evaluating.recorded import RecordedResponses
 from oprime_cli.evaluating.reward_model import RewardModel, best_of, score_samples
 from oprime_cli.evaluating.targets import Target, server_target
+from oprime_cli.lock_file import sole_holder
 from oprime_cli.overrides import apply_override
 from oprime_cli.running.devices import find_gpus
 from oprime_cli.running.failures import UsageError
@@ -87,10 +88,21 @@ async def evaluate(target: Target, wishes: Wishes) -> tuple[Path, list[dict[str,
     """
     if target.kind == "url" and not target.identity["model"]:
         target = server_target(target.place, await _only_model(target.place, wishes))
-    folder = EvaluationFolder(wishes.out or target.folder)
+    folder, problems = EvaluationFolder(wishes.out or target.folder), problem_sets(wishes)
+    with sole_evaluator(folder):
+        return folder.path, await _evaluated(target, wishes, problems, folder)
+
+
+def sole_evaluator(folder: EvaluationFolder) -> AbstractContextManager[None]:
+    """Holds a folder of results. Raises BusyError while another process evaluates into it."""
+    busy = f"another `oprime eval` is writing to {folder.path}"
+    return sole_holder(folder.path / "lock", busy=busy, remedy="wait for it, or name another --out")
+
+
+async def _evaluated(target: Target, wishes: Wishes, problems: Sequence[ProblemSet], folder: EvaluationFolder) -> list[dict[str, Any]]:
     generator, verifier = _settings(target, wishes)
     judges = judges_name(verifier)
-    asked = [_asked(found, folder, target, wishes, judges) for found in problem_sets(wishes)]
+    asked = [_asked(one, folder, target, wishes, judges) for one in problems]
     missing = sum(one.plan.responses_missing(one.file) for one in asked)
     say(f"{target.name}: {_planned(asked)}; results in {folder.path}")
     async with _sampling(target, wishes, generator, asked, missing) as sampling, LocalJudges(verifier) as local_judges:
@@ -98,7 +110,7 @@ async def evaluate(target: Target, wishes: Wishes) -> tuple[Path, list[dict[str,
     if wishes.reward_model is not None:
         # Only now is the model's engine gone, and with it the memory that it took.
         await asyncio.to_thread(_add_best_of, wishes.reward_model, found, folder, generator, wishes)
-    return folder.path, [one.result for one in found]
+    return [one.result for one in found]
 
 
 async def _only_model(url: str, wishes: Wishes) -> str:
