@@ -98,25 +98,74 @@ def best_of(judged: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]
     return {one["subset"]: {way: one["ways"][way] for way in BEST_OF} for one in judged["subsets"]}
 
 
-def markdown(report: Mapping[str, Any]) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table for people: in recipe.md, and from recipe.json in the run's report."""
+
+    title: str
+    note: str = ""
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(report: Mapping[str, Any]) -> list[Table]:
+    """What was measured, as tables."""
+    return [
+        _accuracy_table(report["accuracy"]),
+        Table(
+            title="First wrong step (F1, %)",
+            columns=("errors", "offline PRM", "log-prob of the reference"),
+            rows=tuple((name, _per_cent(row["prm"]), _per_cent(row["reference_logprob"])) for name, row in report["localisation"].items()),
+        ),
+        *(_best_of_table(subset, ways) for subset, ways in report["best_of_n"].items()),
+        Table(
+            title="Time",
+            columns=("stage", "seconds"),
+            rows=tuple((stage, f"{seconds:.0f}") for stage, seconds in report["seconds"].items()),
+        ),
+    ]
+
+
+def _accuracy_table(accuracy: Mapping[str, Mapping[str, Any]]) -> Table:
+    return Table(
+        title="Held-out accuracy",
+        note="Per cent, with 95 % intervals over problems.",
+        columns=("", "problems", "before", "after", "gain", "action form before", "after"),
+        rows=tuple(
+            (
+                kind,
+                str(row["problems"]),
+                _interval(row["before"]),
+                _interval(row["after"]),
+                _interval(row["gain"], sign="+"),
+                _per_cent(row["in_form_before"]["value"]),
+                _per_cent(row["in_form_after"]["value"]),
+            )
+            for kind, row in accuracy.items()
+        ),
+    )
+
+
+def _best_of_table(subset: str, ways: Mapping[str, Mapping[str, float]]) -> Table:
+    sizes = list(next(iter(ways.values())))
+    return Table(
+        title=f"Best of N: {subset} (%)",
+        columns=("chosen by", *(f"N = {n}" for n in sizes)),
+        rows=tuple((way, *(_per_cent(by_n[n]) for n in sizes)) for way, by_n in ways.items()),
+    )
+
+
+def markdown(shown: Iterable[Table]) -> str:
     """The report for people."""
-    lines = ["# The recipe in miniature", "", "## Held-out accuracy", ""]
-    lines += ["| | problems | before | after | gain | action form before | after |", "|---|---|---|---|---|---|---|"]
-    for kind, row in report["accuracy"].items():
-        cells = [_interval(row[name]) for name in ("before", "after")] + [_interval(row["gain"], sign="+")]
-        forms = [f"{100 * row[name]['value']:.1f}" for name in ("in_form_before", "in_form_after")]
-        lines.append(f"| {kind} | {row['problems']} | {' | '.join([*cells, *forms])} |")
-    lines += ["", "Per cent, with 95 % intervals over problems.", "", "## First wrong step (F1, %)", ""]
-    lines += ["| errors | offline PRM | log-prob of the reference |", "|---|---|---|"]
-    lines += [f"| {name} | {100 * row['prm']:.1f} | {100 * row['reference_logprob']:.1f} |" for name, row in report["localisation"].items()]
-    for subset, ways in report["best_of_n"].items():
-        sizes = list(next(iter(ways.values())))
-        lines += ["", f"## Best of N: {subset} (%)", "", f"| chosen by | {' | '.join(f'N = {n}' for n in sizes)} |"]
-        lines += ["|---" * (len(sizes) + 1) + "|"]
-        lines += [f"| {way} | {' | '.join(f'{100 * by_n[n]:.1f}' for n in sizes)} |" for way, by_n in ways.items()]
-    lines += ["", "## Time", "", "| stage | seconds |", "|---|---|"]
-    lines += [f"| {stage} | {seconds:.0f} |" for stage, seconds in report["seconds"].items()]
+    lines = ["# The recipe in miniature"]
+    for table in shown:
+        lines += ["", f"## {table.title}", "", _line(table.columns), "|---" * len(table.columns) + "|", *map(_line, table.rows)]
+        lines += ["", table.note] if table.note else []
     return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def headline(estimates: Mapping[str, Any]) -> str:
@@ -128,6 +177,10 @@ def _interval(found: Mapping[str, float] | Estimate, sign: str = "") -> str:
     values = asdict(found) if isinstance(found, Estimate) else found
     value, low, high = (format(100 * values[name], f"{sign}.1f") for name in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.1f}"
 
 
 def dumped(report: Mapping[str, Any]) -> str:

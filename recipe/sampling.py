@@ -15,12 +15,13 @@ from recipe.figures import Judged
 MOST_PROMPT_TOKENS, MOST_RESPONSE_TOKENS = 64, 96
 SEED = 1
 AT_ONCE = 128
+ANSWERS, VERDICTS = "answers.jsonl", "verdicts.jsonl"
 Backend = Literal["vllm", "transformers"]
 
 
 def judged_responses(model: Path, problems: Sequence[Problem], number: int, folder: Path, backend: Backend) -> list[Judged]:
     """`number` responses to each problem at temperature 1, with their scores. Goes on with what `folder` has."""
-    answers, verdicts = folder / "answers.jsonl", folder / "verdicts.jsonl"
+    answers, verdicts = folder / ANSWERS, folder / VERDICTS
     if not answers.exists():
         texts = asyncio.run(_sampled(model, problems, number, backend))
         write_lines(answers, (_row(posed, text) for posed, several in zip(problems, texts, strict=True) for text in several))

@@ -1,20 +1,24 @@
 """The stages of the recipe. Each leaves files; one whose result is there is passed over. Returns are for the line that is printed."""
 
+import asyncio
 import itertools
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from oprime.tasks.prose.problem import KINDS
+from oprime.tasks.prose.problem import KINDS, Problem
 from oprime.tasks.prose.rows import demonstration_row, steps_rows
 from oprime.tasks.prose.teacher import ErrorKind, Teacher, problem
-from oprime_cli.overrides import load_config
+from oprime_cli.evaluating.judges import LocalJudges
+from oprime_cli.overrides import load_config, verifier_section
 from oprime_cli.run_config import RunConfig, SftSection
+from oprime_cli.verifying.judge_file import judges_name
 from recipe import figures
 from recipe.command import oprime, read_lines, write_lines
+from recipe.evaluations import Measurement, problem_sets, write_evaluation
 from recipe.figures import Judged
 from recipe.sampling import judged_responses
 
@@ -62,6 +66,11 @@ class Recipe:
         return Path(self.run.offline_prm.output)
 
     @property
+    def heldout(self) -> list[Problem]:
+        """The problems of the measurements before and after."""
+        return [problem("heldout", index) for index in range(self.problems)]
+
+    @property
     def words(self) -> list[str]:
         """The settings for a command line."""
         return [str(self.config), *(word for text in self.overrides for word in ("--set", text))]
@@ -103,10 +112,14 @@ def newest_weights(folder: Path) -> Path:
     return max((folder / "weights").glob("v[0-9]*"))
 
 
+def version_of(weights: Path) -> int:
+    """The train step after which a run published these weights."""
+    return int(weights.name.removeprefix("v"))
+
+
 def measured(recipe: Recipe, name: str, model: Path) -> list[Judged]:
     """Responses to the held-out problems, judged; sampled once."""
-    problems = [problem("heldout", index) for index in range(recipe.problems)]
-    return judged_responses(model, problems, recipe.responses, recipe.work / name, recipe.run.generator.backend)
+    return judged_responses(model, recipe.heldout, recipe.responses, recipe.work / name, recipe.run.generator.backend)
 
 
 def _accuracy(judged: list[Judged]) -> str:
@@ -150,9 +163,24 @@ def report(recipe: Recipe) -> str:
         "best_of_n": figures.best_of(judged["best-of"]),
         "seconds": json.loads((recipe.work / "seconds.json").read_text(encoding="utf-8")),
     }
-    (recipe.folder / "recipe.json").write_text(figures.dumped(found), encoding="utf-8")
-    (recipe.folder / "recipe.md").write_text(figures.markdown(found), encoding="utf-8")
+    tables = figures.tables(found)
+    document = {**found, "tables": [asdict(table) for table in tables]}
+    (recipe.folder / "recipe.json").write_text(figures.dumped(document), encoding="utf-8")
+    (recipe.folder / "recipe.md").write_text(figures.markdown(tables), encoding="utf-8")
+    asyncio.run(_evaluations(recipe))
+    oprime("report", str(recipe.folder))
     return "\n".join([str(recipe.folder / "recipe.md"), *(f"  {kind}: {figures.headline(values)}" for kind, values in accuracy.items())])
+
+
+async def _evaluations(recipe: Recipe) -> None:
+    """Both measurements as evaluations of the run."""
+    verifier = verifier_section(None, [])
+    asked = problem_sets(recipe.heldout, recipe.responses, recipe.work)
+    steps = {"before": 0, "after": version_of(newest_weights(recipe.folder))}
+    async with LocalJudges(verifier) as judging:
+        for name, step in steps.items():
+            measured = Measurement(step=step, folder=recipe.work / name, judges=judges_name(verifier))
+            await write_evaluation(recipe.folder, measured, asked, judging)
 
 
 Stage = Callable[[Recipe], str]

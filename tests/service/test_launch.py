@@ -19,7 +19,7 @@ from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.settings import EndpointsSection
 from oprime_cli.planning.check_machine import cannot_listen
 from oprime_cli.run_config import RunConfig
-from oprime_cli.running.failures import RunBusyError, ServiceDiedError, ServiceNotHealthyError
+from oprime_cli.running.failures import BusyError, ServiceDiedError, ServiceNotHealthyError
 from oprime_cli.running.health import grpc_health, http_health, listens
 from oprime_cli.running.launch import free_ports
 from oprime_cli.running.processes import is_same_process, marked, start_ticks
@@ -239,7 +239,7 @@ def held(tmp_path: Path) -> Iterator[tuple[RunFolder, "subprocess.Popen[bytes]"]
 def test_a_second_supervisor_is_refused(held: tuple[RunFolder, "subprocess.Popen[bytes]"]) -> None:
     folder, process = held
     assert folder.supervisor_pid() == process.pid
-    with pytest.raises(RunBusyError, match=f"process {process.pid}"), sole_supervisor(folder):
+    with pytest.raises(BusyError, match=f"process {process.pid}"), sole_supervisor(folder):
         pass
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from evaluation_files import write_evaluation
 from oprime.runtime.errors import UnusableInputError
 from oprime_cli.commands.report import write_report
 from oprime_cli.report.charts import charts, trailing_mean
@@ -108,6 +109,38 @@ def test_localisation_stands_beside_its_baseline(finished: tuple[str, Page]) -> 
         ("confuser", True, "0.987"),
         ("confuser", False, "0.774"),
     ]
+
+
+def test_evaluations_are_listed_and_the_last_compared_with_the_first(tmp_path: Path) -> None:
+    folder = build_run(tmp_path / "synthetic", steps=1)
+    for step, during, score in ((0, True, 0.0), (50, True, 1.0), (50, False, 1.0)):
+        place = folder / "evaluations" / f"{'training' if during else 'step'}-{step:06d}"
+        write_evaluation(place, [[score], [1.0]], name=f"synthetic@{step}", step=step, during_training=during)
+    write_evaluation(folder / "evaluations" / "step-000050", [[1.0]], name="synthetic@50", benchmark="amc", step=50)
+    html, page = page_of(folder)
+    assert html.count('<td>MATH500</td><td class="number">2</td>') == 3
+    assert "AMC" in page.text
+    # One of two problems is solved that was not.
+    assert "MATH500synthetic@0 (during training) → synthetic@50 (during training)avg50.0 → 100.0+50.0" in page.text
+    assert len(page.with_class("gains")) == 1
+
+
+def test_a_damaged_evaluation_is_named(tmp_path: Path) -> None:
+    folder = build_run(tmp_path / "synthetic", steps=1)
+    (folder / "evaluations" / "step-000001" / "amc").mkdir(parents=True)
+    write_object(folder / "evaluations" / "step-000001" / "amc" / "result.json", {"scores": {}})
+    with pytest.raises(UnusableInputError, match=r"evaluations holds a damaged evaluation .*: remove it, or evaluate again"):
+        write_report(folder)
+
+
+def test_tables_of_the_recipe_are_shown_where_there_are_some(tmp_path: Path, finished: tuple[str, Page]) -> None:
+    folder = build_run(tmp_path / "synthetic", steps=1)
+    table = {"title": "Best of <N>", "note": "Per cent.", "columns": ["chosen by", "N = 2"], "rows": [["prm_sum", "62.5"]]}
+    write_object(folder / "recipe.json", {"tables": [table]})
+    html, page = page_of(folder)
+    assert "Best of <N>" in page.text
+    assert "<td>prm_sum</td><td>62.5</td>" in html
+    assert not finished[1].with_class("recipe")
 
 
 def test_every_token_has_its_reward_as_colour_number_and_title(finished: tuple[str, Page]) -> None:

@@ -23,7 +23,7 @@ from oprime_cli.model_training.folder import SFT, ModelFolder
 from oprime_cli.model_training.positions import Steps
 from oprime_cli.model_training.steps import Progress
 from oprime_cli.run_config import RunConfig
-from oprime_cli.running.failures import RunBusyError
+from oprime_cli.running.failures import BusyError
 from oprime_cli.warm_up.config import SftSection
 from oprime_cli.warm_up.start import new_chain_model
 from oprime_cli.warm_up.trainer import StepResult, Trainer
@@ -423,7 +423,7 @@ def test_a_directory_of_someone_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_make_the_same_model(tmp_path: Path) -> None:
-    with ModelFolder(tmp_path / "model", {}, SFT).lock(), pytest.raises(RunBusyError, match="another `oprime sft`"):
+    with ModelFolder(tmp_path / "model", {}, SFT).lock(), pytest.raises(BusyError, match="another `oprime sft`"):
         train(config(tmp_path))
 
 

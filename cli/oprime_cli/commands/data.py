@@ -63,11 +63,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare(config: "PrepareConfig") -> int:
+    from oprime_cli.data.preparing import sole_preparer
     from oprime_cli.data.usage import UsageNotes
 
     usage = UsageNotes()
     try:
-        with _progress() as note:
+        with sole_preparer(config), _progress() as note:
             asyncio.run(_stages(config, note, usage))
     finally:
         _say_usage(usage)

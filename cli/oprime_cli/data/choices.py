@@ -14,8 +14,9 @@ from oprime_cli.chat.settings import ChatModelSection, chat_model
 from oprime_cli.data.record_log import RecordLog
 from oprime_cli.data.rules import is_choice, letter_of, options_of
 from oprime_cli.data.settings import ChoicesSection
-from oprime_cli.data.stages import Dropped, Item, in_order
+from oprime_cli.data.stages import Dropped, Item
 from oprime_cli.data.usage import UsageNotes
+from oprime_cli.in_order import in_order
 
 REWRITE = """You turn multiple-choice questions of mathematics into open ones.
 

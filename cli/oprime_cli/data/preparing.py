@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from oprime_cli.data.settings import PrepareConfig
 from oprime_cli.data.solving import Answers, Difficulty, Solve
 from oprime_cli.data.stages import Item, Note, Stage, StageResult, items_in, kept_file, run_stages
 from oprime_cli.data.usage import UsageNotes
+from oprime_cli.lock_file import sole_holder
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 
@@ -37,6 +38,14 @@ def stages_of(config: PrepareConfig, judge: Judge, usage: UsageNotes) -> list[St
         Solve(config.solve, judge, usage),
         Difficulty(config.difficulty),
     ]
+
+
+def sole_preparer(config: PrepareConfig) -> AbstractContextManager[None]:
+    """Holds the folder of the output. Raises BusyError while another process prepares into it."""
+    folder = Path(config.folder)
+    return sole_holder(
+        folder / "lock", busy=f"another `oprime data prepare` is writing to {folder}", remedy="wait for it, or choose another folder"
+    )
 
 
 async def prepare(config: PrepareConfig, note: Note, usage: UsageNotes) -> AsyncGenerator[StageResult]:

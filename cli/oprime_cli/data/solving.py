@@ -16,9 +16,10 @@ from oprime_cli.data.choices import asked_as, key_of
 from oprime_cli.data.judging import Judge
 from oprime_cli.data.record_log import RecordLog
 from oprime_cli.data.settings import AnswersSection, DifficultySection, SolveSection
-from oprime_cli.data.stages import Dropped, Item, in_order
+from oprime_cli.data.stages import Dropped, Item
 from oprime_cli.data.usable import task_of
 from oprime_cli.data.usage import UsageNotes
+from oprime_cli.in_order import in_order
 
 AHEAD = 16
 """Questions under way for each worker of the verifier."""

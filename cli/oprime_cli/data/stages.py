@@ -4,24 +4,20 @@ A stage whose settings and input are those of an earlier run is passed over; wha
 and asks no model a second time (`record_log.py`).
 """
 
-import asyncio
 import hashlib
 import json
 import time
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from oprime.runtime.errors import OprimeError
 from oprime.tasks.sources.question import Question
 from oprime_cli.data.record_log import unwritable
 from oprime_cli.files import read_json, write_json
-
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,24 +117,6 @@ def items_in(path: Path) -> Iterator[Item]:
         raise OprimeError(
             f"{path} cannot be read as the result of a stage ({error}): remove its folder and run the command again"
         ) from error
-
-
-async def in_order(items: Iterable[_In], work: Callable[[_In], Awaitable[_Out]], *, at_once: int) -> AsyncGenerator[tuple[_In, _Out]]:
-    """Work on several items at a time, and hand results back in the order of the items. What is under way is cancelled with an error."""
-    under_way: deque[tuple[_In, asyncio.Future[_Out]]] = deque()
-    try:
-        for item in items:
-            under_way.append((item, asyncio.ensure_future(work(item))))
-            if len(under_way) >= at_once:
-                oldest, task = under_way.popleft()
-                yield oldest, await task
-        while under_way:
-            oldest, task = under_way.popleft()
-            yield oldest, await task
-    finally:
-        for _, task in under_way:
-            task.cancel()
-        await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
 
 
 def _fingerprint(stage: Stage, before: str) -> str:

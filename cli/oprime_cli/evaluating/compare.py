@@ -4,7 +4,7 @@ from pathlib import Path
 
 from oprime.evaluation.compare import Comparison, compared
 from oprime.evaluation.folder import EvaluationFolder
-from oprime_cli.evaluating.targets import find_target
+from oprime_cli.evaluating.targets import results_folder
 from oprime_cli.running.failures import UsageError
 
 
@@ -24,4 +24,4 @@ def evaluation_folder(text: str) -> EvaluationFolder:
     path = Path(text)
     if any(path.glob("*/result.json")):
         return EvaluationFolder(path)
-    return EvaluationFolder(find_target(text).folder)
+    return EvaluationFolder(results_folder(text))

@@ -8,9 +8,8 @@ gives      a folder with every sample and every number
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from oprime.evaluation.evaluate import Evaluation, Plan, Sampling
 from oprime.evaluation.folder import EvaluationFolder
 from oprime.evaluation.load import DataFiles, ProblemSet, load_benchmark, load_task_file
 from oprime.evaluation.of_run import decoding_for
-from oprime.evaluation.results import ProblemResult, problem_results, result_of
+from oprime.evaluation.results import ProblemResult, concluded, usual_ks
 from oprime.evaluation.samples import Sample, SampleFile
 from oprime.runtime.errors import OprimeError
 from oprime.tasks.actions import short_prompt
@@ -32,12 +31,13 @@ from oprime_cli.evaluating.progress import Progress
 from oprime_cli.evaluating.recorded import RecordedResponses
 from oprime_cli.evaluating.reward_model import RewardModel, best_of, score_samples
 from oprime_cli.evaluating.targets import Target, server_target
+from oprime_cli.lock_file import sole_holder
 from oprime_cli.overrides import apply_override
 from oprime_cli.running.devices import find_gpus
 from oprime_cli.running.failures import UsageError
+from oprime_cli.verifying.judge_file import judges_name
 from oprime_generator.config import GeneratorSettings
 from oprime_verifier.config import VerifierSection, VerifierSettings
-from oprime_verifier.offer import config_hash
 
 PASS_TOKENS = 16384
 """Tokens of one forward pass of a PRM."""
@@ -88,10 +88,21 @@ async def evaluate(target: Target, wishes: Wishes) -> tuple[Path, list[dict[str,
     """
     if target.kind == "url" and not target.identity["model"]:
         target = server_target(target.place, await _only_model(target.place, wishes))
-    folder = EvaluationFolder(wishes.out or target.folder)
+    folder, problems = EvaluationFolder(wishes.out or target.folder), problem_sets(wishes)
+    with sole_evaluator(folder):
+        return folder.path, await _evaluated(target, wishes, problems, folder)
+
+
+def sole_evaluator(folder: EvaluationFolder) -> AbstractContextManager[None]:
+    """Holds a folder of results. Raises BusyError while another process evaluates into it."""
+    busy = f"another `oprime eval` is writing to {folder.path}"
+    return sole_holder(folder.path / "lock", busy=busy, remedy="wait for it, or name another --out")
+
+
+async def _evaluated(target: Target, wishes: Wishes, problems: Sequence[ProblemSet], folder: EvaluationFolder) -> list[dict[str, Any]]:
     generator, verifier = _settings(target, wishes)
-    judges = f"{version('oprime')} {config_hash(verifier)}"
-    asked = [_asked(found, folder, target, wishes, judges) for found in problem_sets(wishes)]
+    judges = judges_name(verifier)
+    asked = [_asked(one, folder, target, wishes, judges) for one in problems]
     missing = sum(one.plan.responses_missing(one.file) for one in asked)
     say(f"{target.name}: {_planned(asked)}; results in {folder.path}")
     async with _sampling(target, wishes, generator, asked, missing) as sampling, LocalJudges(verifier) as local_judges:
@@ -99,7 +110,7 @@ async def evaluate(target: Target, wishes: Wishes) -> tuple[Path, list[dict[str,
     if wishes.reward_model is not None:
         # Only now is the model's engine gone, and with it the memory that it took.
         await asyncio.to_thread(_add_best_of, wishes.reward_model, found, folder, generator, wishes)
-    return folder.path, [one.result for one in found]
+    return [one.result for one in found]
 
 
 async def _only_model(url: str, wishes: Wishes) -> str:
@@ -134,15 +145,15 @@ async def _evaluate_one(
     if failed:
         reason = next(one.grade.reason for one in samples if one.failed)
         raise OprimeError(f"{name}: {failed} samples could not be judged ({reason}): run the same command again to have them judged")
-    problems = await problem_results(asked.problems.problems, samples, judges)
-    result = {
-        "target": {"kind": target.kind, "name": target.name, **target.identity},
-        **asked.problems.described(),
-        "samples_per_problem": asked.plan.samples,
-        "seed": asked.plan.seed,
-        "judges": asked.plan.judges,
-        **result_of(problems, samples, _ks(wishes, asked.plan.samples), wishes.seed),
-    }
+    problems, result = await concluded(
+        asked.problems,
+        {"kind": target.kind, "name": target.name, **target.identity},
+        samples,
+        judges,
+        ks=_ks(wishes, asked.plan.samples),
+        seed=asked.plan.seed,
+        judges=asked.plan.judges,
+    )
     folder.write(name, result, problems)
     return Evaluated(asked=asked, samples=samples, problems=problems, result=result)
 
@@ -217,10 +228,10 @@ def _asked(found: ProblemSet, folder: EvaluationFolder, target: Target, wishes: 
 
 
 def _ks(wishes: Wishes, samples: int) -> list[int]:
-    """The k that are reported: those asked for, else the powers of 2 up to the number of samples, and that number."""
+    """The k that are reported."""
     if wishes.ks:
         return sorted(set(wishes.ks))
-    return sorted({1 << power for power in range(samples.bit_length()) if 1 << power <= samples} | {samples})
+    return usual_ks(samples)
 
 
 def _planned(asked: Sequence[Asked]) -> str:

@@ -44,14 +44,27 @@ def find_target(text: str, *, model: str = "") -> Target:
         raise UsageError(f"--model {model} names a model of a server, and {text} is none: give its URL")
     if text.endswith(".jsonl"):
         return _responses(Path(text))
+    if (named := _named_run(text)) is not None:
+        return _run(*named)
+    return _model(text)
+
+
+def results_folder(text: str) -> Path:
+    """Where the results of RUN@STEP are, whose weights need not be there any more, or those of anything else that `find_target` finds."""
+    folder, step = _named_run(text) or (None, None)
+    if folder is not None and step is not None:
+        return folder.path / EVALUATIONS / step_name(step)
+    return find_target(text).folder
+
+
+def _named_run(text: str) -> tuple[RunFolder, int | None] | None:
+    """The run of RUN[@STEP], and the step; None for what names no run. Raises UsageError for a run@step without such a run."""
     path, at, step = text.rpartition("@")
     pinned = bool(at) and step.isdecimal()
     run = path if pinned else text
-    if any(RunFolder(place.absolute()).exists() for place in (Path(run), RUNS / run)):
-        return _run(find_run(run), int(step) if pinned else None)
-    if pinned:
-        find_run(run)
-    return _model(text)
+    if pinned or any(RunFolder(place.absolute()).exists() for place in (Path(run), RUNS / run)):
+        return find_run(run), int(step) if pinned else None
+    return None
 
 
 def _run(folder: RunFolder, step: int | None) -> Target:

@@ -1,7 +1,6 @@
 """Where the training of one model stands: its lock, its resumable states, and whether it is finished."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from safetensors import SafetensorError
 from oprime.lm.checkpoints import begin_part, complete_part, newest_complete, prune_checkpoints, verify_part
 from oprime.runtime.errors import CheckpointError, SettingsError
 from oprime_cli.files import read_json, write_json
-from oprime_cli.running.failures import RunBusyError
+from oprime_cli.lock_file import sole_holder
 
 PART = "model"
 TRACKING = "tracking"
@@ -83,19 +82,13 @@ class ModelFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Raises RunBusyError while another process trains into the same output."""
+        """Raises BusyError while another process trains into the same output."""
         try:
             self._work.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self._work / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise CheckpointError.unwritable(self._work, error) from error
-        with os.fdopen(handle):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunBusyError(
-                    f"another `{self._maker.command}` is making {self.output}: wait for it, or choose another {self._setting}"
-                ) from error
+        busy, remedy = f"another `{self._maker.command}` is making {self.output}", f"wait for it, or choose another {self._setting}"
+        with sole_holder(self._work / "lock", busy=busy, remedy=remedy):
             yield
 
     def begin_state(self, step: int) -> Path:

@@ -149,7 +149,7 @@ def make(name: str, folder: ModelFolder, prepare: Callable[[], Training[ResultT]
     """Make a model, or find it finished; returns its directory. With several ranks, one rank's part of that.
 
     `after_step` is `Progress` by default. A training that was interrupted goes on from its last saved state and ends with the same
-    weights. Raises SettingsError, CheckpointError, RunEndedError or RunBusyError.
+    weights. Raises SettingsError, CheckpointError, RunEndedError or BusyError.
     """
     if folder.finished():
         say(f"{name}: {folder.output} is finished already")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from oprime.runtime.errors import UnusableInputError
+from oprime_cli.report.benchmarks import Benchmarks, benchmarks_of
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.metric_rows import MetricRows
 from oprime_cli.running.run_folder import RunFolder
@@ -30,6 +31,10 @@ class RunRecords:
     """None until the run has ended."""
     localisation: Row | None
     """None when error localisation was not measured."""
+    benchmarks: Benchmarks
+    """Evaluations on benchmarks and files of tasks."""
+    recipe: Row | None
+    """What `python -m recipe` measured of the run and what it came from; None for other runs."""
 
 
 def read_run(folder: Path) -> RunRecords:
@@ -47,6 +52,8 @@ def read_run(folder: Path) -> RunRecords:
         samples=tuple(row for path in sorted((folder / "samples").glob("step-*.jsonl")) for row in _json_lines(path)),
         summary=_json_object(files.summary),
         localisation=_json_object(folder / "localisation.json"),
+        benchmarks=benchmarks_of(folder),
+        recipe=_json_object(folder / "recipe.json"),
     )
 
 

@@ -92,6 +92,8 @@ def render(records: RunRecords) -> str:
         charts=charts(records),
         localisation=localisation_rows(records.localisation),
         localisation_note=localisation_note(records.localisation),
+        benchmarks=records.benchmarks,
+        recipe_tables=(records.recipe or {}).get("tables", ()),
         lengths=length_rows(records.steps),
         lengths_warning=long_ones_are_lost(rollouts_by_length(records.steps)),
         groups=[group_view(row, limit, chain=records.config.tasks.source == "chain") for row in chosen],

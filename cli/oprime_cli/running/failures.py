@@ -19,8 +19,8 @@ class PlanRefusedError(SettingsError):
         super().__init__(f"{count} found before anything was started:\n{lines}")
 
 
-class RunBusyError(OprimeError):
-    """Another supervisor runs this run."""
+class BusyError(OprimeError):
+    """Another process is at what this one would do: the same run, or the same output."""
 
 
 class ServiceDiedError(OprimeError):

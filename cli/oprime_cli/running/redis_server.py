@@ -52,7 +52,7 @@ def run_redis(folder: RunFolder, config: RunConfig, guard: Guard) -> Iterator[Ru
 def reachable_redis(folder: RunFolder) -> Iterator[RunConfig]:
     """Settings with an address of Redis that answers: the running one's, or that of a server started for the block.
 
-    Raises RunBusyError if a supervisor starts meanwhile.
+    Raises BusyError if a supervisor starts meanwhile.
     """
     if folder.supervisor_pid() is not None:
         running = folder.load_settings(real_addresses=True)

@@ -1,12 +1,10 @@
 """The folder of one run: its files, who supervises it, and how to find it."""
 
-import contextlib
-import fcntl
-import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,11 @@ from oprime.runtime.errors import SettingsError
 from oprime.runtime.setting_rules import SERVICES
 from oprime.runtime.settings import read_toml
 from oprime_cli.files import read_json, write_json, write_toml
+from oprime_cli.lock_file import sole_holder
 from oprime_cli.overrides import apply_override
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.changes import Change, changes
-from oprime_cli.running.failures import RunBusyError, UsageError
+from oprime_cli.running.failures import BusyError, UsageError
 from oprime_cli.running.processes import is_same_process, start_ticks
 
 RUNS = Path("runs")
@@ -211,7 +210,7 @@ def to_document(config: RunConfig) -> dict[str, Any]:
 
 
 def prepare_folder(config: RunConfig, *, fresh: bool, command: str) -> RunFolder:
-    """Make the folder of a new run. Raises UsageError when the run exists, RunBusyError when it is running."""
+    """Make the folder of a new run. Raises UsageError when the run exists, BusyError when it is running."""
     folder = RunFolder(config.run.folder.absolute())
     refuse_existing(folder, fresh=fresh, command=command)
     if folder.exists():
@@ -224,7 +223,7 @@ def prepare_folder(config: RunConfig, *, fresh: bool, command: str) -> RunFolder
 
 
 def refuse_existing(folder: RunFolder, *, fresh: bool, command: str) -> None:
-    """Raise RunBusyError when the run is running, and UsageError when it exists and `fresh` does not allow to replace it."""
+    """Raise BusyError when the run is running, and UsageError when it exists and `fresh` does not allow to replace it."""
     if not folder.exists():
         return
     refuse_if_running(folder)
@@ -239,7 +238,7 @@ def refuse_existing(folder: RunFolder, *, fresh: bool, command: str) -> None:
 def refuse_if_running(folder: RunFolder) -> None:
     pid = folder.supervisor_pid()
     if pid is not None:
-        raise RunBusyError(
+        raise BusyError(
             f"run {folder.path.name} is running (process {pid}): see `oprime status {folder.path}`, or stop it with `oprime down`"
         )
 
@@ -251,31 +250,10 @@ def _remove(path: Path) -> None:
     shutil.rmtree(doomed)
 
 
-@contextlib.contextmanager
-def sole_supervisor(folder: RunFolder) -> Iterator[None]:
-    """Hold the run's lock. Raises RunBusyError while another process holds it; a dead holder's lock is taken over."""
-    handle = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = (read_json(folder.lock) or {}).get("pid", "unknown")
-            raise RunBusyError(
-                f"run {folder.path.name} is running (process {owner}): see `oprime status {folder.path}`, or stop it with `oprime down`"
-            ) from error
-        _write_owner(handle, {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())})
-        try:
-            yield
-        finally:
-            _write_owner(handle, {})
-    finally:
-        # Closing gives the lock back, as the end of the process would.
-        os.close(handle)
-
-
-def _write_owner(handle: int, owner: dict[str, Any]) -> None:
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps(owner).encode(), 0)
+def sole_supervisor(folder: RunFolder) -> AbstractContextManager[None]:
+    """Holds the run's lock. Raises BusyError while another process holds it; a dead holder's lock is taken over."""
+    name, path = folder.path.name, folder.path
+    return sole_holder(folder.lock, busy=f"run {name} is running", remedy=f"see `oprime status {path}`, or stop it with `oprime down`")
 
 
 def find_run(name: str) -> RunFolder:

@@ -1,17 +1,17 @@
 """Judge a run's stored rollouts once more, as its settings and the verifier are today, and show what changed."""
 
-import asyncio
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from oprime.core.verification import Outcome, Verdict
 from oprime.runtime.errors import UnusableInputError
+from oprime_cli.in_order import in_order
 from oprime_cli.overrides import verifier_section
 from oprime_cli.verifying.judge_file import judge
 from oprime_verifier.offer import Offer
@@ -52,20 +52,21 @@ async def judge_again(place: Path, out: Path | None, sink: IO[str], config: Path
     offer = Offer(section)
     await offer.start()
     try:
-        with ExitStack() as stack:
+        async with AsyncExitStack() as stack:
             stream = sink if out is None else stack.enter_context(out.open("w", encoding="utf-8"))
-            rollouts = _rollouts(files)
-            while part := list(itertools.islice(rollouts, AT_ONCE * jobs)):
-                requests = [tasks.of(rollout.group_id).verification(rollout.response) for rollout in part]
-                outcomes = await asyncio.gather(*(judge(offer, request) for request in requests))
-                for rollout, outcome in zip(part, outcomes, strict=True):
-                    seen[_kind(rollout, outcome)] += 1
-                    if outcome.score != rollout.reward:
-                        stream.write(json.dumps(_row(rollout, outcome), ensure_ascii=False) + "\n")
+            outcomes = in_order(_rollouts(files), partial(_judged, offer, tasks), at_once=AT_ONCE * jobs)
+            async for rollout, outcome in await stack.enter_async_context(aclosing(outcomes)):
+                seen[_kind(rollout, outcome)] += 1
+                if outcome.score != rollout.reward:
+                    stream.write(json.dumps(_row(rollout, outcome), ensure_ascii=False) + "\n")
     finally:
         await offer.close()
     sink.write(_summary(seen) + "\n")
     return 0 if not (seen["failed"] or seen["cannot be judged"]) else 1
+
+
+async def _judged(offer: Offer, tasks: "_Tasks", rollout: Stored) -> Outcome:
+    return await judge(offer, tasks.of(rollout.group_id).verification(rollout.response))
 
 
 def _files(place: Path) -> tuple[Path, list[Path]]:

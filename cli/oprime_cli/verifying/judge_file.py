@@ -1,11 +1,12 @@
 """Judges the rows of a file with local workers, several at once, and hands the results back in the file's order."""
 
-import asyncio
 import itertools
 import json
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +14,7 @@ from typing import IO, Any
 from oprime.core.verification import Outcome, Verdict, VerificationRequest, unscored
 from oprime.runtime.errors import UnusableInputError
 from oprime_cli.files import write_atomically
+from oprime_cli.in_order import in_order
 from oprime_cli.verifying.rows import Row, is_settled, out_row, read_rows, written_rows
 from oprime_verifier.config import VerifierSection
 from oprime_verifier.offer import Offer, config_hash
@@ -59,26 +61,34 @@ class Tally:
         return not self.unusable and not self.failed
 
 
+def judges_name(section: VerifierSection) -> str:
+    """Equal for versions and settings of the verifier that judge alike."""
+    return f"{version('oprime')} {config_hash(section)}"
+
+
 async def judge_file(source: Path, out: Path | None, sink: IO[str], section: VerifierSection, note: Callable[[Tally], None]) -> Tally:
     """Judge every row of `source`; write to `out`, after the rows that it holds already, or to `sink`.
 
     Raises UnusableInputError when a file cannot be used or `out` belongs to another input, SettingsError for wrong settings.
     """
-    judges = f"{version('oprime')} {config_hash(section)}"
+    judges = judges_name(section)
     tally = Tally()
     known = _settled_rows(source, out, judges, tally) if out is not None else {}
     kept = _keep_beginning(out, known) if out is not None else 0
     offer = Offer(section)
     await offer.start()
     try:
+        rows = enumerate(read_rows(source), start=1)
+        work = partial(_result, offer, known, judges)
         with _opened(out, sink) as stream:
-            async for row, result in _in_order(offer, read_rows(source), known, judges, at_once=section.workers * AHEAD):
-                tally.add(row, result)
-                tally.reused += tally.rows in known
-                if tally.rows > kept:
-                    stream.write(_line(result))
-                    stream.flush()
-                note(tally)
+            async with aclosing(in_order(rows, work, at_once=section.workers * AHEAD)) as results:
+                async for (_, row), result in results:
+                    tally.add(row, result)
+                    tally.reused += tally.rows in known
+                    if tally.rows > kept:
+                        stream.write(_line(result))
+                        stream.flush()
+                    note(tally)
     finally:
         await offer.close()
     return tally
@@ -140,27 +150,10 @@ class _Kept:
         self._stream.flush()
 
 
-async def _in_order(
-    offer: Offer, rows: Iterator[Row], known: dict[int, dict[str, Any]], judges: str, *, at_once: int
-) -> AsyncIterator[tuple[Row, dict[str, Any]]]:
-    under_way: deque[tuple[Row, asyncio.Task[dict[str, Any]]]] = deque()
-    try:
-        for place, row in enumerate(rows, start=1):
-            under_way.append((row, asyncio.create_task(_result(offer, row, known.get(place), judges))))
-            if len(under_way) >= at_once:
-                oldest, task = under_way.popleft()
-                yield oldest, await task
-        while under_way:
-            oldest, task = under_way.popleft()
-            yield oldest, await task
-    finally:
-        for _, task in under_way:
-            task.cancel()
-
-
-async def _result(offer: Offer, row: Row, known: dict[str, Any] | None, judges: str) -> dict[str, Any]:
-    if known is not None:
-        return known
+async def _result(offer: Offer, known: Mapping[int, dict[str, Any]], judges: str, placed: tuple[int, Row]) -> dict[str, Any]:
+    place, row = placed
+    if place in known:
+        return known[place]
     return out_row(row, await judge(offer, row.request) if row.request else unscored(Verdict.BAD_TASK, row.problem), judges)
 
 

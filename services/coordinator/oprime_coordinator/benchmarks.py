@@ -24,7 +24,7 @@ from oprime.evaluation.evaluate import Evaluation, Plan, Response
 from oprime.evaluation.folder import EvaluationFolder
 from oprime.evaluation.load import ProblemSet
 from oprime.evaluation.of_run import EVALUATIONS, during_training, later_evaluations
-from oprime.evaluation.results import problem_results, result_of
+from oprime.evaluation.results import concluded
 from oprime.evaluation.samples import Sample
 from oprime.runtime.errors import NotReadyError, OprimeError, UnusableInputError
 from oprime.wire.codec import messages_to_proto, sampling_to_proto
@@ -169,15 +169,8 @@ class Benchmarks:
             samples = await Evaluation(plan, sampling, judging, file, self._note).run()
         finally:
             file.close()
-        problems = await problem_results(asked.problems, samples, judging)
-        result = {
-            "target": {"kind": "run", "name": f"{self._run_name}@{step}", **target, "during_training": True},
-            **asked.described(),
-            "samples_per_problem": asked.samples,
-            "seed": self._seed,
-            "judges": plan.judges,
-            **result_of(problems, samples, [asked.samples], self._seed),
-        }
+        named = {"kind": "run", "name": f"{self._run_name}@{step}", **target, "during_training": True}
+        problems, result = await concluded(asked, named, samples, judging, ks=[asked.samples], seed=self._seed, judges=plan.judges)
         folder.write(asked.name, result, problems)
         return samples, result
 

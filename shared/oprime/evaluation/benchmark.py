@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from oprime.core.types import ChatMessage, Task
 from oprime.core.verification import VerificationRequest
-from oprime.tasks.rows import RawRow
+from oprime.tasks.rows import BadRowError, RawRow
+from oprime.tasks.sources.eurus_sources import MATH_SUFFIX
+from oprime.tasks.sources.question import Question
 
 GREEDY_MAX_TOKENS = 4096
 
@@ -73,27 +75,31 @@ class Benchmark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A problem as a benchmark's file has it."""
+class Asked(Question):
+    """A problem as a benchmark's file has it. Its text is the whole turn of the user."""
 
     id: str
-    question: str
-    """The whole turn of the user."""
-    verifier: Literal["math", "code"]
-    ground_truth: str
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     subset: str = ""
 
 
-def problem_of(asked: Asked, index: int, *, system: str, source: str) -> Problem:
+def math_problem(published: Question, name: str, row: RawRow, *, id: str, subset: str = "") -> Asked:
+    """A mathematical question of a data set as a problem of the benchmark `name`. Raises BadRowError for one without an answer."""
+    if not published.ground_truth:
+        raise BadRowError(row, "answer", "missing answer", "must say what the right answer is; is it this benchmark's file?")
+    return Asked(
+        id=id, text=published.text + MATH_SUFFIX, ground_truth=published.ground_truth, ability="math", data_source=name, subset=subset
+    )
+
+
+def problem_of(asked: Asked, index: int, *, system: str) -> Problem:
     """With the system turn before it, where there is one."""
     turns = [ChatMessage(role="system", content=system)] if system else []
     task = Task(
-        messages=(*turns, ChatMessage(role="user", content=asked.question)),
-        verifier=asked.verifier,
+        messages=(*turns, ChatMessage(role="user", content=asked.text)),
+        verifier=asked.ability,
         ground_truth=asked.ground_truth,
-        data_source=source,
-        verifier_options=asked.options,
+        data_source=asked.data_source,
+        verifier_options=asked.verifier_options,
     )
     return Problem(id=asked.id, index=index, task=task, subset=asked.subset)
 

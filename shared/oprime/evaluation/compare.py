@@ -17,10 +17,13 @@ class Comparison:
     """Why a benchmark that both have was not compared."""
 
 
-def compared(first: EvaluationFolder, second: EvaluationFolder, *, seed: int = 0) -> Comparison:
-    """Raises SettingsError where one has no results, UnusableInputError for files that are damaged."""
+def compared(first: EvaluationFolder, second: EvaluationFolder, *, only: str = "", seed: int = 0) -> Comparison:
+    """On all benchmarks that both have, or on `only` one of them.
+
+    Raises SettingsError where one has no results, UnusableInputError for files that are damaged.
+    """
     ours, theirs = first.results(), second.results()
-    common = [name for name in ours if name in theirs]
+    common = [name for name in ours if name in theirs and only in ("", name)]
     left_out = {name: reason for name in common if (reason := _difference(ours[name], theirs[name]))}
     rows = [
         row

@@ -1,11 +1,8 @@
 """Problems of benchmarks and of files of tasks, from files that a person brings: here, or on the hub."""
 
-import gzip
 import hashlib
-import json
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from oprime.runtime.errors import SettingsError, UnusableInputError
 from oprime.tasks.formats.registry import open_tasks
 from oprime.tasks.row_files import local_file, read_rows
 from oprime.tasks.rows import BadRowError, RawRow, read_task, row_object
+from oprime.tasks.sources.question import text_or_nothing
 
 SETTING = "--data"
 
@@ -104,10 +102,10 @@ def load_benchmark(benchmark: Benchmark, files: DataFiles, *, system: str) -> Pr
     """All problems of a benchmark. Raises SettingsError without its file, UnusableInputError for a row that cannot be used."""
     location = files.required(benchmark)
     path = local_file(location, SETTING)
-    asked = [found for row in benchmark_rows(path, location) if (found := benchmark.read(row)) is not None]
+    asked = [found for row in read_rows(location, SETTING) if (found := benchmark.read(row)) is not None]
     if not asked:
         raise UnusableInputError(f"{location} has no problem of {benchmark.name}: is it the file from {benchmark.source}?")
-    problems = [problem_of(one, index, system=system, source=benchmark.name) for index, one in enumerate(asked)]
+    problems = [problem_of(one, index, system=system) for index, one in enumerate(asked)]
     _require_distinct(problems, location)
     return ProblemSet(
         name=benchmark.name,
@@ -147,46 +145,20 @@ def load_task_file(location: str, setting: str, reader: str, decoding: Decoding)
     )
 
 
-def benchmark_rows(path: Path, location: str) -> Iterator[RawRow]:
-    """Rows of JSONL (also packed with gzip), JSON or parquet; a JSON object of columns is rows, too."""
-    if path.suffix == ".gz":
-        yield from _unpacked_rows(path, location)
-        return
-    for row in read_rows(str(path), SETTING):
-        yield from _of_columns(RawRow(origin=row.origin.replace(str(path), location, 1), value=row.value, problem=row.problem))
-
-
-def _unpacked_rows(path: Path, location: str) -> Iterator[RawRow]:
-    ending = Path(path.stem).suffix or ".jsonl"
-    with tempfile.NamedTemporaryFile(prefix="oprime-eval-", suffix=ending) as unpacked:
-        try:
-            unpacked.write(gzip.decompress(path.read_bytes()))
-        except (OSError, EOFError) as error:
-            raise SettingsError(f"{SETTING} {location} cannot be unpacked: {error}. Give a whole file") from error
-        unpacked.flush()
-        yield from benchmark_rows(Path(unpacked.name), location)
-
-
-def _of_columns(row: RawRow) -> Iterator[RawRow]:
-    """The rows in an object whose fields are columns (`{"problem": {"0": ..., "1": ...}, ...}`); any other row as it is."""
-    columns = row.value
-    if not isinstance(columns, dict) or not columns or not all(_is_column(column) for column in columns.values()):
-        yield row
-        return
-    places = list(next(iter(columns.values())))
-    for number, place in enumerate(places, start=1):
-        value = {str(name): column.get(place) for name, column in columns.items()}
-        yield RawRow(origin=f"{row.origin.rpartition(', row ')[0]}, row {number}", value=value)
-
-
-def _is_column(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(key, str) and key.isdecimal() for key in value)
-
-
 def _require_distinct(problems: Sequence[Problem], location: str) -> None:
     name, number = Counter(problem.id for problem in problems).most_common(1)[0]
     if number > 1:
         raise UnusableInputError(f"{location} has {number} problems with the id {name}: give each row an id of its own")
+
+
+def row_id(row: RawRow, *fields: str) -> str:
+    """The first of these fields that says something, a text or a number. Raises BadRowError."""
+    value = row_object(row)
+    found = next((text for name in fields if (text := text_or_nothing(value.get(name)))), "")
+    if not found:
+        rule = f"must be a text or a number; fields of this row are {', '.join(map(str, value)) or 'none'}: is it this benchmark's file?"
+        raise BadRowError(row, " or ".join(fields), f"missing {fields[0]}", rule)
+    return found
 
 
 def contest_id(row: RawRow) -> str:
@@ -196,17 +168,3 @@ def contest_id(row: RawRow) -> str:
     if isinstance(address, str) and "_Problems/" in address:
         return "/".join(address.rstrip("/").split("/")[-2:])
     return next((str(value[name]) for name in ("id", "problem_idx") if value.get(name) is not None), row.origin.rpartition("row ")[2])
-
-
-def text_field(row: RawRow, *names: str) -> str:
-    """The first of these fields that the row has, as text; numbers as they are written. Raises BadRowError."""
-    value = row_object(row)
-    for name in names:
-        found = value.get(name)
-        if isinstance(found, str) and found.strip():
-            return found
-        if isinstance(found, int | float) and not isinstance(found, bool):
-            return str(int(found)) if float(found).is_integer() else json.dumps(found)
-    fields = ", ".join(map(str, value)) or "none"
-    rule = f"must be a text that is not empty; fields of this row are {fields}: is it this benchmark's file?"
-    raise BadRowError(row, " or ".join(names), f"missing {names[0]}", rule)

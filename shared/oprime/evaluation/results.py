@@ -10,6 +10,7 @@ from oprime.core.sample_statistics import estimate, majority_at_k, paired_differ
 from oprime.core.verification import Verdict, VerificationRequest
 from oprime.evaluation.benchmark import Problem
 from oprime.evaluation.evaluate import Judging
+from oprime.evaluation.load import ProblemSet
 from oprime.evaluation.samples import NOT_ASKED, Grade, Sample
 
 UNJUDGED = frozenset({Verdict.UNDECIDED, Verdict.BAD_TASK, Verdict.INFRA_ERROR, Verdict.NOT_APPLICABLE, NOT_ASKED})
@@ -91,6 +92,11 @@ def _written(answer: str, problem: Problem) -> str:
     return f"#{answer}" if problem.task.verifier == "chain" else answer
 
 
+def usual_ks(samples: int) -> list[int]:
+    """The k that are reported of so many samples where nobody asks for others: the powers of 2 up to their number, and that number."""
+    return sorted({1 << power for power in range(samples.bit_length())} | {samples})
+
+
 def metric_names(samples: int, ks: Sequence[int], *, voted: bool) -> list[str]:
     """avg@n, then pass@k and maj@k of each k that there are samples for; pass@1 and maj@1 are avg@n again."""
     names = [f"avg@{samples}"]
@@ -124,6 +130,25 @@ def result_of(results: Sequence[ProblemResult], samples: Sequence[Sample], ks: S
     if results[0].paper_scores:
         found["paper"] = _paper(results, samples, seed)
     return found
+
+
+async def concluded(
+    asked: ProblemSet,
+    target: Mapping[str, Any],
+    samples: Sequence[Sample],
+    judging: Judging,
+    *,
+    ks: Sequence[int],
+    seed: int,
+    judges: str,
+) -> tuple[list[ProblemResult], dict[str, Any]]:
+    """What a benchmark's folder ends with, from all of its samples: its problems, and its result with what was asked of which target.
+
+    `judging` tells equal answers, `judges` names who judged the samples.
+    """
+    problems = await problem_results(asked.problems, samples, judging)
+    head = {"target": dict(target), **asked.described(), "samples_per_problem": asked.samples, "seed": seed, "judges": judges}
+    return problems, {**head, **result_of(problems, samples, ks, seed)}
 
 
 def _unjudged(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Stages from file to file, and results that are not paid for twice."""
 
-import asyncio
 import json
 import resource
 from collections.abc import AsyncGenerator, Iterator
@@ -14,7 +13,7 @@ import pytest
 from oprime.runtime.errors import OprimeError, UnusableInputError
 from oprime.tasks.sources.question import Question
 from oprime_cli.data.record_log import RecordLog
-from oprime_cli.data.stages import Dropped, Item, Stage, StageResult, dropped_file, in_order, items_in, kept_file, run_stages
+from oprime_cli.data.stages import Dropped, Item, Stage, StageResult, dropped_file, items_in, kept_file, run_stages
 
 
 def item(number: int) -> Item:
@@ -100,40 +99,6 @@ async def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     kept_file(tmp_path, "numbers").write_text('{"a": 1}\n')
     with pytest.raises(OprimeError, match="cannot be read as the result of a stage"):
         list(items_in(kept_file(tmp_path, "numbers")))
-
-
-async def test_results_come_in_order_and_no_more_are_under_way_than_allowed() -> None:
-    under_way, most = 0, 0
-
-    async def work(number: int) -> int:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        await asyncio.sleep(0.001 * (3 - number % 3))
-        under_way -= 1
-        return number * number
-
-    assert [pair async for pair in in_order(range(10), work, at_once=3)] == [(number, number * number) for number in range(10)]
-    assert most == 3
-
-
-async def test_an_error_cancels_what_is_under_way() -> None:
-    cancelled: list[int] = []
-
-    async def work(number: int) -> int:
-        if number == 0:
-            raise OprimeError("no more")
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            cancelled.append(number)
-            raise
-        return number
-
-    with pytest.raises(OprimeError, match="no more"):
-        async for _ in in_order(range(10), work, at_once=4):
-            pass
-    assert cancelled == [1, 2, 3]
 
 
 def test_a_log_knows_what_was_written_and_writes_over_a_line_that_was_cut(tmp_path: Path) -> None:

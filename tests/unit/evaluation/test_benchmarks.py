@@ -27,7 +27,7 @@ AS_PUBLISHED = {
     "minerva_math": (272, "3c02a62b4b77", "5fd2b8056cfe"),
     "olympiadbench": (675, "1d07ae1c3335", "189ffb6676c6"),
     "leetcode": (180, "748e46b6d150", "2debd1bda128"),
-    "gsm8k": (1319, "f874815e7d81", "27f47b6e5622"),
+    "gsm8k": (1319, "5e28560742a1", "27f47b6e5622"),
     "humaneval": (164, "9d757e97cc04", "8411720146ae"),
     "mbpp": (399, "9d7215f3ffdc", "cacec7842553"),
 }
@@ -122,9 +122,9 @@ def test_a_hostile_pickle_in_live_code_bench_is_never_run(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "row", "said"),
     [
-        ("gsm8k", {"question": "?", "answer": "4"}, r"row 1, answer: no final answer: must end with `#### ANSWER`, not '4'"),
+        ("gsm8k", {"question": "?", "answer": "4"}, r"row 1, answer: missing answer: must say what the right answer is; is it"),
         ("gsm8k", {"prompt": "?", "answer": "#### 4"}, r"row 1, question: missing question: .* fields of this row are prompt, answer"),
-        ("math500", {"problem": "?", "id": 1}, r"row 1, expected_answer or answer: missing expected_answer"),
+        ("math500", {"problem": "?", "id": 1}, r"row 1, solution: missing solution: .* fields of this row are problem, id"),
         ("olympiadbench", {"id": 1, "question": "?", "final_answer": "4"}, r"row 1, final_answer: .* must be a list of texts, not '4'"),
         ("mbpp", {"task_id": 2, "prompt": "?", "code": "def f(): pass", "test_list": []}, r"row 1, test_list: missing test_list"),
         ("mbpp", {"task_id": 2, "prompt": "?", "code": "x = 1", "test_list": ["assert f()"]}, r"row 1, code: no function"),
@@ -161,8 +161,9 @@ def test_a_file_of_another_year_and_a_repeated_id_are_refused(tmp_path: Path) ->
 
 
 def test_a_packed_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "HumanEval.jsonl.gz").write_bytes(gzip.compress(b'{"task_id": 1}\n')[:-6])
-    with pytest.raises(SettingsError, match="cannot be unpacked"):
+    row = {"task_id": 1, "prompt": "def f():\n", "entry_point": "f", "test": "def check(f): pass"}
+    (tmp_path / "HumanEval.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode() + b"\n")[:-6])
+    with pytest.raises(SettingsError, match=r"HumanEval.jsonl.gz cannot be read: Compressed file ended"):
         load_benchmark(BENCHMARKS["humaneval"], DataFiles([str(tmp_path)]), system="")
 
 

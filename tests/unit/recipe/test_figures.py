@@ -1,7 +1,7 @@
 """From judged responses to the recipe's table."""
 
 import pytest
-from recipe.figures import Judged, accuracies, answer_of, best_of, labelled_rows, localisation, markdown, rollout_rows
+from recipe.figures import Judged, accuracies, answer_of, best_of, labelled_rows, localisation, markdown, rollout_rows, tables
 
 from oprime.tasks.prose.problem import Choice
 from oprime.tasks.prose.teacher import problem, right_response
@@ -75,7 +75,7 @@ def test_the_report_shows_gains_with_intervals_and_the_prm_beside_the_log_prob()
         "best_of_n": best_of({"subsets": [{"subset": "math", "ways": ways}]}),
         "seconds": {"sft": 61.4},
     }
-    lines = markdown(report).splitlines()
+    lines = markdown(tables(report)).splitlines()
     assert "| math | 1 | 25.0 [25.0, 25.0] | 75.0 [75.0, 75.0] | +50.0 [+50.0, +50.0] | 100.0 | 100.0 |" in lines
     assert "| natural | 90.0 | 40.0 |" in lines
     assert "| prm_sum | 50.0 | 62.5 |" in lines

@@ -1,12 +1,13 @@
 """AIME: two contests of fifteen problems a year, whose answers are whole numbers from 0 to 999."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from oprime.evaluation.benchmark import Asked, Benchmark, Decoding
-from oprime.evaluation.load import contest_id, text_field
+from oprime.evaluation.benchmark import Asked, Benchmark, Decoding, math_problem
+from oprime.evaluation.load import contest_id
 from oprime.evaluation.paper_math import contest
-from oprime.evaluation.prompts import MATH_SUFFIX
 from oprime.tasks.rows import RawRow, row_object
+from oprime.tasks.sources.math_sources import PLAIN
 
 
 def _reader(year: int, *, alone: bool) -> Callable[[RawRow], Asked | None]:
@@ -15,12 +16,9 @@ def _reader(year: int, *, alone: bool) -> Callable[[RawRow], Asked | None]:
     def read(row: RawRow) -> Asked | None:
         if not alone and f"{year}_AIME" not in str(row_object(row).get("url")):
             return None
-        return Asked(
-            id=contest_id(row),
-            question=text_field(row, "question", "problem") + MATH_SUFFIX,
-            verifier="math",
-            ground_truth=text_field(row, "answer").lstrip("0") or "0",
-        )
+        published = PLAIN.read(row)
+        answer = published.ground_truth.lstrip("0") or published.ground_truth[-1:]
+        return math_problem(replace(published, ground_truth=answer), f"aime{year}", row, id=contest_id(row))
 
     return read
 

@@ -1,19 +1,14 @@
 """AMC 12 of 2022 and 2023: 83 problems made free of choices, with numbers for answers."""
 
-from oprime.evaluation.benchmark import Asked, Benchmark, Decoding
-from oprime.evaluation.load import contest_id, text_field
+from oprime.evaluation.benchmark import Asked, Benchmark, Decoding, math_problem
+from oprime.evaluation.load import contest_id
 from oprime.evaluation.paper_math import contest
-from oprime.evaluation.prompts import MATH_SUFFIX
 from oprime.tasks.rows import RawRow
+from oprime.tasks.sources.math_sources import PLAIN
 
 
 def _read(row: RawRow) -> Asked:
-    return Asked(
-        id=contest_id(row),
-        question=text_field(row, "problem", "question") + MATH_SUFFIX,
-        verifier="math",
-        ground_truth=text_field(row, "answer"),
-    )
+    return math_problem(PLAIN.read(row), "amc", row, id=contest_id(row))
 
 
 AMC = Benchmark(

@@ -3,21 +3,23 @@
 import json
 
 from oprime.evaluation.benchmark import Asked, Benchmark, Decoding
-from oprime.evaluation.load import text_field
+from oprime.evaluation.load import row_id
 from oprime.evaluation.paper_code import leetcode
-from oprime.evaluation.prompts import CODE_SUFFIX
 from oprime.tasks.rows import RawRow, row_object
+from oprime.tasks.sources.eurus_sources import CODE_SUFFIX
+from oprime.tasks.sources.question import first_text
 
 
 def _read(row: RawRow) -> Asked:
     meta = row_object(row).get("meta")
-    tests = {"prompt": text_field(row, "prompt"), "test": text_field(row, "test")}
+    tests = {"prompt": first_text(row, "prompt"), "test": first_text(row, "test")}
     return Asked(
-        id=text_field(row, "task_id"),
-        question=text_field(row, "prompt_sft") + CODE_SUFFIX,
-        verifier="code",
+        id=row_id(row, "task_id"),
+        text=first_text(row, "prompt_sft") + CODE_SUFFIX,
+        ability="code",
+        data_source="leetcode",
         ground_truth=json.dumps(tests),
-        options={"cpu_s": 10.0},
+        verifier_options={"cpu_s": 10.0},
         subset=str(meta.get("difficulty") or "") if isinstance(meta, dict) else "",
     )
 

@@ -9,10 +9,11 @@ import json
 from datetime import date
 
 from oprime.evaluation.benchmark import Asked, Benchmark, Decoding
-from oprime.evaluation.load import text_field
+from oprime.evaluation.load import row_id
 from oprime.evaluation.paper_code import live_code_bench
-from oprime.evaluation.prompts import CODE_SUFFIX
 from oprime.tasks.rows import BadRowError, RawRow, row_object, shown
+from oprime.tasks.sources.eurus_sources import CODE_SUFFIX
+from oprime.tasks.sources.question import first_text
 
 FIRST, LAST = date(2023, 5, 1), date(2024, 5, 31)
 _WITH_STARTER = "You will use the following starter code to write the solution to the problem and enclose your code within delimiters."
@@ -32,20 +33,21 @@ def _read(row: RawRow) -> Asked | None:
     starter = value.get("starter_code") or ""
     form = f"{_WITH_STARTER}\n```python\n{starter}\n```" if starter else f"{_WITHOUT_STARTER}\n```python\n# YOUR CODE HERE\n```"
     return Asked(
-        id=text_field(row, "question_id"),
-        question=(
-            f"### Question:\n{text_field(row, 'question_content')}\n\n### Format: {form}\n\n"
+        id=row_id(row, "question_id"),
+        text=(
+            f"### Question:\n{first_text(row, 'question_content')}\n\n### Format: {form}\n\n"
             f"### Answer: (use the provided format with backticks)\n\n{CODE_SUFFIX}"
         ),
-        verifier="code",
+        ability="code",
+        data_source="livecodebench",
         ground_truth=json.dumps(tests),
-        options={"cpu_s": 6.0},
+        verifier_options={"cpu_s": 6.0},
         subset=str(value.get("difficulty") or ""),
     )
 
 
 def _contest_date(row: RawRow) -> date:
-    text = text_field(row, "contest_date")
+    text = first_text(row, "contest_date")
     try:
         return date.fromisoformat(text[:10])
     except ValueError as error:

@@ -1,21 +1,15 @@
 """MATH-500: 500 problems of the test split of MATH (Hendrycks et al.), chosen by Lightman et al."""
 
-from oprime.evaluation.benchmark import Asked, Benchmark, Decoding
-from oprime.evaluation.load import text_field
+from oprime.evaluation.benchmark import Asked, Benchmark, Decoding, math_problem
+from oprime.evaluation.load import row_id
 from oprime.evaluation.paper_math import boxed
-from oprime.evaluation.prompts import MATH_SUFFIX
 from oprime.tasks.rows import RawRow, row_object
+from oprime.tasks.sources.math_sources import MATH
 
 
 def _read(row: RawRow) -> Asked:
-    value = row_object(row)
-    return Asked(
-        id=text_field(row, "id", "unique_id"),
-        question=text_field(row, "problem") + MATH_SUFFIX,
-        verifier="math",
-        ground_truth=text_field(row, "expected_answer", "answer"),
-        subset=str(value.get("level") or ""),
-    )
+    level = row_object(row).get("level")
+    return math_problem(MATH.read(row), "math500", row, id=row_id(row, "id", "unique_id"), subset=str(level or ""))
 
 
 MATH_500 = Benchmark(

@@ -3,10 +3,11 @@
 import json
 
 from oprime.evaluation.benchmark import Asked, Benchmark, Decoding
-from oprime.evaluation.load import text_field
+from oprime.evaluation.load import row_id
 from oprime.evaluation.paper_code import mbpp
-from oprime.evaluation.prompts import CODE_SUFFIX
 from oprime.tasks.rows import BadRowError, RawRow, row_object, shown
+from oprime.tasks.sources.eurus_sources import CODE_SUFFIX
+from oprime.tasks.sources.question import first_text
 
 
 def _read(row: RawRow) -> Asked:
@@ -16,22 +17,23 @@ def _read(row: RawRow) -> Asked:
         raise BadRowError(
             row, "test_list", "missing test_list", f"must be a list of asserts, not {shown(tests)}; is it this benchmark's file?"
         )
-    description = text_field(row, "prompt", "text").partition(" https://www.")[0]
+    description = first_text(row, "prompt", "text").partition(" https://www.")[0]
     return Asked(
-        id=text_field(row, "task_id"),
-        question=(
+        id=row_id(row, "task_id"),
+        text=(
             f"Write Python code to solve the task.\nWrite a Python function `{_signature(row)}` to solve the following problem: "
             f"Present code in ```python and ```\n{description}\n"
             f"The code should pass the following test cases:>>> {tests[0]}\n\n Let's coding step by step.\n{CODE_SUFFIX}"
         ),
-        verifier="code",
+        ability="code",
+        data_source="mbpp",
         ground_truth=json.dumps({"test_imports": value.get("test_imports") or [], "test_list": tests}),
     )
 
 
 def _signature(row: RawRow) -> str:
     """Of the first function of the reference solution: `name(one, two)`."""
-    code = text_field(row, "code")
+    code = first_text(row, "code")
     line = next((line.strip() for line in code.split("\n") if line.strip().startswith("def ")), None)
     if line is None:
         raise BadRowError(row, "code", "no function", "must define a function; is it this benchmark's file?")

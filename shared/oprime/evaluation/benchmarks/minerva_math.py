@@ -1,10 +1,11 @@
 """Minerva Math: 272 problems of undergraduate science courses (Lewkowycz et al.), whose answers stand boxed in their solutions."""
 
 from oprime.evaluation.benchmark import Asked, Benchmark, Decoding
-from oprime.evaluation.load import text_field
+from oprime.evaluation.load import row_id
 from oprime.evaluation.paper_math import harness_with_units
-from oprime.evaluation.prompts import MATH_SUFFIX
 from oprime.tasks.rows import RawRow
+from oprime.tasks.sources.eurus_sources import MATH_SUFFIX
+from oprime.tasks.sources.question import first_text
 
 HARNESS_STOP = ("</s>", "<|im_end|>", "<|endoftext|>")
 HARNESS_RULES = "words are struck out, the last box, `answer is` or number counts; relative tolerance 1e-4; a factor of 100 is accepted"
@@ -12,10 +13,11 @@ HARNESS_RULES = "words are struck out, the last box, `answer is` or number count
 
 def _read(row: RawRow) -> Asked:
     return Asked(
-        id=text_field(row, "idx", "id"),
-        question=text_field(row, "problem") + MATH_SUFFIX,
-        verifier="math",
-        ground_truth=text_field(row, "solution"),
+        id=row_id(row, "idx", "id"),
+        text=first_text(row, "problem") + MATH_SUFFIX,
+        ability="math",
+        data_source="minerva_math",
+        ground_truth=first_text(row, "solution"),
     )
 
 

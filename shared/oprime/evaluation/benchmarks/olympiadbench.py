@@ -2,18 +2,20 @@
 
 from oprime.evaluation.benchmark import Asked, Benchmark, Decoding
 from oprime.evaluation.benchmarks.minerva_math import HARNESS_RULES, HARNESS_STOP
-from oprime.evaluation.load import text_field
+from oprime.evaluation.load import row_id
 from oprime.evaluation.paper_math import harness
-from oprime.evaluation.prompts import MATH_SUFFIX
 from oprime.tasks.rows import BadRowError, RawRow, row_object, shown
+from oprime.tasks.sources.eurus_sources import MATH_SUFFIX
+from oprime.tasks.sources.question import first_text
 
 
 def _read(row: RawRow) -> Asked:
     value = row_object(row)
     return Asked(
-        id=text_field(row, "id"),
-        question=text_field(row, "question") + MATH_SUFFIX,
-        verifier="math",
+        id=row_id(row, "id"),
+        text=first_text(row, "question") + MATH_SUFFIX,
+        ability="math",
+        data_source="olympiadbench",
         ground_truth=_gold(row),
         subset=str(value.get("answer_type") or ""),
     )

@@ -36,7 +36,7 @@ def _with_code(text: str, code: Any) -> str:
 def _apps(row: RawRow, value: Mapping[str, Any]) -> Question:
     """APPS and TACO, whose `input_output` is JSON already."""
     cases = value.get("input_output")
-    text = _with_code(first_text(row, value, "question"), value.get("starter_code"))
+    text = _with_code(first_text(row, "question"), value.get("starter_code"))
     usable = is_text(cases) and cases.strip() not in ("{}", "[]")
     source = "apps" if "problem_id" in value else "taco"
     return Question(text=text, ground_truth=str(cases) if usable else "", ability="code", data_source=source)
@@ -46,12 +46,12 @@ def _code_contests(row: RawRow, value: Mapping[str, Any]) -> Question:
     parts = ("public_tests", "private_tests", "generated_tests")
     tests = {name: value[name] for name in parts if isinstance(value.get(name), dict) and value[name].get("input")}
     limits = _filled(value, "time_limit", "memory_limit_bytes", "input_file", "output_file")
-    return _question(first_text(row, value, "description"), {**tests, **limits} if tests else None, "codecontests")
+    return _question(first_text(row, "description"), {**tests, **limits} if tests else None, "codecontests")
 
 
 def _codeforces(row: RawRow, value: Mapping[str, Any]) -> Question:
     """One row per submission: the same problem comes many times."""
-    parts = [first_text(row, value, "problem-description")]
+    parts = [first_text(row, "problem-description")]
     for title, name in (("Input", "input-specification"), ("Output", "output-specification")):
         parts += [f"{title}\n{value[name]}"] if is_text(value.get(name)) else []
     shown = zip(_texts(value.get("demo-input")), _texts(value.get("demo-output")), strict=False)
@@ -73,7 +73,7 @@ def _is_whole(case: Any) -> bool:
 
 def _open_r1(row: RawRow, value: Mapping[str, Any]) -> Question:
     """open-r1/codeforces."""
-    parts = [first_text(row, value, "description")]
+    parts = [first_text(row, "description")]
     for title, name in (("Input", "input_format"), ("Output", "output_format"), ("Note", "note")):
         parts += [f"{title}\n{value[name]}"] if is_text(value.get(name)) else []
     tests = _filled(value, "official_tests", "time_limit", "memory_limit", "input_mode")
@@ -82,7 +82,7 @@ def _open_r1(row: RawRow, value: Mapping[str, Any]) -> Question:
 
 def _live_code_bench(row: RawRow, value: Mapping[str, Any]) -> Question:
     tests = _filled(value, "public_test_cases", "private_test_cases")
-    text = _with_code(first_text(row, value, "question_content"), value.get("starter_code"))
+    text = _with_code(first_text(row, "question_content"), value.get("starter_code"))
     return _question(text, {**tests, **_filled(value, "metadata")} if tests else None, "livecodebench")
 
 
@@ -91,26 +91,26 @@ def _mbpp(row: RawRow, value: Mapping[str, Any]) -> Question:
     asserts = _texts(value.get("test_list"))
     # The first assert alone says what the function is called and what it is given.
     example = f"\n\nYour code must pass this test:\n```python\n{asserts[0]}\n```" if asserts else ""
-    return _question(first_text(row, value, "text", "prompt") + example, tests if "test_list" in tests else None, "mbpp")
+    return _question(first_text(row, "text", "prompt") + example, tests if "test_list" in tests else None, "mbpp")
 
 
 def _human_eval(row: RawRow, value: Mapping[str, Any]) -> Question:
-    prompt = first_text(row, value, "prompt")
+    prompt = first_text(row, "prompt")
     return _question(
         f"Complete this function; give the whole function.\n```python\n{prompt.rstrip()}\n```",
-        {"test": first_text(row, value, "test"), "entry_point": first_text(row, value, "entry_point"), "prompt": prompt},
+        {"test": first_text(row, "test"), "entry_point": first_text(row, "entry_point"), "prompt": prompt},
         "humaneval",
     )
 
 
 def _leetcode(row: RawRow, value: Mapping[str, Any]) -> Question:
     """The benchmark of Eurus: the question with the code that it begins with, and test source."""
-    return _question(first_text(row, value, "prompt_sft").strip(), _filled(value, "test"), "leetcode")
+    return _question(first_text(row, "prompt_sft").strip(), _filled(value, "test"), "leetcode")
 
 
 def _leetcode_dataset(row: RawRow, value: Mapping[str, Any]) -> Question:
     """newfacade/LeetCodeDataset."""
-    text = _with_code(first_text(row, value, "problem_description"), value.get("starter_code"))
+    text = _with_code(first_text(row, "problem_description"), value.get("starter_code"))
     tests = _filled(value, "test", "entry_point", "prompt")
     return _question(text, tests if "test" in tests else None, "leetcode")
 

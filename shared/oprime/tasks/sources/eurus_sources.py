@@ -38,12 +38,12 @@ def _with_text(reward_model: Any) -> Any:
 
 
 def _first(row: RawRow, value: Mapping[str, Any]) -> Question:
-    task = first_text(row, value, "task")
+    task = first_text(row, "task")
     ability = _ABILITY_OF_TASK.get(task.lower())
     if ability is None:
         raise BadRowError(row, "task", "unknown task", f"must be Math or Coding, not {shown(task)}; correct the row")
     return Question(
-        text=_without_suffix(first_text(row, value, "instruction")),
+        text=_without_suffix(first_text(row, "instruction")),
         ground_truth=text_or_nothing(value.get("reference")),
         ability=ability,
         data_source=text_or_nothing(value.get("source")),

@@ -15,12 +15,12 @@ def _numina(row: RawRow, value: Mapping[str, Any]) -> Question:
     kinds: dict[str, Kind] = {"proof": "proof", "mcq": "choice"}
     answer = text_or_nothing(value.get("answer"))
     if "answer" not in value:
-        answer = last_boxed(first_text(row, value, "solution"))
+        answer = last_boxed(first_text(row, "solution"))
     return Question(
-        text=first_text(row, value, "problem"),
+        text=first_text(row, "problem"),
         ground_truth="" if answer.lower() in _NO_ANSWER else answer,
         ability="math",
-        data_source=f"numina_{first_text(row, value, 'source')}",
+        data_source=f"numina_{first_text(row, 'source')}",
         kind=kinds.get(str(value.get("question_type")).lower(), "open"),
     )
 
@@ -29,8 +29,8 @@ def _boxed_solution(source: str) -> Any:
     def read(row: RawRow, value: Mapping[str, Any]) -> Question:
         answer = text_or_nothing(value.get("expected_answer") or value.get("answer"))
         return Question(
-            text=first_text(row, value, "problem"),
-            ground_truth=answer or last_boxed(first_text(row, value, "solution")),
+            text=first_text(row, "problem"),
+            ground_truth=answer or last_boxed(first_text(row, "solution")),
             ability="math",
             data_source=source,
         )
@@ -39,9 +39,9 @@ def _boxed_solution(source: str) -> Any:
 
 
 def _gsm8k(row: RawRow, value: Mapping[str, Any]) -> Question:
-    _, mark, answer = first_text(row, value, "answer").rpartition("####")
+    _, mark, answer = first_text(row, "answer").rpartition("####")
     return Question(
-        text=first_text(row, value, "question"),
+        text=first_text(row, "question"),
         ground_truth=answer.strip().replace(",", "") if mark else "",
         ability="math",
         data_source="gsm8k",
@@ -71,7 +71,7 @@ def _olympiad(row: RawRow, value: Mapping[str, Any]) -> Question:
     answers = value.get("final_answer") or []
     before = f"{value['context']}\n\n" if is_text(value.get("context")) else ""
     return Question(
-        text=before + first_text(row, value, "question"),
+        text=before + first_text(row, "question"),
         ground_truth=", ".join(text_or_nothing(answer).strip("$ ") for answer in answers) if isinstance(answers, list) else "",
         ability="math",
         data_source="olympiadbench",
@@ -81,7 +81,7 @@ def _olympiad(row: RawRow, value: Mapping[str, Any]) -> Question:
 
 def _plain(row: RawRow, value: Mapping[str, Any]) -> Question:
     return Question(
-        text=first_text(row, value, "question", "problem"),
+        text=first_text(row, "question", "problem"),
         ground_truth=text_or_nothing(value.get("answer")),
         ability="math",
         data_source=text_or_nothing(value.get("data_source")) or text_or_nothing(value.get("source")),
@@ -107,6 +107,19 @@ class _Gsm8k(Source):
 
 
 DAPO = _Dapo(name="dapo", about="DAPO-Math-17k", marks=marks("prompt ability reward_model"), read_row=_dapo)
+MATH = Source(
+    name="math",
+    about="MATH, also as one object of columns: `problem`, `solution`, `level`",
+    marks=marks("problem solution level", "problem expected_answer"),
+    read_row=_boxed_solution("math"),
+)
+GSM8K = _Gsm8k(name="gsm8k", about="GSM8K: an `answer` that ends with `#### N`", marks=marks("question answer"), read_row=_gsm8k)
+PLAIN = Source(
+    name="plain",
+    about="`question` or `problem`, and `answer`: AIME, AMC and others",
+    marks=marks("question answer", "problem answer"),
+    read_row=_plain,
+)
 SOURCES = (
     Source(
         name="olympiadbench",
@@ -115,23 +128,13 @@ SOURCES = (
         read_row=_olympiad,
     ),
     Source(name="minerva", about="Minerva's OCW courses", marks=marks("problem solution type idx"), read_row=_boxed_solution("minerva")),
-    Source(
-        name="math",
-        about="MATH, also as one object of columns: `problem`, `solution`, `level`",
-        marks=marks("problem solution level", "problem expected_answer"),
-        read_row=_boxed_solution("math"),
-    ),
+    MATH,
     Source(
         name="numina",
         about="NuminaMath-CoT and NuminaMath-1.5: `source`, `problem`, `solution`; the source is a part of `data_source`",
         marks=marks("source problem solution"),
         read_row=_numina,
     ),
-    _Gsm8k(name="gsm8k", about="GSM8K: an `answer` that ends with `#### N`", marks=marks("question answer"), read_row=_gsm8k),
-    Source(
-        name="plain",
-        about="`question` or `problem`, and `answer`: AIME, AMC and others",
-        marks=marks("question answer", "problem answer"),
-        read_row=_plain,
-    ),
+    GSM8K,
+    PLAIN,
 )

@@ -49,8 +49,9 @@ def marks(*groups: str) -> tuple[frozenset[str], ...]:
     return tuple(frozenset(group.split()) for group in groups)
 
 
-def first_text(row: RawRow, value: Mapping[str, Any], *fields: str) -> str:
+def first_text(row: RawRow, *fields: str) -> str:
     """The first of the fields that holds a text. Raises BadRowError where none does."""
+    value = row_object(row)
     for name in fields:
         if is_text(value.get(name)):
             return value[name]

@@ -1,0 +1,50 @@
+"""A file that one process holds at a time, and that is free again however the process ends."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from oprime.runtime.errors import OprimeError
+from oprime_cli.files import read_json
+from oprime_cli.running.failures import BusyError
+from oprime_cli.running.processes import start_ticks
+
+
+@contextlib.contextmanager
+def sole_holder(path: Path, *, busy: str, remedy: str) -> Iterator[None]:
+    """Hold a lock file, which names this process meanwhile. A dead holder's lock is taken over.
+
+    While another process holds it, raises BusyError with `busy`, the process and `remedy`. Raises OprimeError where it cannot be made.
+    """
+    handle = _opened(path)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = (read_json(path) or {}).get("pid", "unknown")
+            raise BusyError(f"{busy} (process {owner}): {remedy}") from error
+        _write_owner(handle, {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())})
+        try:
+            yield
+        finally:
+            _write_owner(handle, {})
+    finally:
+        # Closing gives the lock back, as the end of the process would.
+        os.close(handle)
+
+
+def _opened(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OprimeError(f"{path} cannot be written: {error.strerror or error}; choose a place that can") from error
+
+
+def _write_owner(handle: int, owner: dict[str, Any]) -> None:
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps(owner).encode(), 0)
