@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,8 +14,18 @@ from oprime_cli.chat.model import ChatRefusedError, ChatRequest, ChatResponse, C
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from oprime.runtime.training_settings import LoraSection
     from oprime_generator.config import GeneratorSection
     from oprime_generator.sampler import SampledResponse, Sampler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A version that is an adapter (LoRA), as a learner publishes it."""
+
+    directory: Path
+    lora: "LoraSection"
+    """Of the learner that made it."""
 
 
 class LocalModel:
@@ -77,6 +88,7 @@ class LocalModel:
 async def open_local_model(
     model: str,
     *,
+    adapter: Adapter | None = None,
     settings: "GeneratorSection",
     max_prompt_tokens: int,
     max_response_tokens: int,
@@ -84,9 +96,10 @@ async def open_local_model(
     trust_remote_code: bool = False,
     version: int = 0,
 ) -> LocalModel:
-    """Load a model from a directory or of the hub; `version` is its weight version where it is a run's. Prompt and response share the room.
+    """Load a model from a directory or of the hub, with `adapter` on it; `version` is the weight version where it is a run's. Prompt and
+    response share the room.
 
-    Raises SettingsError when it or its chat template cannot be used.
+    Raises SettingsError when it or its chat template cannot be used, WeightsRefusedError when the adapter does not belong to it.
     """
     from oprime.adapters.store_weights import model_directory
     from oprime.lm.tokenizers import load_tokenizer, require_chat_template
@@ -95,13 +108,25 @@ async def open_local_model(
     tokenizer = await asyncio.to_thread(load_tokenizer, directory, trust_remote_code=trust_remote_code)
     require_chat_template(tokenizer)
     limits = (max_prompt_tokens, max_response_tokens)
-    sampler = _sampler(directory, settings, limits, dtype, trust_remote_code=trust_remote_code, version=version)
+    sampler = _sampler(directory, adapter, settings, limits, dtype, trust_remote_code=trust_remote_code, version=version)
     await sampler.start()
+    if adapter is not None:
+        await _put_on(sampler, adapter, version)
     return LocalModel(sampler, tokenizer, at_once=settings.max_running_rollouts)
+
+
+async def _put_on(sampler: "Sampler", adapter: Adapter, version: int) -> None:
+    """Let `sampler`, which has begun with the model alone, go on to the adapter, as a run's generator does; closes it where that fails."""
+    try:
+        await sampler.load(adapter.directory, version)
+    except BaseException:
+        await sampler.close()
+        raise
 
 
 def _sampler(
     directory: Path,
+    adapter: Adapter | None,
     settings: "GeneratorSection",
     limits: tuple[int, int],
     dtype: Literal["float32", "bfloat16"],
@@ -110,6 +135,7 @@ def _sampler(
     version: int,
 ) -> "Sampler":
     prompt, response = limits
+    lora = None if adapter is None else adapter.lora
     if settings.backend == "transformers":
         from oprime_generator.transformers_sampler import TransformersSampler
 
@@ -120,7 +146,9 @@ def _sampler(
             max_response_tokens=response,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
+            lora=lora,
         )
+    from oprime.runtime.training_settings import LoraSection
     from oprime_generator.vllm_sampler import VllmSampler
 
     return VllmSampler(
@@ -131,6 +159,7 @@ def _sampler(
         settings=settings,
         dtype=dtype,
         trust_remote_code=trust_remote_code,
+        lora=lora or LoraSection(),
     )
 
 

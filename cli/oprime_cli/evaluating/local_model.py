@@ -10,7 +10,7 @@ from oprime.evaluation.benchmark import Decoding, Problem
 from oprime.evaluation.evaluate import Response
 from oprime.lm.tokenizers import load_tokenizer, render_prompt, require_chat_template
 from oprime.runtime.errors import OprimeError, UnusableInputError
-from oprime_cli.chat.local import LocalModel, open_local_model
+from oprime_cli.chat.local import Adapter, LocalModel, open_local_model
 from oprime_cli.chat.model import ChatRefusedError
 from oprime_cli.evaluating.chat_requests import chat_request, response_of
 from oprime_generator.config import GeneratorSection
@@ -24,6 +24,8 @@ class LocalSettings:
     """How a model is loaded and sampled."""
 
     directory: Path
+    adapter: Adapter | None = None
+    """What goes on the model in `directory`."""
     version: int = 0
     """Weight version of a run; 0 for a model by itself."""
     generator: GeneratorSection
@@ -49,6 +51,7 @@ class LocalSampling:
         longest = max(lengths, default=1)
         self._model = await open_local_model(
             str(self._settings.directory),
+            adapter=self._settings.adapter,
             settings=self._settings.generator,
             max_prompt_tokens=longest,
             max_response_tokens=min(max_tokens, positions - longest),

@@ -23,6 +23,7 @@ from oprime.evaluation.results import ProblemResult, concluded, usual_ks
 from oprime.evaluation.samples import Sample, SampleFile
 from oprime.runtime.errors import OprimeError
 from oprime.tasks.actions import short_prompt
+from oprime_cli.chat.local import Adapter
 from oprime_cli.console import count, say
 from oprime_cli.evaluating.endpoint import Endpoint
 from oprime_cli.evaluating.judges import LocalJudges
@@ -289,6 +290,7 @@ async def _sampling(
 def _local_settings(target: Target, settings: GeneratorSettings) -> LocalSettings:
     return LocalSettings(
         directory=Path(target.place),
+        adapter=None if target.adapter is None else Adapter(directory=target.adapter, lora=settings.learner.adapters),
         version=target.step or 0,
         generator=settings.generator,
         dtype=settings.model.dtype,

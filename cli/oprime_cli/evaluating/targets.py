@@ -17,6 +17,8 @@ from oprime_cli.running.run_folder import RUNS, RunFolder, find_run, to_document
 
 ADAPTER_CONFIG = "adapter_config.json"
 """PEFT's name for the file that makes a directory an adapter."""
+SETTINGS = ("model", "generator", "verifier", "learner")
+"""Sections of a run's settings that say how its weights are loaded and judged; of the learner's, what its adapters are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,8 @@ class Target:
     """For people."""
     place: str
     """Model directory, URL or file."""
+    adapter: Path | None = None
+    """Of a run that publishes adapters: the one that goes on the model in `place`."""
     folder: Path
     """Where results go by default."""
     identity: Mapping[str, Any]
@@ -33,7 +37,7 @@ class Target:
     step: int | None = None
     """Of a run: the weight version."""
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Sections of a run's settings that say how its model is loaded and judged."""
+    """Of a run: the sections of its settings that say how its weights are loaded and judged."""
 
 
 def find_target(text: str, *, model: str = "") -> Target:
@@ -70,7 +74,8 @@ def _named_run(text: str) -> tuple[RunFolder, int | None] | None:
 def _run(folder: RunFolder, step: int | None) -> Target:
     config = folder.load_settings()
     url = config.store.url or str(folder.path / "weights")
-    store = StoreWeights(url, template=model_directory(config.model.path), dtype=config.model.dtype)
+    model = model_directory(config.model.path)
+    store = StoreWeights(url, template=model, dtype=config.model.dtype)
     versions = store.versions()
     if not versions:
         raise SettingsError(f"run {config.run.name} has no weights in {url} yet: evaluate it when it has begun")
@@ -81,21 +86,26 @@ def _run(folder: RunFolder, step: int | None) -> Target:
         weights = store.fetch(chosen)
     except WeightsRefusedError as error:
         raise SettingsError(f"{folder.path}@{chosen} cannot be evaluated: {error}") from error
-    if (weights.directory / ADAPTER_CONFIG).is_file():
-        raise SettingsError(
-            f"{folder.path}@{chosen} is an adapter, and whole models are evaluated: write one with PEFT (docs/lora.md) and name its "
-            'directory, or train with learner.lora.publish = "merged"'
-        )
+    is_adapter = (weights.directory / ADAPTER_CONFIG).is_file()
     document = to_document(config)
     return Target(
         kind="run",
         name=f"{config.run.name}@{chosen}",
-        place=str(weights.directory),
+        place=str(_first_weights(store, model) if is_adapter else weights.directory),
+        adapter=weights.directory if is_adapter else None,
         folder=folder.path / EVALUATIONS / step_name(chosen),
         identity={"run": config.run.name, "step": chosen},
         step=chosen,
-        settings={name: document[name] for name in ("model", "generator", "verifier") if name in document},
+        settings={name: document[name] for name in SETTINGS if name in document},
     )
+
+
+def _first_weights(store: StoreWeights, model: Path) -> Path:
+    """The model that a run's adapters go on: version 0, or, once the store has it no more, the model that it was made from."""
+    try:
+        return store.fetch(0).directory
+    except WeightsRefusedError:
+        return model
 
 
 def step_name(step: int) -> str:

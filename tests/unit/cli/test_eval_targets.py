@@ -1,5 +1,6 @@
 """What `oprime eval` may be asked to evaluate, and which weights of a run that names."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def test_a_run_is_its_newest_weights_or_those_of_a_step(run: Path, asked: str, v
     assert (target.kind, target.name, target.step) == ("run", f"{run.name}@{version}", version)
     assert Path(target.place).name == f"v{version:08d}"
     assert target.folder == run / "evaluations" / f"step-{version:06d}"
-    assert set(target.settings) == {"model", "generator", "verifier"}
+    assert target.adapter is None
+    assert set(target.settings) == {"model", "generator", "verifier", "learner"}
 
 
 def test_weights_that_a_run_does_not_have_are_refused_with_those_it_has(run: Path) -> None:
@@ -43,10 +45,14 @@ def test_weights_that_a_run_does_not_have_are_refused_with_those_it_has(run: Pat
         find_target(f"{run}@2")
 
 
-def test_a_version_that_is_an_adapter_is_refused_with_the_remedy(run: Path) -> None:
-    (run / "weights" / "v00000003" / "adapter_config.json").write_text("{}")
-    with pytest.raises(SettingsError, match=r"@3 is an adapter, and whole models are evaluated: write one with PEFT"):
-        find_target(str(run))
+def test_a_version_that_is_an_adapter_goes_on_the_runs_first_weights(run: Path, model: Path) -> None:
+    weights = run / "weights"
+    (weights / "v00000003" / "adapter_config.json").write_text("{}")
+    target = find_target(str(run))
+    assert (target.place, target.adapter) == (str(weights / "v00000000"), weights / "v00000003")
+    assert find_target(f"{run}@0").adapter is None
+    shutil.rmtree(weights / "v00000000")
+    assert find_target(str(run)).place == str(model), "the store need not have kept them"
 
 
 def test_what_is_none_of_these_is_refused(tmp_path: Path) -> None:
