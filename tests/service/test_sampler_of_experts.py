@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import GPTNeoXConfig, MixtralConfig, Qwen3MoeConfig
+from transformers import Gemma3Config, GPTNeoXConfig, MixtralConfig, Qwen3MoeConfig
 
 from oprime.lm.models import random_causal_lm
 from oprime_generator.sampler import SampledResponse, SampleRequest
@@ -16,10 +16,18 @@ SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
     "max_position_embeddings": 64, "initializer_range": 0.2, "bos_token_id": BOS, "eos_token_id": END, "pad_token_id": PAD,
 }  # fmt: skip
+EYES: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
+}  # fmt: skip
 FAMILIES: dict[str, Callable[[], Any]] = {
     "Mixtral": lambda: MixtralConfig(**SIZES, num_key_value_heads=2, num_local_experts=4),
     "Qwen3-MoE": lambda: Qwen3MoeConfig(**SIZES, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=48),
     "GPT-NeoX": lambda: GPTNeoXConfig(**SIZES),
+    "Gemma 3, which takes images": lambda: Gemma3Config(
+        text_config={**SIZES, "num_key_value_heads": 2, "head_dim": 32},
+        vision_config=EYES,
+        image_token_index=VOCABULARY - 1,
+    ),
 }
 PROMPT = (5, 6, 7, 8)
 

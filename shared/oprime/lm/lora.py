@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from oprime.lm.file_names import as_in_files
-from oprime.lm.models import Dtype
+from oprime.lm.models import Dtype, beside_text, text_config
 from oprime.runtime.errors import SettingsError, WeightsRefusedError
 from oprime.runtime.training_settings import LoraSection
 
@@ -63,6 +63,7 @@ def add_adapter(model: "PreTrainedModel", lora: LoraSection, *, seed: int, setti
             lora_alpha=cast("int", lora.alpha),
             use_rslora=lora.rslora,
             target_modules=list(lora.targets) or "all-linear",
+            exclude_modules=[name for name, module in beside_text(model) if _is_linear(module)] or None,
             lora_dropout=0.0,
             bias="none",
         ),
@@ -82,7 +83,8 @@ def _injected(model: "PreTrainedModel", config: "LoraConfig", seed: int) -> "Pre
 
 
 def _require_linear(model: "PreTrainedModel", lora: LoraSection, setting: str) -> None:
-    linear = {name: module for name, module in model.named_modules() if _is_linear(module)}
+    passed = {name for name, _ in beside_text(model)}
+    linear = {name: module for name, module in model.named_modules() if _is_linear(module) and name not in passed}
     head = model.get_output_embeddings()
     for target in lora.targets:
         found = [module for name, module in linear.items() if name == target or name.endswith(f".{target}")]
@@ -210,7 +212,7 @@ def _without_weights(directory: Path, lora: LoraSection, *, trust_remote_code: b
 
     config = AutoConfig.from_pretrained(str(directory), trust_remote_code=trust_remote_code)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_config(text_config(config), trust_remote_code=trust_remote_code)
     return add_adapter(model, lora, seed=0, setting="learner.lora")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from oprime.lm.file_names import require_form_of_files
+from oprime.lm.file_names import is_not_of_text, require_form_of_files
 from oprime.lm.rotary import fix_rotary_factors
 from oprime.runtime.errors import SettingsError
 
@@ -22,6 +22,9 @@ Dtype = Literal["float32", "bfloat16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 
 UNBOUNDED = 2**31 - 1
+
+_READ_ALONE = ("qwen3_5_text", "qwen3_5_moe_text", "gemma3n_text")
+"""Types of text models that transformers reads out of the files of a model for images or sound, without the rest of it."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -42,6 +45,8 @@ def load_causal_lm(
     `longest` is the most tokens that a row will have, all that the model takes by default: long-context variants have rotary factors for
     short and for long ones, and it decides which hold. An architecture without sdpa gets eager attention.
 
+    Of a model that also takes images or sound (`backbone`), the text model is trained: all else is frozen, or not loaded at all.
+
     `dtype` is what the weights are held in. Give float32 for a model that will be trained: the engine keeps these as the
     master weights and computes in its own type. Weights are read from safetensors only. Raises SettingsError when the
     directory, its config or any weight is missing, when a weight is not part of the model, or when it is no causal
@@ -51,21 +56,48 @@ def load_causal_lm(
 
     config = _load_config(path, trust_remote_code=trust_remote_code)
     _require_causal_lm(config, path)
+    text = text_config(config)
     with _quiet_transformers(), _loading(path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(path),
-            config=config,
+            config=text,
             dtype=_DTYPES[dtype],
-            attn_implementation=_known_attention(config, attention),
+            attn_implementation=_known_attention(text, attention),
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,
         )
     model, report = loaded
-    _require_every_weight(report, path)
+    _require_every_weight(report, path, reads_alone=text is not config)
     require_form_of_files(model, path)
     fix_rotary_factors(model, longest, path)
     return _ready(model, device=device, gradient_checkpointing=gradient_checkpointing, path=path)
+
+
+def text_config(config: "PretrainedConfig") -> "PretrainedConfig":
+    """What a model is loaded with: the settings of its text model, where transformers reads that alone, or else its own."""
+    text: Any = config.get_text_config()
+    return text if text.model_type in _READ_ALONE else config
+
+
+def backbone(causal_lm: "PreTrainedModel") -> "PreTrainedModel":
+    """The layers that turn tokens into hidden states: without the head, and without what a model for images or sound has besides."""
+    base: Any = causal_lm.base_model
+    return base.language_model if is_for_more_than_text(causal_lm) else base
+
+
+def is_for_more_than_text(causal_lm: "PreTrainedModel") -> bool:
+    """Whether the model holds a text model among others, as Gemma 3 does, of which text alone is read here."""
+    return causal_lm.config.get_text_config() is not causal_lm.config and hasattr(causal_lm.base_model, "language_model")
+
+
+def beside_text(causal_lm: "PreTrainedModel") -> "Iterator[tuple[str, nn.Module]]":
+    """The modules of a model for images or sound, by their names, that text does not pass; none of a model for text."""
+    if not is_for_more_than_text(causal_lm):
+        return
+    text = {id(module) for part in (backbone(causal_lm), causal_lm.get_output_embeddings()) if part for module in part.modules()}
+    around = {id(causal_lm), id(causal_lm.base_model)}
+    yield from ((name, module) for name, module in causal_lm.named_modules() if id(module) not in text | around)
 
 
 def random_causal_lm(
@@ -136,6 +168,8 @@ def _is_noise(name: str) -> bool:
 
 def _ready(model: Any, *, device: torch.device | str, gradient_checkpointing: bool, path: str | Path) -> "PreTrainedModel":
     disable_dropout(model)
+    for _, module in beside_text(model):
+        module.requires_grad_(False)
     if gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
             raise SettingsError(
@@ -176,23 +210,27 @@ def _load_config(path: str | Path, *, trust_remote_code: bool) -> "PretrainedCon
 
 
 def _require_causal_lm(config: "PretrainedConfig", path: str | Path) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
 
     if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
         return
     known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, ())
     known = (known,) if isinstance(known, str) else tuple(known)
     given = tuple(config.architectures or known)
-    if not set(given) & set(known):
+    wrapped = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(config.model_type) if text_config(config) is not config else None
+    if not set(given) & {*known, wrapped}:
         raise SettingsError(
             f"model {path} is {', '.join(given) or config.model_type}, not a causal language model: give one whose architecture is "
             f"{' or '.join(known) or 'a ...ForCausalLM'}"
         )
 
 
-def _require_every_weight(report: Any, path: str | Path) -> None:
+def _require_every_weight(report: Any, path: str | Path, *, reads_alone: bool) -> None:
     missing = sorted(report["missing_keys"])
-    unexpected = sorted(report["unexpected_keys"])
+    unexpected = sorted(name for name in report["unexpected_keys"] if not (reads_alone and is_not_of_text(name)))
     mismatched = sorted(str(entry[0]) for entry in report["mismatched_keys"])
     for names, what in (
         (missing, "lacks weights of its architecture"),

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from oprime.core.prompt_families import Block, FamilyLayout, PromptFamily, lay_out
+from oprime.lm.models import backbone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,7 +73,7 @@ def hidden_before_response(
     """
     lengths = attention_mask.sum(1).tolist()
     if not packing.fits(lengths):
-        hidden = model.base_model(input_ids=input_ids, attention_mask=attention_mask.long(), use_cache=False).last_hidden_state
+        hidden = backbone(model)(input_ids=input_ids, attention_mask=attention_mask.long(), use_cache=False).last_hidden_state
         rollouts, tokens = is_trained.nonzero(as_tuple=True)
         return hidden[rollouts, tokens - 1]
     rows = _Rows(input_ids.cpu().numpy(), is_trained.cpu().numpy()) if packing.shares_prompts else None
@@ -314,7 +315,7 @@ def _hidden(
     if len(blocks) == 1 and blocks[0].pieces == 1:  # A row of its own has no neighbours to be kept from.
         return causal_lm.base_model(input_ids=token_ids[None], use_cache=False).last_hidden_state[0]
     boundaries = _boundaries(causal_lm, blocks, token_ids.device, pads=pads)
-    output = causal_lm.base_model(input_ids=token_ids[None], position_ids=positions[None], use_cache=False, **boundaries)
+    output = backbone(causal_lm)(input_ids=token_ids[None], position_ids=positions[None], use_cache=False, **boundaries)
     return output.last_hidden_state[0]
 
 
@@ -353,7 +354,7 @@ def _trial(causal_lm: "PreTrainedModel") -> str:
     # Mixtures of experts sort tokens by expert, which rounds otherwise where a neighbour goes to another one.
     if _apart(packed[first:], beside_others[first:]) > (1e-5 if packed.dtype == torch.float32 else 0.05):
         return "lets packed rollouts see each other (its tokens meet outside of attention)"
-    alone = [causal_lm.base_model(input_ids=ids[None], use_cache=False).last_hidden_state[0] for ids in token_ids.split(_PROBE_LENGTHS)]
+    alone = [backbone(causal_lm)(input_ids=ids[None], use_cache=False).last_hidden_state[0] for ids in token_ids.split(_PROBE_LENGTHS)]
     return _difference(packed, torch.cat(alone))
 
 
@@ -368,7 +369,7 @@ def _trial_of_a_family(causal_lm: "PreTrainedModel") -> str:
     layout = lay_out([PromptFamily(prompt_ids=first, responses=tuple(others))])
     shared = hidden_before_shared(causal_lm, layout, device)
     rows = [torch.as_tensor(np.concatenate([first, response[:-1]]), dtype=torch.int64, device=device)[None] for response in others]
-    alone = [causal_lm.base_model(input_ids=row, use_cache=False).last_hidden_state[0, prompt - 1 :] for row in rows]
+    alone = [backbone(causal_lm)(input_ids=row, use_cache=False).last_hidden_state[0, prompt - 1 :] for row in rows]
     return _difference(shared, torch.cat(alone))
 
 

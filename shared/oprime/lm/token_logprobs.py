@@ -17,9 +17,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from oprime.core.prompt_families import PromptFamily, lay_out
 from oprime.lm.chunked_logprobs import ChunkedLogprobs, LogitTransform
-from oprime.lm.file_names import as_in_files
+from oprime.lm.file_names import as_in_files, left_in_files
 from oprime.lm.lora import merged
-from oprime.lm.models import disable_dropout
+from oprime.lm.models import backbone, disable_dropout
 from oprime.lm.packing import PADDED, at_responses, choose_packing, hidden_before_response, hidden_before_shared, trial_attention
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.training_settings import VOCABULARY_CHUNK
@@ -95,8 +95,9 @@ class TokenLogprobModel(nn.Module):
         return merged(self.causal_lm, weights)
 
     def as_in_files(self, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """Weights of `trained` without adapters, by their names in it, as its files have them."""
-        return as_in_files(self.causal_lm, weights)
+        """Weights of `trained` without adapters, by their names in it, as its files have them; what it left in the files comes last."""
+        yield from as_in_files(self.causal_lm, weights)
+        yield from left_in_files(self.causal_lm)
 
     @overload
     def forward(self, input_ids: Tensor, attention_mask: Tensor, is_trained: Tensor, entropies: Literal[False] = False) -> Tensor: ...
@@ -141,7 +142,7 @@ def _linear_head(causal_lm: "PreTrainedModel") -> nn.Linear:
 
 def _logit_transform(causal_lm: "PreTrainedModel") -> LogitTransform:
     """Read scale and soft cap where the models of transformers keep them."""
-    config = causal_lm.config
+    config = causal_lm.config.get_text_config()
     scale = 1.0
     if getattr(config, "logit_scale", None) is not None:  # Cohere
         scale *= float(config.logit_scale)
@@ -168,7 +169,7 @@ def _require_plain_head(causal_lm: "PreTrainedModel", head: TokenLogprobHead) ->
     try:
         with trial_attention(causal_lm):
             logits = causal_lm(input_ids=token_ids, use_cache=False).logits.float()[0]
-            hidden = causal_lm.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
+            hidden = backbone(causal_lm)(input_ids=token_ids, use_cache=False).last_hidden_state
     finally:
         hook.remove()
     theirs = logits.log_softmax(-1).gather(-1, token_ids.T).squeeze(-1)

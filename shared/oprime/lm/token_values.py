@@ -1,13 +1,13 @@
 """Values of a critic: V of what precedes each response token."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from oprime.lm.models import disable_dropout
+from oprime.lm.models import backbone, disable_dropout
 from oprime.lm.packing import PADDED, at_responses, choose_packing, hidden_before_response
 from oprime.runtime.errors import SettingsError
 
@@ -43,8 +43,8 @@ class TokenValueModel(nn.Module):
             )
         disable_dropout(causal_lm)
         self.packing = choose_packing(causal_lm) if packing else PADDED
-        self.backbone = cast("PreTrainedModel", causal_lm.base_model)
-        self.value_head = ValueHead(causal_lm.config.hidden_size).to(causal_lm.device)
+        self.backbone = backbone(causal_lm)
+        self.value_head = ValueHead(causal_lm.config.get_text_config().hidden_size).to(causal_lm.device)
 
     @property
     def trained(self) -> Self:
