@@ -313,7 +313,7 @@ def _hidden(
     causal_lm: "PreTrainedModel", token_ids: Tensor, positions: Tensor, blocks: tuple[Block, ...], *, pads: bool = False
 ) -> Float[Tensor, "token hidden"]:
     if len(blocks) == 1 and blocks[0].pieces == 1:  # A row of its own has no neighbours to be kept from.
-        return causal_lm.base_model(input_ids=token_ids[None], use_cache=False).last_hidden_state[0]
+        return backbone(causal_lm)(input_ids=token_ids[None], use_cache=False).last_hidden_state[0]
     boundaries = _boundaries(causal_lm, blocks, token_ids.device, pads=pads)
     output = backbone(causal_lm)(input_ids=token_ids[None], position_ids=positions[None], use_cache=False, **boundaries)
     return output.last_hidden_state[0]
