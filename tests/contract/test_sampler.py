@@ -4,9 +4,10 @@ import asyncio
 import math
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import pytest_asyncio
@@ -29,6 +30,8 @@ PROMPT = (5, 6, 7, 8)
 PROMPT_LIMIT = 500
 RESPONSE_LIMIT = 100
 LORA = LoraSection(rank=4, alpha=8.0)
+ATTEMPTS = 20
+Found = TypeVar("Found")
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -225,27 +228,42 @@ async def test_a_stream_says_the_same_as_the_response_at_its_end(bench: Bench) -
 
 
 async def test_a_response_that_meets_new_weights_says_which_token_came_from_which(bench: Bench) -> None:
-    old_version = bench.sampler.weight_version
-    seed = await _seed_of_a_long_response(bench.sampler)
-    seen = 0
-    finished = None
-    before = after = bench.directory
-    async for part in bench.sampler.stream(a_request("switched", seed=seed)):
-        if isinstance(part, SampledResponse):
-            finished = part
-            continue
-        seen += len(part.response_ids)
-        if seen == 3:
-            before, after = await bench.move_on()
-    assert finished is not None
-    assert [span.version for span in finished.spans] == [old_version, old_version + 1]
-    assert covered(finished) == list(range(len(finished.response_ids)))
+    async def switched(name: str) -> tuple[SampledResponse, Path, Path] | None:
+        """A response of two versions, with the models of both."""
+        version = bench.sampler.weight_version
+        seed, seen = await _seed_of_a_long_response(bench.sampler), 0
+        before = after = bench.directory
+        finished = None
+        async for part in bench.sampler.stream(a_request(name, seed=seed)):
+            if isinstance(part, SampledResponse):
+                finished = part
+            elif (seen := seen + len(part.response_ids)) >= 3 and before == after:
+                before, after = await bench.move_on()
+        assert finished is not None
+        assert covered(finished) == list(range(len(finished.response_ids)))
+        versions = [span.version for span in finished.spans]
+        assert versions in ([version], [version, version + 1])
+        return (finished, before, after) if len(versions) == 2 else None
+
+    finished, before, after = await in_time(switched)
     switch = finished.spans[1].start
     assert switch >= 3
     old = full_logprobs(before, PROMPT, finished.response_ids, 1.0)
     new = full_logprobs(after, PROMPT, finished.response_ids, 1.0)
     assert finished.behaviour_logprobs == pytest.approx(old[:switch] + new[switch:], abs=2e-3)
     assert new[switch:] != pytest.approx(old[switch:], abs=2e-2)
+
+
+async def in_time(attempt: Callable[[str], Awaitable[Found | None]]) -> Found:
+    """What the first attempt finds that finds something.
+
+    A sampler runs ahead of its readers, on a busy machine to the end of the response before anything else can happen to it.
+    """
+    for number in range(ATTEMPTS):
+        found = await attempt(f"attempt-{number}")
+        if found is not None:
+            return found
+    pytest.fail(f"{ATTEMPTS} responses were over before anything could happen to them")
 
 
 async def _seed_of_a_long_response(sampler: Sampler) -> int:
@@ -310,20 +328,24 @@ async def test_adapters_of_another_model_are_refused_and_the_old_ones_serve_on(b
 
 async def test_an_aborted_response_ends_with_an_error_and_the_others_go_on(bench: Bench) -> None:
     seed = await _seed_of_a_long_response(bench.sampler)
-    first_token = asyncio.Event()
 
-    async def follow() -> None:
-        async for _ in bench.sampler.stream(a_request("given-up", seed=seed)):
-            first_token.set()
+    async def given_up(name: str) -> SampleAbortedError | None:
+        """Abort a response at its first token."""
+        seen = 0
+        try:
+            async for _ in bench.sampler.stream(a_request(name, seed=seed)):
+                seen += 1
+                if seen == 1:
+                    assert bench.sampler.oldest_version(name) == bench.sampler.weight_version
+                    await bench.sampler.abort([name, "unknown"])
+        except SampleAbortedError as error:
+            return error
+        finally:
+            assert bench.sampler.oldest_version(name) is None
+        return None
 
-    following = asyncio.create_task(follow())
     other = asyncio.create_task(bench.sampler.sample(a_request("other", seed=seed)))
-    await first_token.wait()
-    assert bench.sampler.oldest_version("given-up") == bench.sampler.weight_version
-    await bench.sampler.abort(["given-up", "unknown"])
-    with pytest.raises(SampleAbortedError, match="given-up"):
-        await following
-    assert bench.sampler.oldest_version("given-up") is None
+    assert "attempt-" in str(await in_time(given_up))
     assert len((await other).response_ids) > 3
 
 
@@ -339,10 +361,11 @@ async def test_a_cancelled_response_makes_room_for_its_id(bench: Bench) -> None:
 async def test_an_engine_that_dies_is_noticed(bench: Bench) -> None:
     if not isinstance(bench.sampler, VllmSampler):
         pytest.skip("has no process of its own")
-    under_way = asyncio.create_task(bench.sampler.sample(a_request("under-way", seed=await _seed_of_a_long_response(bench.sampler))))
+    seed, engine = await _seed_of_a_long_response(bench.sampler), children("VLLM::")
+    under_way = asyncio.create_task(bench.sampler.sample(a_request("under-way", seed=seed)))
     await asyncio.sleep(0)
-    for child in children("VLLM::"):
-        child.kill()
+    for process in engine:
+        process.kill()
     with pytest.raises(SamplerDiedError, match=r"engine process has ended: .*(SIGKILL|exit code: -9)"):
         await asyncio.wait_for(bench.sampler.watch(), 60)
     with pytest.raises(SamplerDiedError, match=r"SIGKILL|exit code: -9"):
