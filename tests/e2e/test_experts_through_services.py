@@ -42,6 +42,7 @@ SIZES: dict[str, Any] = {
     "num_key_value_heads": 2, "max_position_embeddings": POSITIONS, "tie_word_embeddings": False, "pad_token_id": VOCABULARY.index(PAD),
     "bos_token_id": VOCABULARY.index(BEGIN), "eos_token_id": VOCABULARY.index(END),
 }  # fmt: skip
+QWEN_SIZES: dict[str, Any] = SIZES | {"vocab_size": len(QWEN_VOCABULARY)}
 FAMILIES: dict[str, Callable[[], Any]] = {
     # Noise on what the router sees is off in training, as all noise is.
     "Mixtral": lambda: MixtralConfig(**SIZES, num_local_experts=4, router_jitter_noise=0.1),
@@ -50,7 +51,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
         **SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64, output_router_logits=True, router_aux_loss_coef=0.1
     ),
     "Qwen3.5-MoE": lambda: Qwen3_5MoeTextConfig(
-        **SIZES | {"vocab_size": len(QWEN_VOCABULARY)}, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64, head_dim=32,
+        **QWEN_SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64, head_dim=32,
         shared_expert_intermediate_size=64, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2,
         linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16,
     ),
@@ -141,7 +142,8 @@ def tokenizer_of(family: str) -> PreTrainedTokenizerBase:
 
 def qwen_tokenizer() -> PreTrainedTokenizerBase:
     """The chain task in tokens of a byte-level tokenizer: transformers reads the tokenizer of every Qwen3.5 as Qwen's own."""
-    tokenizer = Qwen3_5Tokenizer(
+    of_type: Any = Qwen3_5Tokenizer
+    tokenizer = of_type(
         vocab={token: place for place, token in enumerate(QWEN_VOCABULARY)},
         merges=[(SPACE, sign) for sign in SIGNS],
         unk_token=None,
