@@ -46,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def starting_model(directory: Path) -> Path:
-    """A model of the chain task that is right about half of the time, so that groups pass the filter."""
+    """A model of the chain task that is right now and then (about one time in ten), so that groups pass the filter."""
     output = directory / "model"
     values = {"model.path": str(output), "tasks.chain.operations": 2, "sft.steps": 120, "sft.batch_rows": 64, "sft.output": str(output)}
     made = oprime("sft", str(DEMO), *sets(values))

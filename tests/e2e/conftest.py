@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def starting_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The chain task's model after a short supervised warm-up on short chains: it is right about half of the time."""
+    """The chain task's model after a short supervised warm-up on short chains: it knows the form, and is right about one time in ten."""
     # All test processes share one.
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder

@@ -81,7 +81,7 @@ async def test_after_new_weights_everything_is_computed_by_them_alone(sampler: V
 
 async def test_prompts_that_wait_while_weights_change_are_read_with_the_new_ones(sampler: VllmSampler, policies: list[Path]) -> None:
     before = sampler.weight_version
-    waiting = asyncio.create_task(siblings(sampler, "waiting", 12))
+    waiting = asyncio.create_task(siblings(sampler, "waiting", 40))
     # By then the first ones have tokens; how many does not matter.
     await asyncio.sleep(0.05)
     await sampler.load(policies[(before + 1) % 2], before + 1)

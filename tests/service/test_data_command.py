@@ -179,7 +179,8 @@ def test_questions_become_tasks_and_what_is_dropped_is_counted(tmp_path: Path, c
     ]
     assert "choices: 2 responses of small, 20 + 10 tokens" in said.err
     assert "solve: 10 responses of large, 100 + 50 tokens, cost 100.0000" in said.err
-    assert len(asked) == 12
+    # A request that was under way when the first command gave up may still have come in.
+    assert len(asked) in (12, 13)
     (train,) = load_tasks(TasksSection(train=str(tmp_path / "out" / "heldout.jsonl")), "train")
     rows = lines(tmp_path / "out" / "train.jsonl") + lines(tmp_path / "out" / "heldout.jsonl")
     assert {row["prompt"][-1]["content"].removesuffix(MATH_SUFFIX): row["extra_info"]["pass_rate"] for row in rows} == {
