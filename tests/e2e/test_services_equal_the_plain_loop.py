@@ -95,7 +95,7 @@ class Case:
         pytest.param(Case(ranks=2, zero_stage=3), id="2 ranks, ZeRO 3", marks=pytest.mark.slow),
         pytest.param(Case(estimator="ppo"), id="PPO", marks=pytest.mark.slow),
         pytest.param(Case(estimator="ppo", ranks=2, zero_stage=3), id="PPO, 2 ranks, ZeRO 3", marks=pytest.mark.slow),
-        pytest.param(Case(estimator="remax", temperature=0.8), id="ReMax, temperature 0.8"),
+        pytest.param(Case(estimator="remax", temperature=0.8), id="ReMax, temperature 0.8", marks=pytest.mark.slow),
     ],
 )
 def test_weights_after_three_steps_agree_to_a_millionth(case: Case, starting_model: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from oprime_cli.running.run_folder import RunFolder, to_document
 from oprime_cli.running.services import service_specs
 from oprime_cli.running.supervisor import Guard, ProcessSpec, Supervisor
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), needs_hosts()]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600), needs_hosts()]
 
 HOSTS = ("machine-0", "machine-1")
 PORTS = {"prm": 29500, "learner": 29501}
