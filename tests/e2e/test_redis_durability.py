@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import shutil
 import socket
 import stat
+import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -105,6 +108,41 @@ async def test_a_killed_server_restarts_with_everything_it_ever_confirmed(
     keys = [delivery.key for delivery in await queue.receive(ROLLOUTS, "worker", most=len(states) + 1, wait_s=0)]
     assert set(keys) == states
     assert len(keys) == len(states)
+
+
+SLOW_DISK = """
+#include <sys/syscall.h>
+#include <unistd.h>
+int fdatasync(int file) { usleep(950000); return syscall(SYS_fdatasync, file); }
+"""
+
+
+@pytest.fixture
+def slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server started from here on has a disk that takes a second to say that something is on it."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler to build the slow disk with")
+    source, library = tmp_path / "slow_disk.c", tmp_path / "slow_disk.so"
+    source.write_text(SLOW_DISK)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+
+
+@pytest.mark.usefixtures("slow_disk")
+async def test_nothing_confirmed_waits_for_a_slow_disk_when_its_server_is_killed(
+    tmp_path: Path, start_redis: StartRedis, connect: Connect
+) -> None:
+    """Where it syncs once a second, a server keeps what it confirmed in its memory while the sync before is under way."""
+    server = start_redis(tmp_path / "redis")
+    queue = connect(server.url)
+    confirmed, ends = 0, time.monotonic() + 2.2
+    while time.monotonic() < ends:
+        await put(queue, confirmed)
+        confirmed += 1
+    server.kill()
+    again = start_redis(tmp_path / "redis")
+    assert await connect(again.url).ledger_counts() == {"issued": confirmed, LIVE: confirmed}
 
 
 async def test_loans_marks_values_and_letters_survive_a_killed_server(tmp_path: Path, start_redis: StartRedis, connect: Connect) -> None:

@@ -327,6 +327,30 @@ async def test_renewed_certificates_are_used_by_the_next_connection(tmp_path: Pa
         payloads.close()
 
 
+# Being cancelled
+
+
+@pytest.mark.parametrize("is_connected", [True, False])
+async def test_whoever_is_cancelled_in_a_call_is_cancelled_at_whichever_moment(server: LocalRedis, is_connected: bool) -> None:
+    """Python 3.11's asyncio.wait_for, which the client sends with, can lose a cancellation: the service would then never stop."""
+    moments = 0
+    while True:
+        async with queue_at(url_of(server)) as queue:
+            if is_connected:
+                await queue.ping()
+            call = asyncio.create_task(queue.set_value("name", b"value"))
+            for _ in range(moments):
+                await asyncio.sleep(0)
+            if call.done():
+                break
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            assert await queue.value("name") in {None, b"value"}, "a later call reads no answer that is not its own"
+        moments += 1
+    assert moments > 3
+
+
 # What the server must be
 
 
@@ -338,6 +362,7 @@ async def administrator(server: LocalRedis) -> AsyncIterator[redis.asyncio.Redis
     finally:
         await client.config_set("maxmemory-policy", "noeviction")
         await client.config_set("appendonly", "yes")
+        await client.config_set("appendfsync", "always")
         await client.aclose()
 
 
@@ -357,13 +382,15 @@ async def test_a_server_that_may_evict_is_refused_also_in_mid_run(server: LocalR
             await queue.check_server()
 
 
-async def test_a_server_without_a_file_is_accepted_with_one_warning(server: LocalRedis) -> None:
+@pytest.mark.parametrize(("option", "value"), [("appendonly", "no"), ("appendfsync", "everysec"), ("appendfsync", "no")])
+async def test_a_server_that_may_forget_is_accepted_with_one_warning(server: LocalRedis, option: str, value: str) -> None:
     async with administrator(server) as admin, queue_at(url_of(server)) as queue:
-        await admin.config_set("appendonly", "no")
+        await admin.config_set(option, value)
         with structlog.testing.capture_logs() as logs:
             await queue.check_server()
             await queue.check_server()
     assert [(line["event"], line["log_level"]) for line in logs] == [("redis_not_durable", "warning")]
+    assert f"set {option} " in logs[0]["reason"]
 
 
 @pytest.mark.parametrize(("forbidden", "warned"), [("-config", []), ("-info", []), ("-config -info", ["redis_unchecked"])])

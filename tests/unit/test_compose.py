@@ -221,7 +221,7 @@ def test_redis_is_the_process_that_is_asked_to_stop_and_loses_nothing() -> None:
     shell = SERVICES["redis"]["command"][-1].strip().splitlines()
     assert shell[-1].startswith("exec redis-server ")
     assert "requirepass" not in shell[-1]
-    for option in ("--appendonly yes", "--appendfsync everysec", "--maxmemory-policy noeviction", "--dir /data"):
+    for option in ("--appendonly yes", "--appendfsync always", "--maxmemory-policy noeviction", "--dir /data"):
         assert option in shell[-1]
 
 

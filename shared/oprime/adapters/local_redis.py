@@ -272,7 +272,8 @@ def _config(folder: Path, place: _Place, password: str | None, max_memory: str |
         f"dir {_quoted(str(folder.resolve()))}",
         "daemonize no",
         "appendonly yes",
-        "appendfsync everysec",
+        # What is confirmed is on the disk: with "everysec" a busy disk holds back seconds of it, and a kill takes them along.
+        "appendfsync always",
         'save ""',
         "maxmemory-policy noeviction",
     ]

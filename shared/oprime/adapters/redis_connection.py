@@ -1,7 +1,8 @@
 """A connection to Redis, and what its errors mean: one wording for all that speaks to the run's server."""
 
+import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import redis
 import structlog
 from redis import asyncio as aio
 from redis import exceptions as errors
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -40,12 +42,40 @@ def escaped(prefix: str) -> str:
     return "".join(f"\\{letter}" if letter in "*?[]\\" else letter for letter in prefix)
 
 
-class RenewingConnection(aio.SSLConnection):
+class _Cancellable(AbstractConnection):
+    """Loses no cancellation: Python 3.11's asyncio.wait_for, which the client sends with, returns in spite of one that comes as it ends."""
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        task = asyncio.current_task()
+        requests = task.cancelling() if task else 0
+        await super().send_packed_command(command, check_health)
+        if task and task.cancelling() > requests:
+            # Nobody is going to read the answer.
+            await self.disconnect(nowait=True)
+            raise asyncio.CancelledError
+
+
+class PlainConnection(_Cancellable, aio.Connection):
+    """Over TCP."""
+
+
+class SocketConnection(_Cancellable, aio.UnixDomainSocketConnection):
+    """Over a unix socket."""
+
+
+class RenewingConnection(_Cancellable, aio.SSLConnection):
     """Reads its certificates anew each time it connects, as the synchronous one does by itself."""
 
     def _connection_arguments(self) -> Mapping[str, Any]:
         self.ssl_context.context = None
         return super()._connection_arguments()
+
+
+_CONNECTIONS = {
+    aio.Connection: PlainConnection,
+    aio.UnixDomainSocketConnection: SocketConnection,
+    aio.SSLConnection: RenewingConnection,
+}
 
 
 def open_client(kind: type[ClientT], url: str, password: str | None, username: str = "", tls: TlsSection | None = None) -> ClientT:
@@ -64,8 +94,7 @@ def open_client(kind: type[ClientT], url: str, password: str | None, username: s
     except ValueError as error:
         raise SettingsError(f"queue.url = {without_password(url)!r} is not an address of Redis: {error}") from error
     pool: Any = client.connection_pool
-    if pool.connection_class is aio.SSLConnection:
-        pool.connection_class = RenewingConnection
+    pool.connection_class = _CONNECTIONS.get(pool.connection_class, pool.connection_class)
     return client
 
 
@@ -226,7 +255,7 @@ class RedisPart:
         version = str(info.get("redis_version", ""))
         if version and _version(version) < OLDEST_VERSION:
             raise SettingsError(f"Redis at {self._answering.address} is version {version}: oprime needs Redis 6.2, Valkey 7.2 or newer")
-        policy = info.get("maxmemory_policy") or await self._policy_by_config()
+        policy = info.get("maxmemory_policy") or await self._configured("maxmemory-policy")
         if policy is None:
             self._warn_once("redis_unchecked", f"neither INFO nor CONFIG GET says its maxmemory-policy: it must be {KEEPS_ALL}")
         elif policy != KEEPS_ALL:
@@ -236,9 +265,16 @@ class RedisPart:
             )
         if info.get("aof_enabled") == 0:
             self._warn_once("redis_not_durable", "appendonly is off: what is under way is lost when the server ends; set appendonly yes")
+        elif await self._configured("appendfsync") in {"everysec", "no"}:
+            self._warn_once(
+                "redis_not_durable",
+                "appendfsync is not always: seconds of confirmed work are lost when the server is killed while its disk is busy, or with "
+                "its machine; set appendfsync always",
+            )
 
-    async def _policy_by_config(self) -> str | None:
-        found = await self._ask(lambda: self._client.config_get("maxmemory-policy")) or {}
+    async def _configured(self, name: str) -> str | None:
+        """What CONFIG GET tells, if this user may ask."""
+        found = await self._ask(lambda: self._client.config_get(name)) or {}
         return next((value.decode() if isinstance(value, bytes) else str(value) for value in found.values()), None)
 
     async def _ask(self, question: Callable[[], Awaitable[Any]]) -> Any | None:
