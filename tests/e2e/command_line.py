@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +63,16 @@ def processes_of(run: Path) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def kill_everything(command: "subprocess.Popen[bytes]", run: Path) -> None:
+    """kill -9 of a command and of all its processes: the command first, as it starts again what ends."""
+    command.kill()
+    command.wait()
+    ends = time.monotonic() + 20
+    while left := processes_of(run):
+        assert time.monotonic() < ends, f"still there: {left}"
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        time.sleep(0.1)

@@ -1,15 +1,12 @@
 """kill -9 of everything in mid-run, then `oprime resume`."""
 
-import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
 import tomli_w
 from safetensors.torch import load_file
 
-from e2e.command_line import metric_rows, oprime, processes_of, resolved, start_oprime, summary
+from e2e.command_line import kill_everything, metric_rows, oprime, resolved, start_oprime, summary
 from e2e.conftest import small_run, wait_for_step
 from golden.prime_in_one_file import Settings, train
 from oprime.runtime.settings import ChainSection
@@ -26,11 +23,7 @@ def run_until_killed(*arguments: str, run: Path, step: int, log: Path) -> None:
     try:
         wait_for_step(run, step, timeout_s=240)
     finally:
-        for victim in [*processes_of(run), process]:
-            os.kill(victim.pid, signal.SIGKILL)
-        process.wait()
-    time.sleep(1)
-    assert processes_of(run) == []
+        kill_everything(process, run)
 
 
 def edit(run: Path, section: str, **changes: object) -> None:

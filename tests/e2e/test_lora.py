@@ -1,8 +1,6 @@
 """Runs whose policy and PRM are adapters, through the real services: `pytest tests/e2e/test_lora.py -m slow`."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import GPT2Config
 
-from e2e.command_line import DEMO, metric_rows, oprime, processes_of, sets, start_oprime, summary
+from e2e.command_line import DEMO, kill_everything, metric_rows, oprime, sets, start_oprime, summary
 from e2e.conftest import small_run, wait_for_step
 from oprime.lm.lora import add_adapter, in_adapter_file, merged
 from oprime.lm.models import load_causal_lm, random_causal_lm
@@ -94,9 +92,7 @@ def test_a_killed_run_with_adapters_ends_as_an_undisturbed_one(starting_model: P
     try:
         wait_for_step(run, 3, timeout_s=240)
     finally:
-        for victim in [*processes_of(run), process]:
-            os.kill(victim.pid, signal.SIGKILL)
-        process.wait()
+        kill_everything(process, run)
     assert not (run / "checkpoints" / f"step-{steps:06d}").exists()
     result = oprime("resume", str(run), timeout_s=400)
     assert result.returncode == 0, result.stdout + result.stderr

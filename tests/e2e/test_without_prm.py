@@ -1,7 +1,5 @@
 """`algorithm.process_weight = 0` through the real services: all but the PRM."""
 
-import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ import pytest
 import redis
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from e2e.command_line import metric_rows, processes_of, resolved, start_oprime, summary
+from e2e.command_line import kill_everything, metric_rows, processes_of, resolved, start_oprime, summary
 from e2e.conftest import small_run, wait_for_step
 from oprime.ports.payloads import payload_name
 
@@ -33,9 +31,7 @@ def test_a_run_on_outcomes_alone_is_killed_resumes_and_ends_without_a_prm(starti
         wait_for_step(run, STEPS - 1, timeout_s=240)
         commands = [" ".join(one.cmdline()) for one in processes_of(run)]
     finally:
-        for victim in [*processes_of(run), process]:
-            os.kill(victim.pid, signal.SIGKILL)
-        process.wait()
+        kill_everything(process, run)
     assert any("oprime_learner" in command for command in commands)
     assert [command for command in commands if "oprime_prm" in command] == []
     assert "starting coordinator, gateway, generator, learner, verifier" in resumed(run, tmp_path / "second.log")
