@@ -13,6 +13,7 @@ from oprime.evaluation.folder import read_json, write_json, write_whole
 from oprime.evaluation.results import ProblemResult
 from oprime.evaluation.samples import Sample
 from oprime.runtime.errors import OprimeError, SettingsError, WeightsRefusedError
+from oprime_cli.evaluating.targets import ADAPTER_CONFIG
 from oprime_cli.prm_eval.best_of import Candidates, Choose, any_right, best_of_n, best_scored, first, majority, weighted_majority
 from oprime_cli.running.run_folder import RUNS, RunFolder, find_run
 
@@ -53,10 +54,12 @@ def find_reward_model(text: str, reference: str | None, beta: float | None, sepa
     config = find_run(run).load_settings()
     start = config.prm.initial_model or config.model.path
     weights = _version_of_run(find_run(run), start, int(version) if pinned else None)
+    is_adapter = (weights / ADAPTER_CONFIG).is_file()
     source = PrmSource(
-        prm=str(weights),
+        prm=start if is_adapter else str(weights),
         reference=reference or config.prm.reference_model or start,
         beta=beta or config.prm.beta,
+        adapter=str(weights) if is_adapter else None,
     )
     return RewardModel(source=source, separator=separator)
 

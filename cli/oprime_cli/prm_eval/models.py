@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from oprime.adapters.store_weights import model_directory
 from oprime.core.batching import shard
 from oprime.core.token_rows import ragged, token_rows
 from oprime.lm.frozen import FrozenModel
+from oprime.lm.lora import fingerprint, load_adapter, require_base
 from oprime.lm.models import Dtype, load_causal_lm, longest_context
 from oprime.lm.responses import EncodedResponse, ResponseEncoder
 from oprime.lm.tokenizers import end_token_ids, load_tokenizer, pad_token_id, same_tokenizer
@@ -38,6 +40,8 @@ class PrmSource:
     prm: str
     reference: str
     beta: float
+    adapter: str | None = None
+    """In PEFT's form, of a run that publishes adapters; it goes on the model in `prm`."""
 
 
 def prm_source(prm: str, reference: str | None, beta: float | None) -> PrmSource:
@@ -54,7 +58,8 @@ class LocalPrm:
     """PRM and reference, loaded."""
 
     def __init__(self, source: PrmSource, *, dtype: Dtype, device: str, pass_tokens: int) -> None:
-        """Raises SettingsError for models that cannot be loaded or do not share a tokenizer."""
+        """Raises SettingsError for models that cannot be loaded or do not share a tokenizer, and WeightsRefusedError for an adapter of
+        another model."""
         tokenizer = load_tokenizer(source.prm)
         difference = same_tokenizer(tokenizer, load_tokenizer(source.reference))
         if difference is not None:
@@ -62,6 +67,10 @@ class LocalPrm:
         self.encoder = ResponseEncoder(tokenizer, end_token_ids(tokenizer, source.prm)[0])
         chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         models = [load_causal_lm(path, dtype=dtype, device=chosen) for path in (source.prm, source.reference)]
+        if source.adapter is not None:
+            base, adapter = model_directory(source.prm), Path(source.adapter)
+            require_base(adapter, fingerprint(base), base)
+            models[0] = load_adapter(models[0], adapter)
         self.longest = min(longest_context(model.config) for model in models)
         self._prm, self._reference = (FrozenModel(model, chunk_tokens=CHUNK_TOKENS) for model in models)
         self._beta = source.beta

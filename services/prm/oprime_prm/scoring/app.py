@@ -31,9 +31,6 @@ from oprime_prm.scoring.versions import FollowedVersions
 from oprime_prm.servicer import PrmServicer
 from oprime_proto.v1.prm_pb2_grpc import add_PrmServiceServicer_to_server
 
-FEW_WEIGHTS = 4_000_000
-"""Below, the parts of a forward pass are so short that threads wait for each other longer than they compute: there PRM and reference have a
-thread each."""
 REPLICA = "OPRIME_SCORER"
 """Environment variable: which of endpoints.scorers is this process's own, where there are several."""
 
@@ -104,8 +101,9 @@ def build(settings: ScorerSettings, clock: SystemClock, scores: ScoreMeter) -> t
     reference = models.read(settings.prm.reference_model or start)
     frozen, longest = models.frozen(reference), longest_context(reference.config)
     beside = None
-    if device == "cpu" and not settings.scoring.threads and frozen.weights < FEW_WEIGHTS and torch.get_num_threads() > 1:
-        torch.set_num_threads(1)
+    if device == "cpu" and not settings.scoring.threads and torch.get_num_threads() > 1:
+        # Two passes on half the threads each wait less for the parts of each other than one after the other on all of them.
+        torch.set_num_threads(torch.get_num_threads() // 2)
         beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reference")
     if (settings.prm.reference_model or start) == start:
         models.start_is(reference, frozen)

@@ -12,8 +12,8 @@ from oprime.core.implicit_reward import printed_rewards
 from oprime.core.prompt_families import PromptFamily
 from oprime.lm.frozen import FrozenModel
 
-WORTH_A_THREAD = 512
-"""Tokens of a pass, below which two threads wait for Python's lock longer than they compute."""
+WORTH_A_THREAD = 10**8
+"""Tokens of a pass times the model's weights, below which two threads wait for Python's lock longer than they compute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class ScoringPair:
     pad_id: int
     version: int
     beside: Executor | None = None
-    """A thread that computes the reference while the PRM is computed, for models too small to share their own work among cores."""
+    """A thread that computes the reference while the PRM is computed, on a CPU with several cores."""
 
     def shares(self, prompt_tokens: int, longest_response: int) -> bool:
         """Whether responses of up to so many tokens to one prompt cost that prompt once."""
@@ -46,7 +46,7 @@ class ScoringPair:
         compute = partial(FrozenModel.family_logprobs, families=families, pad_id=self.pad_id, most_tokens=most_tokens)
         if self.prm is self.reference:  # A PRM that starts as its own reference is one model.
             prm = reference = compute(self.prm)
-        elif self.beside is not None and _tokens(families) >= WORTH_A_THREAD:
+        elif self.beside is not None and _tokens(families) * self.prm.weights >= WORTH_A_THREAD:
             waiting = self.beside.submit(compute, self.reference)
             prm, reference = compute(self.prm), waiting.result()
         else:
