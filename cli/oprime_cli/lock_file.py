@@ -37,6 +37,20 @@ def sole_holder(path: Path, *, busy: str, remedy: str) -> Iterator[None]:
         os.close(handle)
 
 
+def sole_writer(output: Path | None, command: str) -> contextlib.AbstractContextManager[None]:
+    """Hold a file of results, by a lock beside it. Raises BusyError while another process writes into it.
+
+    Where results go to no file (None, a pipe, a device) there is nothing to hold.
+    """
+    if output is None or (output.exists() and not output.is_file()):
+        return contextlib.nullcontext()
+    return sole_holder(
+        output.with_name(f"{output.name}.lock"),
+        busy=f"another `{command}` is writing to {output}",
+        remedy="wait for it, or choose another output",
+    )
+
+
 def _opened(path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -42,18 +42,20 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from oprime.runtime.errors import SettingsError
     from oprime.runtime.logs import configure_logs
+    from oprime_cli.lock_file import sole_writer
     from oprime_cli.scoring.answer_file import STDIN, summary
 
     configure_logs("score", level="error")
     require_client()
     if args.html is not None and (args.out is None or args.file == STDIN):
         raise SettingsError("--html needs a FILE and an --out: the page is made of both when all is scored")
-    if args.fresh and args.out is not None:
-        args.out.unlink(missing_ok=True)
-    with progress(args.file, "score") as note:
-        tally = asyncio.run(_score(args, note))
-    if args.html is not None:
-        _write_page(args)
+    with sole_writer(args.out, "oprime score"):
+        if args.fresh and args.out is not None:
+            args.out.unlink(missing_ok=True)
+        with progress(args.file, "score") as note:
+            tally = asyncio.run(_score(args, note))
+        if args.html is not None:
+            _write_page(args)
     sys.stderr.write(summary(tally, "rows") + "\n")
     return 0 if not tally.failed else 1
 

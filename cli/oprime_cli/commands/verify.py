@@ -50,12 +50,14 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from oprime.runtime.logs import configure_logs
+    from oprime_cli.lock_file import sole_writer
 
     configure_logs("verify", level="error")
-    if args.again:
-        return _again(args)
-    with _source(args.file) as source:
-        return _verify(args, source)
+    with sole_writer(args.out, "oprime verify"):
+        if args.again:
+            return _again(args)
+        with _source(args.file) as source:
+            return _verify(args, source)
 
 
 def _verify(args: argparse.Namespace, source: Path) -> int:

@@ -22,7 +22,7 @@ from oprime_cli.data.stages import Dropped, Item, JsonLines
 from oprime_cli.data.usable import task_of
 from oprime_cli.data.usage import UsageNotes
 from oprime_cli.in_order import in_order
-from oprime_cli.lock_file import sole_holder
+from oprime_cli.lock_file import sole_writer
 
 Attempt = dict[str, Any]
 """`text` of a response and, where it is not kept, the `reason`."""
@@ -43,9 +43,8 @@ class Made:
 async def demonstrate(config: ActionsConfig, note: Callable[[int], None], usage: UsageNotes) -> Made:
     """Write a row for each question to which a good response was found. Raises OprimeError; what was asked is not asked again."""
     made, output = Made(), Path(config.output)
-    busy, remedy = f"another `oprime data actions` is writing to {output}", "wait for it, or choose another output"
     async with AsyncExitStack() as stack:
-        stack.enter_context(sole_holder(output.with_name(f"{output.name}.lock"), busy=busy, remedy=remedy))
+        stack.enter_context(sole_writer(output, "oprime data actions"))
         log = RecordLog(output.with_name(f"{output.name}.asked.jsonl"))
         stack.callback(log.close)
         judge = await stack.enter_async_context(judging(config.verifier))

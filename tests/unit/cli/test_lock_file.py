@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from oprime.runtime.errors import OprimeError
-from oprime_cli.lock_file import sole_holder
+from oprime_cli.lock_file import sole_holder, sole_writer
 from oprime_cli.main import main
 from oprime_cli.running.failures import BusyError
 
 HOLDER = """
 import sys
 from pathlib import Path
-from oprime_cli.lock_file import sole_holder
+from oprime_cli.lock_file import sole_holder, sole_writer
 with sole_holder(Path(sys.argv[1]), busy="held", remedy="wait"):
     print("held", flush=True)
     sys.stdin.read()
@@ -81,6 +81,18 @@ name = "nobody"
             "another `oprime data actions` is writing to out/demonstrations.jsonl",
         ),
         (["eval", "rows.jsonl", "--tasks", "rows.jsonl", "--out", "out"], "lock", "another `oprime eval` is writing to out"),
+        (
+            ["verify", "rows.jsonl", "--out", "out/some.jsonl", "--fresh"],
+            "some.jsonl.lock",
+            "another `oprime verify` is writing to out/some",
+        ),
+        (
+            ["verify", "--again", "rows.jsonl", "--out", "out/some.jsonl"],
+            "some.jsonl.lock",
+            "another `oprime verify` is writing to out/some",
+        ),
+        (["score", "rows.jsonl", "--out", "out/some.jsonl", "--fresh"], "some.jsonl.lock", "another `oprime score` is writing to out/some"),
+        (["best-of-n", "rows.jsonl", "--out", "out/some.jsonl"], "some.jsonl.lock", "another `oprime best-of-n` is writing to out/some"),
     ],
 )
 def test_a_second_command_on_the_same_output_is_refused(
@@ -92,5 +104,13 @@ def test_a_second_command_on_the_same_output_is_refused(
     Path("actions.toml").write_text(ACTIONS)
     with sole_holder(Path("out") / lock_name, busy="", remedy=""):
         assert main(words) == 1
-    assert f"{said} (process {os.getpid()}): wait for it, or " in capsys.readouterr().err
+    found = capsys.readouterr().err
+    assert said in found
+    assert f" (process {os.getpid()}): wait for it, or " in found
     assert [path.name for path in Path("out").iterdir()] == [lock_name]
+
+
+@pytest.mark.parametrize("output", [None, Path(os.devnull)])
+def test_where_results_go_to_no_file_nothing_is_held(output: Path | None) -> None:
+    with sole_writer(output, "oprime score"), sole_writer(output, "oprime score"):
+        assert not Path(f"{os.devnull}.lock").exists()
