@@ -20,12 +20,26 @@ if TYPE_CHECKING:
 
 _BESIDE_TEXT = re.compile(r"(model\.)?(visual|vision_tower|audio_tower|embed_vision|embed_audio|multi_modal_projector)\.")
 """Names, in files, of what a model for images or sound has besides its text model."""
+_NOTHING = torch.empty(1, 1, device="meta")
+"""Stands for a weight of which the name alone matters."""
 
 
 def is_held_otherwise(model: "PreTrainedModel") -> bool:
     from transformers.conversion_mapping import get_model_conversion_mapping
 
     return bool(get_model_conversion_mapping(model, add_legacy=False))
+
+
+def whole_as_in_files(model: "PreTrainedModel", weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """All `weights` of `model`, by their names in memory, under each name that its files have.
+
+    Where the model ties two weights (head and embedding), its files may have them under both names, and samplers expect what the files had.
+    """
+    second = _second_names(model)
+    for name, tensor in weights:
+        yield from as_in_files(model, [(name, tensor)])
+        for other in second.get(name, ()):
+            yield from as_in_files(model, [(other, tensor)])
 
 
 def as_in_files(model: "PreTrainedModel", weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
@@ -73,6 +87,23 @@ def _ignored(model: "PreTrainedModel") -> list[str]:
     return [pattern for part in parts for pattern in part._keys_to_ignore_on_load_unexpected or ()]
 
 
+def _second_names(model: "PreTrainedModel") -> dict[str, list[str]]:
+    """Of tied weights, the names besides the first that the files have, by the first name. Names in memory."""
+    first: dict[int, str] = {}
+    second: dict[str, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        known = first.setdefault(id(parameter), name)
+        if known != name:
+            second.setdefault(known, []).append(name)
+    if not second:
+        return {}
+    found = _shapes_in_files(_files_of(model.name_or_path or ""))
+    return {
+        name: [other for other in others if all(file_name in found for file_name, _ in as_in_files(model, [(other, _NOTHING)]))]
+        for name, others in second.items()
+    }
+
+
 def _names_of(model: "PreTrainedModel") -> set[str]:
     """Names in files of all that the model holds, the second names of tied weights too."""
     every = ((name, torch.empty(tensor.shape, device="meta")) for name, tensor in model.state_dict().items())
@@ -95,7 +126,7 @@ def require_form_of_files(model: "PreTrainedModel", path: str | Path) -> None:
     """Raise SettingsError unless the weights can be given back, tensor by tensor, as the files in directory `path` have them."""
     if not is_held_otherwise(model):
         return
-    found = _shapes_in_files(Path(path))
+    found = _shapes_in_files(sorted(Path(path).glob("*.safetensors")) if Path(path).is_dir() else [])
     given = {name: tuple(tensor.shape) for name, tensor in as_in_files(model, _shapes_of(model))}
     odd = sorted(name for name, shape in given.items() if found.get(name, shape) != shape or (found and name not in found))
     if odd:
@@ -111,12 +142,11 @@ def _shapes_of(model: "PreTrainedModel") -> Iterator[tuple[str, Tensor]]:
         yield name, torch.empty(parameter.shape, device="meta")
 
 
-def _shapes_in_files(directory: Path) -> dict[str, tuple[int, ...]]:
-    """Nothing for a hub id."""
+def _shapes_in_files(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
     from safetensors import safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(directory.glob("*.safetensors")) if directory.is_dir() else ():
+    for file in files:
         with safe_open(file, framework="pt") as opened:
             shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 - no mapping
     return shapes

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from oprime.core.prompt_families import PromptFamily, lay_out
 from oprime.lm.chunked_logprobs import ChunkedLogprobs, LogitTransform
-from oprime.lm.file_names import as_in_files, left_in_files
+from oprime.lm.file_names import left_in_files, whole_as_in_files
 from oprime.lm.lora import merged
 from oprime.lm.models import backbone, disable_dropout
 from oprime.lm.packing import PADDED, at_responses, choose_packing, hidden_before_response, hidden_before_shared, trial_attention
@@ -96,7 +96,7 @@ class TokenLogprobModel(nn.Module):
 
     def as_in_files(self, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Weights of `trained` without adapters, by their names in it, as its files have them; what it left in the files comes last."""
-        yield from as_in_files(self.causal_lm, weights)
+        yield from whole_as_in_files(self.causal_lm, weights)
         yield from left_in_files(self.causal_lm)
 
     @overload

@@ -14,6 +14,7 @@ from oprime.core.verification import Verdict, VerificationRequest
 from oprime.evaluation.benchmark import Benchmark
 from oprime.evaluation.benchmarks.registry import BENCHMARKS
 from oprime.evaluation.load import DataFiles, load_benchmark
+from oprime_verifier.code.prompts import parse
 from oprime_verifier.code.verifier import CodeVerifier
 
 
@@ -63,7 +64,7 @@ def test_reference_solutions_of_mbpp_are_right_and_the_papers_rules_lose_what_is
     for task, row in pairs:
         own, paper = verdicts(verifier, benchmark, task, fenced(row["code"]))
         assert own is Verdict.CORRECT, row["task_id"]
-        only_functions = all(isinstance(part, ast.FunctionDef) for part in ast.parse(row["code"]).body)
+        only_functions = all(isinstance(part, ast.FunctionDef) for part in parse(row["code"]).body)
         assert paper is Verdict.CORRECT or not only_functions, row["task_id"]
 
 

@@ -26,12 +26,14 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+from oprime.adapters.store_weights import StoreWeights
 from oprime.core.token_rows import TokenRows, token_rows
 from oprime.lm.file_names import is_held_otherwise, require_form_of_files
 from oprime.lm.models import UNBOUNDED, load_causal_lm, longest_context, random_causal_lm
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.token_values import TokenValueModel
 from oprime.runtime.errors import SettingsError
+from oprime_generator.sampler import require_same_tensors, tensor_shapes
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -202,6 +204,27 @@ def test_weights_are_published_as_the_files_had_them(name: str, tmp_path: Path) 
     published = dict(model.as_in_files((key, value) for key, value in model.causal_lm.state_dict().items() if key in own_names(model)))
     assert published.keys() == files.keys()
     assert all(torch.equal(published[key], tensor) for key, tensor in files.items())
+
+
+@pytest.mark.parametrize(("is_tied", "written_twice"), [(False, False), (True, False), (True, True)])
+def test_tied_weights_are_published_under_each_name_that_the_files_have(is_tied: bool, written_twice: bool, tmp_path: Path) -> None:
+    """Tools write head and embedding twice or once; a sampler refuses a version that has less than it began with."""
+    random_causal_lm(LlamaConfig(**{**SIZES, "tie_word_embeddings": is_tied}), 0).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    if written_twice:
+        tensors = load_file(file)
+        save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, file, {"format": "pt"})
+    model = TokenLogprobModel(load_causal_lm(tmp_path), 8)
+    with torch.no_grad():
+        for parameter in model.causal_lm.parameters():
+            parameter.add_(1.0)
+    published = dict(model.as_in_files((key, value) for key, value in model.causal_lm.state_dict().items() if key in own_names(model)))
+    files = load_file(file)
+    assert published.keys() == files.keys()
+    assert ("lm_head.weight" in files) == (written_twice or not is_tied)
+    assert all(torch.equal(published[key], tensor + 1.0) for key, tensor in files.items())
+    version = StoreWeights(str(tmp_path / "store"), template=tmp_path).publish(1, iter(published.items()), parent=None)
+    require_same_tensors(tensor_shapes(tmp_path), tensor_shapes(version.directory), version.directory)
 
 
 @pytest.mark.parametrize("name", EXPERTS)
