@@ -1,0 +1,59 @@
+"""What vLLM would sample otherwise than the learner computes is refused before it is started, with the reason and the remedy."""
+
+from pathlib import Path
+
+import pytest
+from transformers import (
+    FalconH1Config,
+    Gemma3nConfig,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MambaConfig,
+    MixtralConfig,
+    PretrainedConfig,
+    Qwen3_5Config,
+    Qwen3_5MoeTextConfig,
+)
+
+from oprime.runtime.errors import SettingsError
+from oprime_generator.vllm_models import require_sampled_as_trained
+
+MODEL = Path("model")
+
+
+def refusal(config: PretrainedConfig, *, on_cpu: bool) -> str:
+    try:
+        require_sampled_as_trained(config.get_text_config(), MODEL, on_cpu=on_cpu)
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_a_model_whose_text_needs_more_than_vllm_reads_is_refused_everywhere(on_cpu: bool) -> None:
+    assert refusal(Gemma3nConfig(), on_cpu=on_cpu) == (
+        "model model (gemma3n_text) adds embeddings of its own to each layer, which vLLM 0.32 leaves out where prompts are text: it would "
+        'sample from another policy. Set generator.backend = "transformers"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (MixtralConfig(), "(mixtral) is a mixture of experts"),
+        (Qwen3_5MoeTextConfig(), "(qwen3_5_moe_text) is a mixture of experts"),
+        (Qwen3_5Config(), "(qwen3_5_text) has layers with a state"),
+        (MambaConfig(), "(mamba) has layers with a state"),
+        (FalconH1Config(), "(falcon_h1) has layers with a state"),
+    ],
+)
+def test_what_vllm_cannot_compute_on_a_cpu_is_refused_there_alone(config: PretrainedConfig, kind: str) -> None:
+    found = refusal(config, on_cpu=True)
+    assert kind in found
+    assert found.endswith('set generator.backend = "transformers", or sample on a GPU')
+    assert not refusal(config, on_cpu=False)
+
+
+@pytest.mark.parametrize("config", [LlamaConfig(), Gemma3TextConfig()])
+def test_other_models_are_not_refused(config: PretrainedConfig) -> None:
+    assert not refusal(config, on_cpu=True)
