@@ -103,7 +103,7 @@ NO_CPU = r'.* generator\.backend = "transformers", or sample on a GPU'
 REFUSALS = {
     **dict.fromkeys(EXPERTS, "is a mixture of experts" + NO_CPU),
     **dict.fromkeys(STATES, "has layers with a state" + NO_CPU),
-    **dict.fromkeys(NEVER, r'leaves out where prompts are text.* Set generator\.backend = "transformers"'),
+    **dict.fromkeys(NEVER, r'leaves out where prompts are text.*: set generator\.backend = "transformers"'),
 }
 PROMPT = tuple(3 + (7 * place) % 37 for place in range(40))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import GPTNeoXConfig, MixtralConfig, Qwen3MoeConfig
+from transformers import GPTNeoXConfig, MambaConfig, MixtralConfig, Qwen3MoeConfig
 
 import more_than_text
 from oprime.lm.models import random_causal_lm
@@ -23,7 +23,12 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "Mixtral": lambda: MixtralConfig(**SIZES, num_key_value_heads=2, num_local_experts=4),
     "Qwen3-MoE": lambda: Qwen3MoeConfig(**SIZES, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=48),
     "GPT-NeoX": lambda: GPTNeoXConfig(**SIZES),
-}
+    # Not held in another form, but what it keeps of earlier tokens has another name.
+    "Mamba": lambda: MambaConfig(
+        vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2, initializer_range=0.2, bos_token_id=BOS, eos_token_id=END,
+        pad_token_id=PAD,
+    ),
+}  # fmt: skip
 PROMPT = (5, 6, 7, 8)
 
 

@@ -45,7 +45,7 @@ from oprime_generator.sampler import (
     tensor_shapes,
 )
 from oprime_generator.vllm_extension import ADAPTER, ADAPTER_ID
-from oprime_generator.vllm_models import require_sampled_as_trained
+from oprime_generator.vllm_models import refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -184,7 +184,8 @@ class VllmSampler:
         self._max_model_tokens = require_room(
             prompt_tokens=prompt, response_tokens=response, positions=positions, model=str(self._directory)
         )
-        require_sampled_as_trained(config, self._directory, on_cpu=not torch.cuda.is_available())
+        if reason := refusal(config.to_dict(), on_cpu=not torch.cuda.is_available()):
+            raise SettingsError(f"model {self._directory} {reason}")
 
     def _arguments(self) -> dict[str, Any]:
         """Those of the engine. Sets the environment of its processes."""
