@@ -479,8 +479,11 @@ def _missing_package(directory: Path) -> str:
         try:
             if architecture in ModelRegistry.models:
                 ModelRegistry.models[architecture].load_model_cls()
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             return error.name or str(error)
+        except (RuntimeError, OSError, AttributeError):
+            # A package of another build, say: what vLLM itself said of it stands.
+            continue
     return ""
 
 
