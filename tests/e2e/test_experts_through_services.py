@@ -1,4 +1,4 @@
-"""Mixtures of experts: six services over gRPC and Redis compute what the plain loop computes, and publish it as the files had it.
+"""Mixtures of experts, and Mamba: six services over gRPC and Redis compute what the plain loop does, and publish it as the files had it.
 
 Neither has a loss of the router's own (load balancing): transformers adds one to a loss that it computes itself, from labels, and neither
 gives it any. So routers learn from the policy's and the PRM's losses alone.
@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
     DeepseekV3Config,
+    MambaConfig,
     MixtralConfig,
     OlmoeConfig,
     PreTrainedTokenizerBase,
@@ -37,12 +38,14 @@ SPACE = "\u0120"
 """How byte-level tokenizers write a space."""
 SIGNS = "+-=#?"
 QWEN_VOCABULARY = (PAD, BEGIN, END, *"0123456789", SPACE, *SIGNS, *(SPACE + sign for sign in SIGNS))
+SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
 SIZES: dict[str, Any] = {
     "vocab_size": len(VOCABULARY), "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 2, "max_position_embeddings": POSITIONS, "tie_word_embeddings": False, "pad_token_id": VOCABULARY.index(PAD),
     "bos_token_id": VOCABULARY.index(BEGIN), "eos_token_id": VOCABULARY.index(END),
 }  # fmt: skip
 QWEN_SIZES: dict[str, Any] = SIZES | {"vocab_size": len(QWEN_VOCABULARY)}
+MAMBA = "Mamba"
 FAMILIES: dict[str, Callable[[], Any]] = {
     # Noise on what the router sees is off in training, as all noise is.
     "Mixtral": lambda: MixtralConfig(**SIZES, num_local_experts=4, router_jitter_noise=0.1),
@@ -60,6 +63,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
         **SIZES, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=64, n_group=2, topk_group=1, q_lora_rank=16,
         kv_lora_rank=16, qk_rope_head_dim=16, qk_nope_head_dim=16, v_head_dim=32, first_k_dense_replace=1,
     ),
+    MAMBA: lambda: MambaConfig(**{name: SIZES[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", *SPECIAL)}),
 }  # fmt: skip
 
 
@@ -81,20 +85,21 @@ def test_weights_after_three_steps_agree_to_a_millionth(family: str, case: Case,
     assert max(row["staleness_max"] for row in steps) == 0
     assert max(abs(row["mismatch_kl_nats"]) for row in steps) < 1e-4
     policy, prm, _ = train(str(start), case.of_loop)
+    parts = (".mixer.",) if family == MAMBA else (".gate.weight", ".experts.")
     for name, expected in (("weights", policy), ("prm_weights", prm)):
         published = run / name / f"v{STEPS:08d}"
         assert tensors_in(published) == tensors_in(start), f"{name} are not in the form of the files"
-        assert_same_training(name, load_causal_lm(published), expected, load_causal_lm(start))
+        assert_same_training(name, load_causal_lm(published), expected, load_causal_lm(start), parts)
 
 
-def assert_same_training(name: str, services: nn.Module, loop: nn.Module, before: nn.Module) -> None:
-    """Both have the same weights, and trained routers and experts too."""
+def assert_same_training(name: str, services: nn.Module, loop: nn.Module, before: nn.Module, parts: tuple[str, ...]) -> None:
+    """Both have the same weights, and trained such `parts` as routers and experts too."""
     expected, start = weights_of(loop), weights_of(before)
     apart = {key: distance(tensor, expected[key]) for key, tensor in weights_of(services).items()}
     assert max(apart.values()) < TOLERANCE, f"{name}: {apart}"
     moved = {key: distance(tensor, expected[key]) for key, tensor in start.items()}
     assert max(moved.values()) > 1e-4, f"{name} did not train"
-    for part in (".gate.weight", ".experts."):
+    for part in parts:
         assert max(change for key, change in moved.items() if part in key) > 1e-4, f"{part} of {name} did not train"
 
 
@@ -119,10 +124,15 @@ def tensors_in(directory: Path) -> dict[str, list[int]]:
 
 
 def warmed_up(family: str, folder: Path) -> Path:
-    """A tiny model after a short supervised warm-up on chains of two operations: it is right about half of the time."""
     new, output = folder / "new", folder / "warm"
     random_causal_lm(FAMILIES[family](), 0).save_pretrained(new)
     tokenizer_of(family).save_pretrained(new)
+    warm_up(new, output)
+    return output
+
+
+def warm_up(new: Path, output: Path) -> None:
+    """A short supervised training of a tiny model on chains of two operations: it is right about half of the time."""
     settings = {
         "model.path": str(output),
         "tasks.chain.operations": 2,
@@ -133,7 +143,6 @@ def warmed_up(family: str, folder: Path) -> Path:
     }
     result = oprime("sft", str(DEMO), *sets(settings))
     assert result.returncode == 0, result.stdout + result.stderr
-    return output
 
 
 def tokenizer_of(family: str) -> PreTrainedTokenizerBase:

@@ -1,6 +1,7 @@
 """Each family's published weights are those that vLLM samples with: its log-probs are the trainer's, at the start and after an update."""
 
 import asyncio
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,17 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    BloomConfig,
     Cohere2Config,
     DeepseekV3Config,
+    FalconConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     MixtralConfig,
     OlmoeConfig,
@@ -25,6 +29,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+import more_than_text
 from oprime.adapters.store_weights import StoreWeights
 from oprime.core.token_rows import token_rows
 from oprime.lm.models import load_causal_lm, random_causal_lm
@@ -50,6 +55,10 @@ SIZES: dict[str, Any] = {
     "num_key_value_heads": 2, "max_position_embeddings": POSITIONS, "initializer_range": 0.2, **SPECIAL,
 }  # fmt: skip
 NEO: dict[str, Any] = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
+FALCON: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": POSITIONS,
+    "initializer_range": 0.2, **SPECIAL,
+}  # fmt: skip
 LONGROPE: dict[str, Any] = {
     "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 16, "long_factor": [4.0] * 16, "partial_rotary_factor": 1.0,
     "original_max_position_embeddings": 32,
@@ -71,6 +80,10 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     ),
     "Granite": lambda: GraniteConfig(**SIZES),
     "Cohere 2 within its window": lambda: Cohere2Config(**SIZES, sliding_window=128),
+    "Falcon": lambda: FalconConfig(**FALCON),
+    "Falcon with ALiBi": lambda: FalconConfig(**FALCON, alibi=True),
+    "Falcon, new form": lambda: FalconConfig(**FALCON, new_decoder_architecture=True, num_kv_heads=1),
+    "Bloom": lambda: BloomConfig(vocab_size=VOCABULARY, hidden_size=64, n_layer=2, n_head=2, initializer_range=0.2, **SPECIAL),
     "Mixtral": lambda: MixtralConfig(**SIZES, num_local_experts=4),
     "Qwen3-MoE": lambda: Qwen3MoeConfig(**SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64),
     "OLMoE": lambda: OlmoeConfig(**SIZES, num_experts=4, num_experts_per_tok=2),
@@ -78,19 +91,43 @@ FAMILIES: dict[str, Callable[[], Any]] = {
         **SIZES, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=64, n_group=1, topk_group=1, q_lora_rank=16,
         kv_lora_rank=16, qk_rope_head_dim=16, qk_nope_head_dim=16, v_head_dim=32, first_k_dense_replace=1,
     ),
+    "Mamba": lambda: MambaConfig(vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2, initializer_range=0.2, **SPECIAL),
 }  # fmt: skip
 EXPERTS = ("Mixtral", "Qwen3-MoE", "OLMoE", "DeepSeek V3")
+STATES = ("Mamba", "Qwen3.5, text alone", "Qwen3.5")
+NEVER = ("Gemma 3n, text alone", "Gemma 3n")
+EYES = "Gemma 3 for images"
+SEES = importlib.util.find_spec("torchvision") is not None
+"""Whether vLLM's code of models for images can be imported."""
+NO_CPU = r'.* generator\.backend = "transformers", or sample on a GPU'
+REFUSALS = {
+    **dict.fromkeys(EXPERTS, "is a mixture of experts" + NO_CPU),
+    **dict.fromkeys(STATES, "has layers with a state" + NO_CPU),
+    **dict.fromkeys(NEVER, r'leaves out where prompts are text.*: set generator\.backend = "transformers"'),
+}
 PROMPT = tuple(3 + (7 * place) % 37 for place in range(40))
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in EXPERTS])
+def write_model(name: str, directory: Path) -> None:
+    if name in FAMILIES:
+        random_causal_lm(FAMILIES[name](), 0).save_pretrained(directory)
+    else:
+        more_than_text.FAMILIES["Gemma 3" if name == EYES else name](directory, more_than_text.SIZES | SIZES)
+    write_tokenizer(directory)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *[name for name in FAMILIES if name not in REFUSALS],
+        pytest.param(EYES, marks=pytest.mark.skipif(not SEES, reason="vLLM's code of it needs torchvision")),
+    ],
+)
 async def test_vllm_samples_with_the_weights_that_are_published(name: str, tmp_path: Path) -> None:
     start = tmp_path / "start"
-    random_causal_lm(FAMILIES[name](), 0).save_pretrained(start)
-    write_tokenizer(start)
+    write_model(name, start)
     model = TokenLogprobModel(load_causal_lm(start, longest=70), 64)
-    settings = GeneratorSection(cpu_cache_gib=0.05, max_running_rollouts=8)
-    sampler = VllmSampler(start, version=0, settings=settings, max_prompt_tokens=40, max_response_tokens=30)
+    sampler = sampler_of(start)
     await sampler.start()
     try:
         await assert_same_log_probs(sampler, model)
@@ -107,14 +144,25 @@ async def test_vllm_samples_with_the_weights_that_are_published(name: str, tmp_p
         await sampler.close()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-@pytest.mark.parametrize("name", EXPERTS)
-async def test_mixtures_of_experts_are_refused_on_a_cpu(name: str, tmp_path: Path) -> None:
-    random_causal_lm(FAMILIES[name](), 0).save_pretrained(tmp_path)
-    write_tokenizer(tmp_path)
-    sampler = VllmSampler(tmp_path, version=0, settings=GeneratorSection(), max_prompt_tokens=40, max_response_tokens=30)
-    with pytest.raises(SettingsError, match=r"is a mixture of experts, and on a CPU .* generator\.backend = \"transformers\""):
-        await sampler.start()
+@pytest.mark.parametrize("name", REFUSALS)
+async def test_what_vllm_would_sample_wrongly_on_a_cpu_is_refused(name: str, tmp_path: Path) -> None:
+    if torch.cuda.is_available() and name not in NEVER:
+        pytest.skip("a GPU is here")
+    write_model(name, tmp_path)
+    with pytest.raises(SettingsError, match=REFUSALS[name]):
+        await sampler_of(tmp_path).start()
+
+
+@pytest.mark.skipif(SEES, reason="torchvision is here")
+async def test_a_package_that_vllm_needs_for_a_model_and_does_not_find_is_named(tmp_path: Path) -> None:
+    write_model(EYES, tmp_path)
+    with pytest.raises(SettingsError, match=r'needs the package torchvision.*install it, or set generator\.backend = "transformers"'):
+        await sampler_of(tmp_path).start()
+
+
+def sampler_of(directory: Path) -> VllmSampler:
+    settings = GeneratorSection(cpu_cache_gib=0.05, max_running_rollouts=8)
+    return VllmSampler(directory, version=0, settings=settings, max_prompt_tokens=40, max_response_tokens=30)
 
 
 async def assert_same_log_probs(sampler: VllmSampler, model: TokenLogprobModel) -> None:

@@ -316,7 +316,7 @@ class Critic(torch.nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.backbone = copy.deepcopy(model.base_model)
-        self.value_head = torch.nn.Linear(model.config.hidden_size, 1)
+        self.value_head = torch.nn.Linear(model.config.get_text_config().hidden_size, 1)
         torch.nn.init.zeros_(self.value_head.weight)
         torch.nn.init.zeros_(self.value_head.bias)
 

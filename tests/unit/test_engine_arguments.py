@@ -26,6 +26,10 @@ def test_one_host_knows_nothing_of_others(tmp_path: Path) -> None:
     assert arguments["tensor_parallel_size"] == 2
 
 
+def test_models_for_images_or_sound_are_started_without_eyes_and_ears(tmp_path: Path) -> None:
+    assert engine_arguments(settings(tmp_path), on_cpu=True)["language_model_only"] is True
+
+
 def test_hosts_agree_on_all_but_who_they_are_and_where_their_model_is(tmp_path: Path) -> None:
     zero, one = (engine_arguments(settings(tmp_path / f"disk-{hosts.index}", hosts), on_cpu=True) for hosts in pair())
     assert {name for name in zero if zero[name] != one[name]} == {"model", "node_rank"}

@@ -6,8 +6,10 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from oprime_generator import engine_process
+from oprime_generator.config import GeneratorSection
 from oprime_generator.engine_process import FAULT_LOGGERS, FAULTS, SWITCH, end_with_parent, fault_text, root_cause
 
 
@@ -53,6 +55,12 @@ def test_an_error_is_told_by_what_caused_it_and_one_without_words_by_its_place()
     with pytest.raises(AssertionError) as silent:
         _fail_silently()
     assert fault_text(silent.value).startswith("AssertionError at test_engine_process.py:")
+
+
+def test_an_error_in_settings_of_the_engine_is_told_by_what_is_wrong() -> None:
+    with pytest.raises(ValidationError) as wrong:
+        GeneratorSection.model_validate({"threads": "many"})
+    assert fault_text(wrong.value).startswith("ValidationError: Input should be a valid integer")
 
 
 def _fail_for_a_reason() -> None:

@@ -15,6 +15,7 @@ from oprime_cli.planning.model_files import ModelFacts
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.devices import Devices, Gpu, assign, wanted_gpus
 from oprime_cli.running.scrape import metrics_ports
+from oprime_generator.vllm_models import refusal
 
 Problems = list[str]
 
@@ -105,8 +106,10 @@ def generator_problems(config: RunConfig, model: ModelFacts, devices: Devices) -
             f"sampling.max_prompt_tokens + sampling.max_response_tokens = {wanted} exceeds the model's max_position_embeddings = "
             f"{model.max_positions}: lower one of them"
         )
-    on_cpu = config.generator.backend == "vllm" and not devices.generator
-    if on_cpu and model.head_size not in VLLM_CPU_HEAD_SIZES:
+    by_vllm = config.generator.backend == "vllm"
+    if by_vllm and (reason := refusal(model.config, on_cpu=not devices.generator)):
+        problems.append(f"model {config.model.path} {reason}")
+    elif by_vllm and not devices.generator and model.head_size not in VLLM_CPU_HEAD_SIZES:
         sizes = ", ".join(map(str, VLLM_CPU_HEAD_SIZES))
         problems.append(
             f"the model's head size is {model.head_size}, and vLLM on a CPU knows {sizes}: "

@@ -18,6 +18,13 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 HUB_TIMEOUT_S = 10.0
 NO_LINEAR_LAYERS = ("embed", "lm_head", "wte", "wpe")
 """Parts of the names of tensors with two sides that are embeddings, or the output head."""
+OTHER_NAMES = {
+    "hidden_size": ("n_embd", "d_model"),
+    "num_hidden_layers": ("n_layer", "n_layers"),
+    "num_attention_heads": ("n_head", "n_heads"),
+    "max_position_embeddings": ("n_positions", "max_seq_len"),
+}
+"""What GPT-2, Bloom, MPT and others call in config.json what most call otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +45,8 @@ class ModelFacts:
     """Inputs and outputs of all linear layers but the output head, added up by the last part of the layers' names."""
     dtypes: frozenset[str] = frozenset()
     """Types of the weights in the files, as safetensors names them; empty where there are none here."""
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Of the text model, as `read_config` gives it."""
 
 
 def locate(model: str) -> Path:
@@ -71,7 +80,8 @@ def _from_hub(model: str) -> Path:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """config.json of a model. Raises UnusableInputError."""
+    """config.json of a model, under the names that most have; of one that also takes images or sound, its text model's settings come
+    first. Raises UnusableInputError."""
     path = directory / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -81,14 +91,15 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise UnusableInputError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise UnusableInputError(f"{path} holds no JSON object")
-    return {**config, **config["text_config"]} if isinstance(config.get("text_config"), dict) else config
+    text = {**config, **config["text_config"]} if isinstance(config.get("text_config"), dict) else config
+    return text | {name: text[other] for name, others in OTHER_NAMES.items() for other in others if name not in text and other in text}
 
 
 def facts(directory: Path) -> ModelFacts:
     """Shape and size of a model. Raises UnusableInputError when config.json lacks what every causal language model has."""
     config = read_config(directory)
     try:
-        hidden, layers, heads = int(config["hidden_size"]), int(config["num_hidden_layers"]), int(config["num_attention_heads"])
+        hidden, layers, heads = int(config["hidden_size"]), int(config["num_hidden_layers"]), _heads(config)
         vocabulary = int(config["vocab_size"])
     except (KeyError, TypeError, ValueError) as error:
         raise UnusableInputError(f"{directory / 'config.json'} lacks or misstates {error}: a causal language model is needed") from error
@@ -99,11 +110,12 @@ def facts(directory: Path) -> ModelFacts:
         hidden_size=hidden,
         layers=layers,
         key_value_heads=int(config.get("num_key_value_heads") or heads),
-        head_size=int(config.get("head_dim") or hidden // heads),
+        head_size=int(config.get("head_dim") or hidden // max(heads, 1)),
         vocabulary=vocabulary,
         max_positions=int(config.get("max_position_embeddings") or 0),
         linear_sides=_linear_sides(directory) or _estimated_sides(config),
         dtypes=frozenset(str(tensor["dtype"]) for path in directory.glob("*.safetensors") for tensor in _header(path).values()),
+        config=config,
     )
 
 
@@ -142,10 +154,10 @@ def _header(path: Path) -> dict[str, dict[str, Any]]:
 
 def _estimated_sides(config: dict[str, Any]) -> dict[str, int]:
     """As of `estimate_parameters`."""
-    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
-    head_size = config.get("head_dim") or hidden // heads
+    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], _heads(config)
+    head_size = config.get("head_dim") or hidden // max(heads, 1)
     key_value = (config.get("num_key_value_heads") or heads) * head_size
-    inner = config.get("intermediate_size", 4 * hidden)
+    inner = _inner_size(config)
     sides: dict[str, int] = dict.fromkeys(("q_proj", "o_proj"), layers * (hidden + heads * head_size))
     sides |= dict.fromkeys(("k_proj", "v_proj"), layers * (hidden + key_value))
     sides |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), layers * (hidden + inner))
@@ -154,13 +166,24 @@ def _estimated_sides(config: dict[str, Any]) -> dict[str, int]:
 
 def estimate_parameters(config: dict[str, Any]) -> int:
     """Parameters of a Llama-like decoder: embeddings, attention with grouped heads, gated feed-forward, norms."""
-    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
-    head_size = config.get("head_dim") or hidden // heads
+    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], _heads(config)
+    head_size = config.get("head_dim") or hidden // max(heads, 1)
     key_value = (config.get("num_key_value_heads") or heads) * head_size
     attention = 2 * hidden * heads * head_size + 2 * hidden * key_value
-    feed_forward = 3 * hidden * config.get("intermediate_size", 4 * hidden)
+    feed_forward = 3 * hidden * _inner_size(config)
     tables = 1 if config.get("tie_word_embeddings", False) else 2
     return layers * (attention + feed_forward + 2 * hidden) + tables * config["vocab_size"] * hidden + hidden
+
+
+def _heads(config: dict[str, Any]) -> int:
+    """Of attention; a model of states alone (Mamba) has none. Raises KeyError."""
+    return int(config.get("num_attention_heads", 0) if "state_size" in config else config["num_attention_heads"])
+
+
+def _inner_size(config: dict[str, Any]) -> int:
+    """Of a feed-forward layer; where each layer has its own (Gemma 3n), the mean."""
+    size = config.get("intermediate_size") or 4 * config["hidden_size"]
+    return sum(size) // len(size) if isinstance(size, list) else int(size)
 
 
 def has_chat_template(directory: Path) -> bool:

@@ -73,6 +73,9 @@ def engine_arguments(settings: EngineSettings, *, on_cpu: bool) -> dict[str, Any
             "enable_prefix_caching": None if generator.prefix_cache else False,
             # The model's own sampling defaults, such as top_p, would bias the log-probs.
             "generation_config": "vllm",
+            # Prompts are text: a model for images or sound is started without what takes those in, and needs no files of a processor.
+            # Others have nothing of the kind, and pass over this.
+            "language_model_only": True,
             "disable_log_stats": True,
             "enable_log_requests": False,
             "use_tqdm_on_load": False,

@@ -15,6 +15,8 @@ from importlib.metadata import entry_points
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from pydantic import ValidationError
+
 GROUP = "vllm.general_plugins"
 NAME = "oprime_end_with_parent"
 SWITCH = "OPRIME_END_WITH_PARENT"
@@ -88,12 +90,21 @@ def cannot_import(error: ImportError) -> str:
     )
 
 
+def cannot_load(model: Path, package: str) -> str:
+    return (
+        f"vLLM cannot start with model {model}: its code for that architecture needs the package {package}, which is not installed: "
+        'install it, or set generator.backend = "transformers"'
+    )
+
+
 def fault_text(error: BaseException) -> str:
     """Type and first line of the error at the bottom of a chain; for one without words, the place where it was raised."""
     while error.__cause__ is not None:
         error = error.__cause__
     name = type(error).__name__
-    lines = str(error).strip().splitlines()
+    # pydantic's own first line says only how many errors there are.
+    text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    lines = text.strip().splitlines()
     if lines:
         return f"{name}: {lines[0]}"[:FAULT_CHARACTERS]
     trace = error.__traceback__

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import json
 import multiprocessing
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ from oprime_generator.sampler import (
     tensor_shapes,
 )
 from oprime_generator.vllm_extension import ADAPTER, ADAPTER_ID
+from oprime_generator.vllm_models import refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,8 +54,6 @@ log = structlog.get_logger()
 
 _WATCH_S = 0.5
 _SHUTDOWN_S = 1.0
-_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
-"""Of a config: how many experts a layer has."""
 _AT_THE_END = 1 << 30
 """Stream interval with which vLLM tells of the first token and of the end only."""
 _SETTLE_S = 2.0
@@ -184,11 +184,8 @@ class VllmSampler:
         self._max_model_tokens = require_room(
             prompt_tokens=prompt, response_tokens=response, positions=positions, model=str(self._directory)
         )
-        if not torch.cuda.is_available() and any(getattr(config, name, 0) for name in _EXPERTS):
-            raise SettingsError(
-                f"model {self._directory} ({config.model_type}) is a mixture of experts, and on a CPU vLLM 0.32 would sample with wrong "
-                'experts once it has followed to newer weights: set generator.backend = "transformers", or sample on a GPU'
-            )
+        if reason := refusal(config.to_dict(), on_cpu=not torch.cuda.is_available()):
+            raise SettingsError(f"model {self._directory} {reason}")
 
     def _arguments(self) -> dict[str, Any]:
         """Those of the engine. Sets the environment of its processes."""
@@ -218,6 +215,8 @@ class VllmSampler:
         try:
             self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         except (ValueError, OSError, RuntimeError) as error:
+            if package := _missing_package(self._directory):
+                raise SettingsError(engine_process.cannot_load(self._directory, package)) from error
             reason = engine_process.root_cause(self._faults) or engine_process.fault_text(error)
             raise SettingsError(f"vLLM cannot start with model {self._directory}: {reason}; its log is above") from error
         self._processes = [process for process in multiprocessing.active_children() if process not in others]
@@ -469,6 +468,23 @@ class VllmSampler:
         for growing in waiting.values():
             growing.anew = True
         await self._engine.abort(list(waiting))
+
+
+def _missing_package(directory: Path) -> str:
+    """What vLLM's code of the model imports and does not find, as some does of models for images; empty if that is not it."""
+    from vllm.model_executor.models.registry import ModelRegistry
+
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    for architecture in config.get("architectures") or ():
+        try:
+            if architecture in ModelRegistry.models:
+                ModelRegistry.models[architecture].load_model_cls()
+        except ImportError as error:
+            return error.name or str(error)
+        except (RuntimeError, OSError, AttributeError):
+            # A package of another build, say: what vLLM itself said of it stands.
+            continue
+    return ""
 
 
 def _logprob_of(row: Any, token: int) -> float:

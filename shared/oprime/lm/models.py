@@ -80,6 +80,19 @@ def text_config(config: "PretrainedConfig") -> "PretrainedConfig":
     return text if text.model_type in _READ_ALONE else config
 
 
+def config_of_files(causal_lm: "PreTrainedModel") -> "PretrainedConfig":
+    """What belongs beside the weights in a config.json: the model's own settings, inside those of the model for images or sound out of
+    whose files it was read alone."""
+    own = causal_lm.config
+    if own.model_type not in _READ_ALONE or not causal_lm.name_or_path:
+        return own
+    whole: Any = _load_config(causal_lm.name_or_path, trust_remote_code=False)
+    if whole.get_text_config() is whole:
+        return own
+    whole.text_config = own
+    return whole
+
+
 def backbone(causal_lm: "PreTrainedModel") -> "PreTrainedModel":
     """The layers that turn tokens into hidden states: without the head, and without what a model for images or sound has besides."""
     base: Any = causal_lm.base_model

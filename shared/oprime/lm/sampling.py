@@ -26,7 +26,7 @@ class SampledTokens:
 
 
 class TokenSampler:
-    """The state of one response in the making: its tokens, key-value cache and random generator."""
+    """The state of one response in the making: its tokens, what the model keeps of them, and random generator."""
 
     def __init__(self, model: "PreTrainedModel", prompt_ids: Sequence[int], *, temperature: float, seed: int, top_p: float = 1.0) -> None:
         if not prompt_ids:
@@ -41,8 +41,10 @@ class TokenSampler:
         self._top_p = top_p
         self._random = torch.Generator().manual_seed(seed)
         self._cache: object = None
-        last_only = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._options = {"logits_to_keep": 1} if last_only else {}
+        takes = inspect.signature(model.forward).parameters
+        self._options = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+        # Models of states alone (Mamba) have another name for what they keep of the tokens before.
+        self._cache_name = "cache_params" if "cache_params" in takes and "past_key_values" not in takes else "past_key_values"
 
     def forget_cache(self) -> None:
         """Read all tokens again at the next step: the weights have changed."""
@@ -52,10 +54,9 @@ class TokenSampler:
     def step(self) -> tuple[int, float]:
         """Sample the next token; returns it with its log-prob."""
         fresh = self._ids if self._cache is None else self._ids[-1:]
-        outputs = self._model(
-            input_ids=torch.tensor([fresh], device=self._model.device), past_key_values=self._cache, use_cache=True, **self._options
-        )
-        self._cache = outputs.past_key_values
+        kept = {self._cache_name: self._cache}
+        outputs = self._model(input_ids=torch.tensor([fresh], device=self._model.device), use_cache=True, **kept, **self._options)
+        self._cache = getattr(outputs, self._cache_name)
         logits = outputs.logits[0, -1].float().cpu()
         if self._temperature == 0:
             logprobs = torch.log_softmax(logits, dim=-1)

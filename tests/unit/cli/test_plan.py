@@ -230,6 +230,16 @@ def test_vllm_on_a_cpu_knows_some_head_sizes_only(make_config: MakeConfig, tmp_p
     assert check_machine.generator_problems(make_config(), facts(odd), Devices(generator=(Gpu("0", 0),))) == []
 
 
+def test_what_vllm_would_sample_wrongly_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    images = write_model(tmp_path / "images", model_type="gemma3n", text_config={"model_type": "gemma3n_text"})
+    experts = write_model(tmp_path / "experts", model_type="mixtral", num_local_experts=4)
+    for directory, said in ((images, "(gemma3n_text) adds embeddings of its own"), (experts, "(mixtral) is a mixture of experts")):
+        problems = plan_of(make_config(f"model.path={directory}")).problems
+        assert len(problems) == 1
+        assert f"model {directory} {said}" in problems[0]
+        assert plan_of(make_config(f"model.path={directory}", "generator.backend=transformers")).problems == []
+
+
 def test_missing_packages_are_named_with_what_to_install(make_config: MakeConfig) -> None:
     problems = check_machine.package_problems(make_config(), has_gpu=False, installed=lambda name: name not in {"vllm", "deepspeed"})
     assert len(problems) == 3
@@ -306,6 +316,29 @@ def test_parameters_are_counted_from_the_headers_and_estimated_without_weights(m
     assert count_parameters(tmp_path) == 15
     # Per layer: attention 4 x 64 x 64, feed-forward 3 x 64 x 192, two norms; then the tables and the last norm.
     assert estimate_parameters(MODEL) == 2 * (4 * 64 * 64 + 3 * 64 * 192 + 2 * 64) + 2 * 54 * 64 + 64
+
+
+def test_a_model_whose_layers_differ_in_size_is_estimated_by_their_mean() -> None:
+    assert estimate_parameters({**MODEL, "intermediate_size": [128, 256]}) == estimate_parameters(MODEL)
+
+
+def test_a_model_of_states_alone_has_no_cache_of_keys(tmp_path: Path) -> None:
+    sizes = {"model_type": "mamba", "vocab_size": 54, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "state_size": 16}
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    found = facts(tmp_path)
+    # Per layer 64 x 256 into the state, 128 x 64 out of it, and norms; then two tables and the last norm.
+    assert (found.key_value_heads, found.parameters) == (0, 2 * (64 * 256 + 128 * 64 + 2 * 64) + 2 * 54 * 64 + 64)
+
+
+def test_names_that_few_models_use_mean_the_same(tmp_path: Path) -> None:
+    usual = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
+    shape = (64, 2, 32, 64)
+    for names in (tuple(usual), ("n_embd", "n_layer", "n_head", "n_positions"), ("d_model", "n_layers", "n_heads", "max_seq_len")):
+        directory = tmp_path / names[0]
+        directory.mkdir()
+        (directory / "config.json").write_text(json.dumps({"vocab_size": 54, **dict(zip(names, usual.values(), strict=True))}))
+        found = facts(directory)
+        assert (found.hidden_size, found.layers, found.head_size, found.max_positions) == shape
 
 
 def test_dry_run_prints_the_plan_and_starts_nothing(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,115 +1,25 @@
 """Models that also take images or sound (Gemma 3, Gemma 3n, Qwen3.5): their text model is trained, all else stays as it is."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import (
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    Gemma3nConfig,
-    Gemma3nTextConfig,
-    PreTrainedModel,
-    Qwen3_5Config,
-    Qwen3_5ForConditionalGeneration,
-)
+from transformers import PreTrainedModel
 
+from more_than_text import FAMILIES, gemma_3n, is_beside_text, published, qwen_3_5, with_more
 from oprime.core.token_rows import TokenRows, token_rows
 from oprime.lm.lora import adapted_layers, add_adapter, require_published_under_own_names
-from oprime.lm.models import load_causal_lm, random_causal_lm
+from oprime.lm.models import load_causal_lm
 from oprime.lm.token_logprobs import TokenLogprobModel
 from oprime.lm.token_values import TokenValueModel
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.training_settings import LoraSection
 
-SPECIAL: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
-SIZES: dict[str, Any] = {
-    "vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 2,
-    "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 64, "initializer_range": 0.1, **SPECIAL,
-}  # fmt: skip
-LAYERS = ["sliding_attention", "full_attention"] * 2
-EYES: dict[str, Any] = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
-}  # fmt: skip
 ROWS = token_rows([[2, 3, 4, 5], [8, 9], [2, 3, 4, 5], [11]], [[12, 13, 14], [15, 16, 17, 18, 19], [34, 35, 36, 37], [38, 39]], pad_id=0)
 
 
-def gemma_3(directory: Path) -> PreTrainedModel:
-    config = Gemma3Config(
-        text_config={**SIZES, "sliding_window": 32, "layer_types": LAYERS}, vision_config=EYES, mm_tokens_per_image=4, image_token_index=63,
-        boi_token_index=62, eoi_token_index=61, **SPECIAL,
-    )  # fmt: skip
-    return written(Gemma3ForConditionalGeneration, config, directory)
-
-
-def qwen_3_5(directory: Path) -> PreTrainedModel:
-    linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
-    config = Qwen3_5Config(
-        text_config={**SIZES, **linear, "layer_types": ["linear_attention", "full_attention"] * 2, "tie_word_embeddings": False},
-        vision_config={
-            "depth": 1, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64, "num_position_embeddings": 16,
-        },
-        image_token_id=63, video_token_id=62, vision_start_token_id=61, vision_end_token_id=60, **SPECIAL,
-    )  # fmt: skip
-    model = written(Qwen3_5ForConditionalGeneration, config, directory)
-    # Qwen's files also have layers that predict further tokens.
-    with_more(directory, {"mtp.fc.weight": torch.ones(2, 3)})
-    return model
-
-
-def gemma_3n_text(directory: Path) -> PreTrainedModel:
-    sizes: dict[str, Any] = {**SIZES, "intermediate_size": [96] * 4}
-    config = Gemma3nTextConfig(
-        **sizes, vocab_size_per_layer_input=64, hidden_size_per_layer_input=16, num_kv_shared_layers=2,
-        laurel_rank=8, altup_num_inputs=2, sliding_window=32, activation_sparsity_pattern=[0.5, 0.0, 0.0, 0.0], layer_types=LAYERS,
-        final_logit_softcapping=30.0,
-    )  # fmt: skip
-    model = random_causal_lm(config, 0)
-    model.save_pretrained(directory)
-    return model
-
-
-def gemma_3n(directory: Path) -> PreTrainedModel:
-    """Its ears and eyes are models of packages of their own: what stands for them here is only read as files."""
-    model = gemma_3n_text(directory)
-    text = {
-        name.replace("model.", "model.language_model.", 1): tensor for name, tensor in load_file(directory / "model.safetensors").items()
-    }
-    save_file(text, directory / "model.safetensors", {"format": "pt"})
-    more = {"model.vision_tower.timm_model.blocks.weight": torch.ones(2), "model.audio_tower.conformer.weight": torch.ones(4)}
-    with_more(
-        directory, {**more, "model.embed_vision.embedding.weight": torch.ones(3), "model.embed_audio.embedding.weight": torch.ones(5)}
-    )
-    config = Gemma3nConfig(text_config=json.loads((directory / "config.json").read_text()))
-    config.architectures = ["Gemma3nForConditionalGeneration"]
-    config.save_pretrained(directory)
-    return model
-
-
-def written(kind: Any, config: Any, directory: Path) -> PreTrainedModel:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = kind(config).eval()
-    model.save_pretrained(directory)
-    return model
-
-
-def with_more(directory: Path, tensors: dict[str, Tensor]) -> None:
-    file = directory / "model.safetensors"
-    save_file(load_file(file) | tensors, file, {"format": "pt"})
-
-
-FAMILIES: dict[str, Callable[[Path], PreTrainedModel]] = {
-    "Gemma 3n, text alone": gemma_3n_text,
-    "Gemma 3n": gemma_3n,
-    "Gemma 3": gemma_3,
-    "Qwen3.5": qwen_3_5,
-}
 PACKED = ("Gemma 3n, text alone", "Gemma 3n", "Gemma 3")
 
 
@@ -169,13 +79,7 @@ def test_versions_have_all_that_the_files_have_and_new_weights_for_text(family: 
     after = published(model)
     assert after.keys() == files.keys()
     same = {name for name, tensor in files.items() if torch.equal(after[name], tensor)}
-    assert same == {name for name in files if any(part in name for part in ("vis", "audio", "multi_modal", "mtp"))}
-
-
-def published(model: TokenLogprobModel) -> dict[str, Tensor]:
-    own = dict([*model.causal_lm.named_parameters(), *model.causal_lm.named_buffers()])
-    stored = model.causal_lm.state_dict()
-    return dict(model.as_in_files((name, tensor.detach().clone()) for name, tensor in own.items() if name in stored))
+    assert same == {name for name in files if is_beside_text(name)}
 
 
 def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
