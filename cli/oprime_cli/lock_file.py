@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oprime.runtime.errors import OprimeError
+from oprime.runtime.whole_files import is_stream
 from oprime_cli.files import read_json
 from oprime_cli.running.failures import BusyError
 from oprime_cli.running.processes import start_ticks
@@ -42,7 +43,7 @@ def sole_writer(output: Path | None, command: str) -> contextlib.AbstractContext
 
     Where results go to no file (None, a pipe, a device) there is nothing to hold.
     """
-    if output is None or (output.exists() and not output.is_file()):
+    if output is None or is_stream(output):
         return contextlib.nullcontext()
     return sole_holder(
         output.with_name(f"{output.name}.lock"),

@@ -44,6 +44,18 @@ def write(path: Path, rows: list[dict[str, Any]], *more: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("command", [["verify", "--jobs", "1", "--fresh"], ["verify", "--jobs", "1"]])
+def test_verdicts_may_go_to_a_pipe_which_stays_one(command: list[str], tmp_path: Path) -> None:
+    source, pipe = write(tmp_path / "in.jsonl", ROWS[:2]), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen([*OPRIME, *command, str(source), "--out", str(pipe)], cwd=ROOT, stderr=subprocess.PIPE) as process:
+        rows = written(pipe)
+        assert process.wait(60) == 0
+    assert [row["verdict"] for row in rows] == VERDICTS[:2]
+    assert pipe.is_fifo()
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "pipe"}
+
+
 def test_every_row_gets_one_verdict_in_the_order_of_the_rows(tmp_path: Path) -> None:
     out = tmp_path / "deep/out.jsonl"
     result = oprime("verify", str(write(tmp_path / "in.jsonl", ROWS)), "--out", str(out), "--jobs", "2")

@@ -37,6 +37,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from oprime.runtime.errors import SettingsError
     from oprime.runtime.logs import configure_logs
+    from oprime.runtime.whole_files import remove_file
     from oprime_cli.lock_file import sole_writer
     from oprime_cli.scoring.answer_file import summary
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise SettingsError("--verifier and --weight are for votes: add --vote, or leave them out")
     with sole_writer(args.out, "oprime best-of-n"):
         if args.fresh and args.out is not None:
-            args.out.unlink(missing_ok=True)
+            remove_file(args.out)
         with progress(args.file, "best-of-n") as note:
             tally = asyncio.run(_choose(args, note))
     sys.stderr.write(summary(tally, "rows") + "\n")

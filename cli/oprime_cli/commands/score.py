@@ -42,6 +42,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from oprime.runtime.errors import SettingsError
     from oprime.runtime.logs import configure_logs
+    from oprime.runtime.whole_files import remove_file
     from oprime_cli.lock_file import sole_writer
     from oprime_cli.scoring.answer_file import STDIN, summary
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise SettingsError("--html needs a FILE and an --out: the page is made of both when all is scored")
     with sole_writer(args.out, "oprime score"):
         if args.fresh and args.out is not None:
-            args.out.unlink(missing_ok=True)
+            remove_file(args.out)
         with progress(args.file, "score") as note:
             tally = asyncio.run(_score(args, note))
         if args.html is not None:

@@ -61,12 +61,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace, source: Path) -> int:
+    from oprime.runtime.whole_files import remove_file
     from oprime_cli.overrides import verifier_section
     from oprime_cli.verifying.judge_file import judge_file
 
     overrides = [*args.overrides, f"verifier.workers={args.jobs or os.cpu_count() or 1}"]
     if args.fresh and args.out is not None:
-        args.out.unlink(missing_ok=True)
+        remove_file(args.out)
     with _progress(source) as note:
         tally = asyncio.run(judge_file(source, args.out, sys.stdout, verifier_section(args.config, overrides), note))
     sys.stderr.write(_summary(tally) + "\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from oprime.runtime.errors import OprimeError
+from oprime.runtime.whole_files import is_stream
 from oprime.tasks.sources.question import Question
 from oprime_cli.data.record_log import unwritable
 from oprime_cli.files import read_json, write_json
@@ -169,7 +170,7 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._part = path.with_name(f"{path.name}.part")
+        self._part = path if is_stream(path) else path.with_name(f"{path.name}.part")
 
     def __enter__(self) -> "JsonLines":
         try:
@@ -189,7 +190,7 @@ class JsonLines:
     def __exit__(self, kind: type[BaseException] | None, *problem: object) -> None:
         try:
             self._stream.close()
-            if kind is None:
+            if kind is None and self._part != self._path:
                 self._part.replace(self._path)
         except OSError as error:
             if kind is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from oprime.runtime.errors import UnusableInputError
+from oprime.runtime.whole_files import is_stream
 from oprime_cli.files import write_atomically
 
 STDIN = Path("-")
@@ -110,7 +111,7 @@ def _row(line: bytes, number: int, read: Read) -> Row:
 
 def _written(out: Path | None, rows: Iterator[Row], source: Path) -> list[Answer]:
     """The answers that stand in `out`, for which `rows` are passed over; a last line that was cut in the middle is removed."""
-    if out is None or not out.exists():
+    if out is None or is_stream(out) or not out.exists():
         return []
     answers = answers_in(out)
     for place, answer in enumerate(answers, start=1):

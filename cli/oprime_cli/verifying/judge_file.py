@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from oprime.core.verification import Outcome, Verdict, VerificationRequest, unscored
 from oprime.runtime.errors import UnusableInputError
+from oprime.runtime.whole_files import is_stream
 from oprime_cli.files import write_atomically
 from oprime_cli.in_order import in_order
 from oprime_cli.verifying.rows import Row, is_settled, out_row, read_rows, written_rows
@@ -73,8 +74,9 @@ async def judge_file(source: Path, out: Path | None, sink: IO[str], section: Ver
     """
     judges = judges_name(section)
     tally = Tally()
-    known = _settled_rows(source, out, judges, tally) if out is not None else {}
-    kept = _keep_beginning(out, known) if out is not None else 0
+    resumes = out is not None and not is_stream(out)
+    known = _settled_rows(source, out, judges, tally) if resumes else {}
+    kept = _keep_beginning(out, known) if resumes else 0
     offer = Offer(section)
     await offer.start()
     try:

@@ -9,8 +9,6 @@ math500/result.json
 
 import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 from oprime.evaluation.results import ProblemResult
 from oprime.evaluation.samples import SAMPLES, SampleFile
 from oprime.runtime.errors import OprimeError, SettingsError, UnusableInputError
+from oprime.runtime.whole_files import whole_file
 
 EVALUATION, SETTINGS, PROBLEMS, RESULT = "evaluation.json", "settings.json", "problems.jsonl", "result.json"
 
@@ -103,15 +102,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def write_whole(path: Path, text: str) -> None:
     """A file that appears whole or not at all. Raises OprimeError if the disk refuses."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                os.fchmod(handle, 0o644)
-                stream.write(text.encode("utf-8", "surrogatepass"))
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with whole_file(path) as stream:
+            stream.write(text.encode("utf-8", "surrogatepass"))
     except OSError as error:
         raise OprimeError(f"{path} cannot be written: {error.strerror or error}; make room, then run the same command again") from error

@@ -2,9 +2,7 @@
 
 import gzip
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from oprime.runtime.errors import SettingsError
+from oprime.runtime.whole_files import whole_file
 from oprime.tasks.rows import RawRow
 
 Format = Literal["jsonl", "parquet"]
@@ -90,19 +89,8 @@ def local_file(location: str, setting: str) -> Path:
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]], form: Format) -> int:
     """Write rows to a file that appears whole or not at all; returns their number."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            os.fchmod(handle, 0o644)
-            number = _write_parquet(stream, rows) if form == "parquet" else _write_json(stream, rows)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return number
+    with whole_file(path) as stream:
+        return _write_parquet(stream, rows) if form == "parquet" else _write_json(stream, rows)
 
 
 def _from_hub(location: str, setting: str) -> Path:

@@ -110,7 +110,10 @@ def test_a_second_command_on_the_same_output_is_refused(
     assert [path.name for path in Path("out").iterdir()] == [lock_name]
 
 
-@pytest.mark.parametrize("output", [None, Path(os.devnull)])
-def test_where_results_go_to_no_file_nothing_is_held(output: Path | None) -> None:
+@pytest.mark.parametrize("name", [None, "pipe"])
+def test_where_results_go_to_no_file_nothing_is_held(name: str | None, tmp_path: Path) -> None:
+    output = None if name is None else tmp_path / name
+    if output is not None:
+        os.mkfifo(output)
     with sole_writer(output, "oprime score"), sole_writer(output, "oprime score"):
-        assert not Path(f"{os.devnull}.lock").exists()
+        assert [path.name for path in tmp_path.iterdir()] == ([] if name is None else [name])
