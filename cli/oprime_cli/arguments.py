@@ -1,6 +1,7 @@
 """What the commands' argument parsers have in common. Imports nothing heavy."""
 
 import argparse
+import shlex
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,11 @@ def command_parser(subparsers: Subparsers, name: str, *, description: str, examp
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def as_typed(command: str, arguments: argparse.Namespace) -> str:
+    """A command with the CONFIG and the settings that it was given, to be typed again."""
+    return shlex.join([command, arguments.config, *(word for text in arguments.overrides for word in ("--set", text))])
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

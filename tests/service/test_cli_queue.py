@@ -17,6 +17,7 @@ from oprime.ports.payloads import payload_name
 from oprime.wire.codec import event_to_proto
 from oprime_cli.main import main
 from oprime_cli.run_config import RunConfig
+from oprime_cli.running.launch import swept_at_rest
 from oprime_cli.running.payload_audit import sweep_payloads
 from oprime_cli.running.run_folder import RunFolder, prepare_folder, sole_supervisor
 from oprime_coordinator.state import STATE, CoordinatorState
@@ -110,8 +111,11 @@ def test_payloads_that_nobody_needs_are_named_until_a_sweep_ends_them(folder: Ru
     assert all(name in printed.replace("\n", "") for name in needless)
     with LocalRedis.start(folder.redis) as server:
         config = folder.load_settings()
-        swept = asyncio.run(sweep_payloads(config.model_copy(update={"queue": config.queue.model_copy(update={"url": server.url})})))
-    assert swept == 3
+        resolved = config.model_copy(update={"queue": config.queue.model_copy(update={"url": server.url})})
+        # A session that ends, also by Ctrl-C, sweeps when its services have stopped.
+        with pytest.raises(KeyboardInterrupt), swept_at_rest(resolved):
+            raise KeyboardInterrupt
+        assert asyncio.run(sweep_payloads(resolved)) == 0
     assert main(["ledger", str(folder.path)]) == 0
     assert "payloads: 5 stored, 0 missing, 0 orphaned" in capsys.readouterr().out
 

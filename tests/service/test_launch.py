@@ -1,5 +1,6 @@
 """The supervisor with real child processes: what dies, who is told, and that nothing is left behind."""
 
+import argparse
 import asyncio
 import functools
 import os
@@ -17,6 +18,7 @@ import pytest
 from oprime.runtime.errors import RunEndedError, SettingsError
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.settings import EndpointsSection
+from oprime_cli.arguments import as_typed
 from oprime_cli.planning.check_machine import cannot_listen
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.failures import BusyError, ServiceDiedError, ServiceNotHealthyError
@@ -386,8 +388,9 @@ def test_an_existing_run_is_kept_unless_a_fresh_one_is_asked_for(tmp_path: Path)
     folder = prepare_folder(config, fresh=False, command="train one.toml")
     folder.begin(config)
     (folder.path / "metrics.jsonl").write_text("old")
-    with pytest.raises(SettingsError, match=r"was begun in .*oprime resume .*--fresh"):
-        prepare_folder(config, fresh=False, command="train one.toml")
+    given = argparse.Namespace(config="my run.toml", overrides=["run.directory=/a b"])
+    with pytest.raises(SettingsError, match=r"was begun in .*oprime resume .*train 'my run.toml' --set 'run.directory=/a b' --fresh\)"):
+        prepare_folder(config, fresh=False, command=as_typed("train", given))
     assert folder.metrics.read_text() == "old"
     prepare_folder(config, fresh=True, command="train one.toml")
     assert not folder.metrics.exists()

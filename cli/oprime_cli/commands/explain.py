@@ -11,7 +11,8 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "explain",
         description="Print the algorithm that a run's settings choose: each term with its formula and the settings behind it. Reads the "
-        "settings, and of models on this machine how large they are, and starts nothing; exit code 2 when they contradict each other.",
+        "settings, which may be given by a run's folder, and of models on this machine how large they are, and starts nothing; exit code 2 "
+        "when they contradict each other.",
         example="oprime explain deploy/config/demo.toml --set algorithm.estimator=grpo",
     )
     add_config(parser)
@@ -26,8 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
     from oprime_cli.overrides import load_config
     from oprime_cli.planning.adapters import savings_of_known_models
     from oprime_cli.running.failures import PlanRefusedError
+    from oprime_cli.running.run_folder import RunFolder
 
-    config = load_config(Path(arguments.config), arguments.overrides)
+    path = Path(arguments.config)
+    config = load_config(RunFolder(path).config if path.is_dir() else path, arguments.overrides)
     problems = config.contradictions()
     if problems:
         raise PlanRefusedError(problems)

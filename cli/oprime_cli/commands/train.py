@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oprime_cli.arguments import Subparsers, add_config, add_start_timeout, command_parser
+from oprime_cli.arguments import Subparsers, add_config, add_start_timeout, as_typed, command_parser
 
 if TYPE_CHECKING:
     from oprime_cli.running.devices import Gpu
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan = make_plan(config, new_run=not arguments.fresh, gpus=arguments.gpus)
     show_plan(plan)
     plan.check()
-    command = f"train {arguments.config}"
+    command = as_typed("train", arguments)
     if arguments.dry_run:
         refuse_existing(RunFolder(config.run.folder), fresh=arguments.fresh, command=command)
         return 0

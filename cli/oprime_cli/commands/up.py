@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oprime_cli.arguments import Subparsers, add_config, add_start_timeout, command_parser
+from oprime_cli.arguments import Subparsers, add_config, add_start_timeout, as_typed, command_parser
 from oprime_cli.console import say
 
 if TYPE_CHECKING:
@@ -81,8 +81,9 @@ def _folder(arguments: argparse.Namespace) -> tuple["RunFolder", bool]:
     plan = make_plan(config, new_run=not arguments.fresh)
     plan.check()
     if plan.needs_sft:
-        raise PlanRefusedError([f"model.path = {config.model.path}: there is no model yet; make it first: oprime sft {given}"])
-    folder = prepare_folder(config, fresh=arguments.fresh, command=f"up {given}")
+        first = f"oprime {as_typed('sft', arguments)}"
+        raise PlanRefusedError([f"model.path = {config.model.path}: there is no model yet; make it first: {first}"])
+    folder = prepare_folder(config, fresh=arguments.fresh, command=as_typed("up", arguments))
     folder.begin(config)
     return folder, False
 

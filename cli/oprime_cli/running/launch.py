@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from oprime.runtime.errors import QueueUnavailableError, SettingsError
+from oprime.runtime.errors import OprimeError, QueueUnavailableError, SettingsError
 from oprime.runtime.free_ports import reserve_port
 from oprime.runtime.setting_rules import SERVICES, split_address
 from oprime.runtime.settings import EndpointsSection
@@ -56,8 +56,8 @@ def launched(
 ) -> Iterator[Launched]:
     """All services of a run, healthy, for the length of the block. Redis stops last, and nothing survives.
 
-    `at_rest` is called after a block that went to its end, when the services have stopped, what they left behind is dropped, and Redis is
-    still there.
+    When the services have stopped, what they left behind is dropped. Then, after a block that went to its end, `at_rest` is called, while
+    Redis is still there.
 
     Raises SettingsError, ServiceDiedError or ServiceNotHealthyError. The caller holds the run's lock.
     """
@@ -69,7 +69,7 @@ def launched(
         if devices is None:
             raise SettingsError("the GPUs do not suffice for generator.tensor_parallel, prm.ranks and learner.ranks; try --dry-run")
         specs = service_specs(resolved, folder.config, devices, serve_only=serve_only)
-        with Supervisor(specs, guard=guard, logs=folder.logs) as supervisor:
+        with swept_at_rest(resolved), Supervisor(specs, guard=guard, logs=folder.logs) as supervisor:
             supervisor.start()
             if resolved.endpoints.metrics_port:
                 write_json(folder.scrape, scrape_targets(resolved))
@@ -82,11 +82,22 @@ def launched(
             supervisor.wait_healthy(timeout_s=timeout_s, tick=ticking)
             yield Launched(folder, resolved, supervisor, redis)
         folder.scrape.unlink(missing_ok=True)
-        # What workers wrote after the coordinator's last look; where Redis is away, that of the next session finds it.
-        with contextlib.suppress(QueueUnavailableError):
-            asyncio.run(sweep_payloads(resolved))
         if at_rest is not None:
             at_rest(resolved)
+
+
+@contextlib.contextmanager
+def swept_at_rest(config: RunConfig) -> Iterator[None]:
+    """Drop what nobody needs when all services have stopped, however the block ends: what workers wrote after the coordinator's last look,
+    and what a session before left that was killed. Where Redis is away, the next session finds it."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OprimeError):
+            asyncio.run(sweep_payloads(config))
+        raise
+    with contextlib.suppress(QueueUnavailableError):
+        asyncio.run(sweep_payloads(config))
 
 
 @contextlib.contextmanager

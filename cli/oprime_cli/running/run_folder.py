@@ -238,9 +238,8 @@ def refuse_existing(folder: RunFolder, *, fresh: bool, command: str) -> None:
 def refuse_if_running(folder: RunFolder) -> None:
     pid = folder.supervisor_pid()
     if pid is not None:
-        raise BusyError(
-            f"run {folder.path.name} is running (process {pid}): see `oprime status {folder.path}`, or stop it with `oprime down`"
-        )
+        path = folder.path
+        raise BusyError(f"run {path.name} is running (process {pid}): see `oprime status {path}`, or stop it with `oprime down {path}`")
 
 
 def _remove(path: Path) -> None:
@@ -253,7 +252,8 @@ def _remove(path: Path) -> None:
 def sole_supervisor(folder: RunFolder) -> AbstractContextManager[None]:
     """Holds the run's lock. Raises BusyError while another process holds it; a dead holder's lock is taken over."""
     name, path = folder.path.name, folder.path
-    return sole_holder(folder.lock, busy=f"run {name} is running", remedy=f"see `oprime status {path}`, or stop it with `oprime down`")
+    remedy = f"see `oprime status {path}`, or stop it with `oprime down {path}`"
+    return sole_holder(folder.lock, busy=f"run {name} is running", remedy=remedy)
 
 
 def find_run(name: str) -> RunFolder:

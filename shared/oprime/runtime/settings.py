@@ -553,6 +553,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise SettingsError(f"no settings file {path}: give the path of a TOML file, for example deploy/config/demo.toml") from error
+    except IsADirectoryError as error:
+        raise SettingsError(f"{path} is a folder: give the path of a TOML file; a run's settings are in its config.toml") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path} cannot be read as TOML: {error}") from error
 

@@ -33,6 +33,16 @@ def test_the_named_runs_are_explained(path: Path, capsys: pytest.CaptureFixture[
     assert "algorithm.estimator = rloo" in printed
 
 
+def test_a_runs_folder_stands_for_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["explain", str(tmp_path)]) == 2
+    assert f"no settings file {tmp_path}/config.toml: " in capsys.readouterr().err
+    run.mkdir()
+    (run / "config.toml").write_text(NAMED_RUNS[0].read_text())
+    assert main(["explain", str(run)]) == 0
+    assert "the algorithm of run" in capsys.readouterr().out
+
+
 def test_the_default_is_the_papers_algorithm(make_config: MakeConfig) -> None:
     formulas = explained(make_config())
     assert formulas["kept groups"] == "0.2 <= mean r_o <= 0.8 and no response cut at the token limit"
