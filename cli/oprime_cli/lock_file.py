@@ -21,13 +21,8 @@ def sole_holder(path: Path, *, busy: str, remedy: str) -> Iterator[None]:
 
     While another process holds it, raises BusyError with `busy`, the process and `remedy`. Raises OprimeError where it cannot be made.
     """
-    handle = _opened(path)
+    handle = _locked(path, busy, remedy)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = (read_json(path) or {}).get("pid", "unknown")
-            raise BusyError(f"{busy} (process {owner}): {remedy}") from error
         _write_owner(handle, {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())})
         try:
             yield
@@ -38,18 +33,43 @@ def sole_holder(path: Path, *, busy: str, remedy: str) -> Iterator[None]:
         os.close(handle)
 
 
-def sole_writer(output: Path | None, command: str) -> contextlib.AbstractContextManager[None]:
-    """Hold a file of results, by a lock beside it. Raises BusyError while another process writes into it.
+@contextlib.contextmanager
+def sole_writer(output: Path | None, command: str) -> Iterator[None]:
+    """Hold a file of results, by a lock beside it that goes again. Raises BusyError while another process writes into it.
 
     Where results go to no file (None, a pipe, a device) there is nothing to hold.
     """
     if output is None or is_stream(output):
-        return contextlib.nullcontext()
-    return sole_holder(
-        output.with_name(f"{output.name}.lock"),
-        busy=f"another `{command}` is writing to {output}",
-        remedy="wait for it, or choose another output",
-    )
+        yield
+        return
+    lock = output.with_name(f"{output.name}.lock")
+    with sole_holder(lock, busy=f"another `{command}` is writing to {output}", remedy="wait for it, or choose another output"):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _locked(path: Path, busy: str, remedy: str) -> int:
+    while True:
+        handle = _opened(path)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(handle, path):
+                return handle
+        except BlockingIOError as error:
+            os.close(handle)
+            owner = (read_json(path) or {}).get("pid", "unknown")
+            raise BusyError(f"{busy} (process {owner}): {remedy}") from error
+        # Its holder removed it in the moment in between: whoever comes next would lock another file.
+        os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _opened(path: Path) -> int:

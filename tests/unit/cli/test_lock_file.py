@@ -117,3 +117,27 @@ def test_where_results_go_to_no_file_nothing_is_held(name: str | None, tmp_path:
         os.mkfifo(output)
     with sole_writer(output, "oprime score"), sole_writer(output, "oprime score"):
         assert [path.name for path in tmp_path.iterdir()] == ([] if name is None else [name])
+
+
+def test_the_lock_of_a_file_of_results_goes_when_it_is_written(tmp_path: Path) -> None:
+    for _ in range(2):
+        with sole_writer(tmp_path / "out.jsonl", "oprime score"):
+            assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl.lock"]
+            with pytest.raises(BusyError, match="another `oprime score` is writing"), sole_writer(tmp_path / "out.jsonl", "oprime score"):
+                pass
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_is_removed_while_it_is_taken_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, locks = tmp_path / "lock", 0
+
+    def flock(handle: int, how: int) -> None:
+        nonlocal locks
+        locks += 1
+        if locks == 1:  # Its holder ends between the opening and the locking.
+            lock.unlink()
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with sole_holder(lock, busy="", remedy=""):
+        assert locks == 2
+        assert f'"pid": {os.getpid()}' in lock.read_text()
