@@ -74,9 +74,9 @@ async def judge_file(source: Path, out: Path | None, sink: IO[str], section: Ver
     """
     judges = judges_name(section)
     tally = Tally()
-    resumes = out is not None and not is_stream(out)
-    known = _settled_rows(source, out, judges, tally) if resumes else {}
-    kept = _keep_beginning(out, known) if resumes else 0
+    resumed = None if out is None or is_stream(out) else out
+    known = _settled_rows(source, resumed, judges, tally) if resumed else {}
+    kept = _keep_beginning(resumed, known) if resumed else 0
     offer = Offer(section)
     await offer.start()
     try:
