@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from oprime.runtime.errors import RunEndedError, SettingsError
+from oprime.runtime.free_ports import cannot_listen
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.settings import EndpointsSection
-from oprime_cli.planning.check_machine import cannot_listen
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.failures import BusyError, ServiceDiedError, ServiceNotHealthyError
 from oprime_cli.running.health import grpc_health, http_health, listens

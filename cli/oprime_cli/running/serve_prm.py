@@ -1,5 +1,6 @@
 """`oprime serve prm`: a gateway and processes that only score, for as long as the command runs."""
 
+import shlex
 import sys
 import tempfile
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 from oprime.adapters.observed import METRICS_PORT
 from oprime.runtime.errors import SettingsError
+from oprime.runtime.free_ports import require_free
 from oprime.runtime.settings import EndpointsSection
 from oprime_cli.console import say
 from oprime_cli.files import write_toml
@@ -59,6 +61,9 @@ def serve_prm(wishes: Wishes, *, start_timeout_s: float) -> int:
         with Guard() as guard, free_ports(endpoints, scorers_apart(document)) as chosen:
             document["endpoints"] = chosen.model_dump(mode="json", exclude_none=True)
             scorer, gateway = checked(document)
+            require_free(
+                gateway.endpoints.listen("gateway"), "endpoints.gateway", "stop that one, or choose another --port; 0 takes a free one"
+            )
             write_toml(Path(place) / "config.toml", document, head="", mode=0o600)
             with Supervisor(
                 specs(scorer, gateway, Path(place) / "config.toml", gpus), guard=guard, logs=Path(place) / "logs"
@@ -207,8 +212,16 @@ def ready_lines(scorer: ScorerSettings, gateway: GatewaySettings) -> list[str]:
     return [
         *lines,
         f"token rewards of {scorer.run.folder if _has_versions(scorer) else start} at {url}; reference: {reference}; stop with Ctrl-C",
-        f"""try: curl -s {url}/v1/rewards -H 'content-type: application/json' -d '{{"inputs": [{{"prompt": "1+1?", "response": "2"}}]}}'""",
+        f"""try: curl -s {url}/v1/rewards {_key_header(gateway.gateway.api_keys_file)}-H 'content-type: application/json' """
+        """-d '{"inputs": [{"prompt": "1+1?", "response": "2"}]}'""",
     ]
+
+
+def _key_header(keys_file: Path | None) -> str:
+    """What curl needs where keys are asked for: the file's first line that is neither empty nor a comment, read by the shell."""
+    if keys_file is None:
+        return ""
+    return f"""-H "Authorization: Bearer $(grep -m1 '^ *[^# ]' {shlex.quote(str(keys_file))})" """
 
 
 def _has_versions(scorer: ScorerSettings) -> bool:
