@@ -288,7 +288,7 @@ async def test_a_body_is_read_alike_under_every_name_of_json(tmp_path: Path, bod
     ],
 )
 async def test_a_body_that_is_not_called_json_is_refused_with_the_header_that_it_needs(tmp_path: Path, name: str | None, says: str) -> None:
-    headers = {} if name is None else {"Content-Type": name.encode("latin-1")}
+    headers = {} if name is None else {b"Content-Type": name.encode("latin-1")}
     async with world(tmp_path) as w:
         for path in ("/v1/rewards", "/v1/verify", "/v1/best-of-n", "/pooling"):
             answer = await w.client.post(path, content=json.dumps({"inputs": [TEXT]}).encode(), headers=headers)

@@ -88,8 +88,10 @@ def _add_set(parser: argparse.ArgumentParser, example: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.service == "prm":
+        from oprime.runtime.logs import configure_logs
         from oprime_cli.running.serve_prm import Wishes, serve_prm
 
+        configure_logs("serve", level="warning")
         wishes = {name: getattr(args, name) for name in Wishes.__dataclass_fields__}
         return serve_prm(Wishes(**wishes), start_timeout_s=args.start_timeout)
     return _run_verifier(args)
