@@ -182,7 +182,7 @@ def test_nothing_else_is_needed_and_nothing_else_is_there(served: Served) -> Non
     [
         ((), 2, "serve what?"),
         (("nowhere",), 2, "no run nowhere"),
-        (("--model", "nowhere/at/all", "--port", "0"), 1, "nowhere/at/all"),
+        (("--model", "nowhere/at/all", "--port", "0"), 2, "nowhere/at/all: there is no such directory"),
         (("--model", "m", "--replicas", "0"), 2, "--replicas 0"),
         (("--model", "m", "--host", "::"), 2, "without keys"),
         (("--model", "m", "--beta", "-1"), 2, "prm.beta"),

@@ -212,7 +212,10 @@ async def test_a_pinned_version_is_kept_or_refused_before_anything_is_scored(tmp
         assert (await status("prm", "*")).status_code == 200
         is_problem(await status("prm", '"prm@6"'), 412, "the PRM is prm@7", '"prm@6"')
         is_problem(await status("prm", 'W/"prm@7"'), 412)
-        is_problem(await status("prm@6", None), 404, "the revision now is prm@7")
+        is_problem(await status("prm", "prm@7"), 412, 'write an entity tag in double quotes: `If-Match: "prm@7"`')
+        assert "quotes" not in (await status("prm", 'W/"prm@7", "prm@6"')).json()["detail"]
+        is_problem(await status("prm@6", None), 404, "prm@6 is not served any more: the revision now is prm@7")
+        is_problem(await status("prm@8", None), 404, "prm@8 does not exist: the revision now is prm@7")
         is_problem(await status("gpt", None), 404, "unknown model 'gpt'")
         assert prm.requests == [1, 1]
 

@@ -277,6 +277,25 @@ async def test_a_body_is_read_alike_under_every_name_of_json(tmp_path: Path, bod
     assert all(other == first for other in others)
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (None, "there is no Content-Type"),
+        ("", "there is no Content-Type"),
+        ("application/x-www-form-urlencoded", "Content-Type is application/x-www-form-urlencoded"),
+        ("text/json", "Content-Type is text/json"),
+        ("\xff", "Content-Type is"),
+    ],
+)
+async def test_a_body_that_is_not_called_json_is_refused_with_the_header_that_it_needs(tmp_path: Path, name: str | None, says: str) -> None:
+    headers = {} if name is None else {b"Content-Type": name.encode("latin-1")}
+    async with world(tmp_path) as w:
+        for path in ("/v1/rewards", "/v1/verify", "/v1/best-of-n", "/pooling"):
+            answer = await w.client.post(path, content=json.dumps({"inputs": [TEXT]}).encode(), headers=headers)
+            is_problem(answer, 422, says, "`Content-Type: application/json`")
+        is_problem(await w.client.post("/v1/rewards", headers=headers), 422, "body: Field required")
+
+
 async def test_spans_are_checked_where_only_tokens_are_asked_for(tmp_path: Path) -> None:
     spans = {"mode": "char_spans", "spans": [[[0, 2], [3, 6]]]}
     async with world(tmp_path) as w:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from oprime.runtime.errors import RunEndedError, SettingsError
+from oprime.runtime.errors import RunEndedError, SettingsError, exit_code
+from oprime.runtime.free_ports import cannot_listen
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.settings import EndpointsSection
 from oprime_cli.arguments import as_typed
@@ -105,6 +106,17 @@ def test_a_child_that_ends_the_run_is_the_reason_whoever_else_died(logs: Path) -
         wait_until(lambda: not any(alive(pid) for pid in supervisor.pids().values()))
         with pytest.raises(RunEndedError, match=r"prm has ended the run; .*train step 4: the gradient norm of the PRM is nan$"):
             supervisor.check()
+
+
+REFUSING = "import sys; print('SettingsError: no tokenizer can be loaded', file=sys.stderr); sys.exit(2)"
+
+
+def test_a_service_that_refuses_its_settings_ends_the_command_with_its_exit_code(logs: Path) -> None:
+    with Guard() as guard, Supervisor([spec("scorer", REFUSING)], guard=guard, logs=logs) as supervisor:
+        supervisor.start()
+        with pytest.raises(ServiceDiedError, match=r"scorer ended with exit code 2; .*no tokenizer can be loaded$") as caught:
+            check_for_ever(supervisor)
+    assert exit_code(caught.value) == 2
 
 
 def test_waiting_for_health_ends_when_a_child_dies(logs: Path) -> None:

@@ -88,8 +88,10 @@ def _add_set(parser: argparse.ArgumentParser, example: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.service == "prm":
+        from oprime.runtime.logs import configure_logs
         from oprime_cli.running.serve_prm import Wishes, serve_prm
 
+        configure_logs("serve", level="warning")
         wishes = {name: getattr(args, name) for name in Wishes.__dataclass_fields__}
         return serve_prm(Wishes(**wishes), start_timeout_s=args.start_timeout)
     return _run_verifier(args)
@@ -97,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_verifier(args: argparse.Namespace) -> int:
     from oprime.runtime.errors import SettingsError
+    from oprime.runtime.free_ports import require_free
     from oprime.runtime.logs import configure_logs
     from oprime_cli.overrides import service_document
     from oprime_verifier.config import VerifierSettings
@@ -111,8 +114,10 @@ def _run_verifier(args: argparse.Namespace) -> int:
         endpoints["insecure"] = True
     endpoints.setdefault("verifier", DEFAULT_LISTEN)
     settings = VerifierSettings.from_document(document, origin=str(args.config or "oprime serve"))
+    address = settings.endpoints.listen("verifier")
+    require_free(address, "endpoints.verifier", "stop that one, or choose another port with --listen")
     configure_logs("verifier")
-    say(f"verifier on {settings.endpoints.listen('verifier')}; stop with Ctrl-C")
+    say(f"verifier on {address}; stop with Ctrl-C")
     asyncio.run(_serve(settings, queue_too=args.queue))
     return 0
 

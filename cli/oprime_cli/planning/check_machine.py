@@ -2,12 +2,12 @@
 
 import importlib.util
 import shutil
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from oprime.adapters.open_trackers import missing_packages
 from oprime.runtime.errors import SettingsError
+from oprime.runtime.free_ports import cannot_listen
 from oprime.runtime.setting_rules import services_of, split_address
 from oprime.runtime.settings import TrackingSection
 from oprime_cli.console import size
@@ -138,21 +138,6 @@ def port_problems(config: RunConfig) -> Problems:
         if said:
             problems.append(f"{setting}: cannot listen on {host}:{port}: {said}; free it, choose another port, or port 0 for a free one")
     return problems
-
-
-def cannot_listen(host: str, port: int) -> str:
-    """Why a server could not listen here; empty when it could."""
-    bare = host.strip("[]")
-    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As servers do: a port whose last connections are only closing counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((bare, port))
-            probe.listen(1)
-        except OSError as error:
-            return error.strerror or str(error)
-    return ""
 
 
 def file_problems(config: RunConfig) -> Problems:

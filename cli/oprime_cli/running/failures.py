@@ -27,6 +27,10 @@ class ServiceDiedError(OprimeError):
     """A service ended although nobody asked it to."""
 
 
+class ServiceRefusedError(ServiceDiedError, SettingsError):
+    """A service ended because it refused its settings; exit code 2, as its own."""
+
+
 class ServiceNotHealthyError(OprimeError):
     """A service did not become healthy in time."""
 

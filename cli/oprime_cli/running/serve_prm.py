@@ -1,21 +1,26 @@
 """`oprime serve prm`: a gateway and processes that only score, for as long as the command runs."""
 
+import contextlib
+import shlex
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from oprime.adapters.observed import METRICS_PORT
+from oprime.lm.hub_id import is_hub_id
 from oprime.runtime.errors import SettingsError
+from oprime.runtime.free_ports import require_free
 from oprime.runtime.settings import EndpointsSection
 from oprime_cli.console import say
 from oprime_cli.files import write_toml
 from oprime_cli.overrides import apply_override
 from oprime_cli.running.devices import Gpu, cpu_cores, find_gpus
-from oprime_cli.running.failures import UsageError
+from oprime_cli.running.failures import ServiceDiedError, ServiceNotHealthyError, UsageError
 from oprime_cli.running.health import health_of, reachable
 from oprime_cli.running.launch import free_ports
 from oprime_cli.running.run_folder import find_run, to_document
@@ -53,17 +58,30 @@ class Wishes:
 def serve_prm(wishes: Wishes, *, start_timeout_s: float) -> int:
     """Start everything, say where it answers, and stop it when this process is asked to. Raises OprimeError."""
     gpus = [] if wishes.device == "cpu" else find_gpus()
-    with tempfile.TemporaryDirectory(prefix="oprime-serve-") as place, stop_on_signals():
-        document = settings_of(wishes, Path(place), has_gpu=bool(gpus))
+    with folder() as place, stop_on_signals():
+        document = settings_of(wishes, place, has_gpu=bool(gpus))
         endpoints = EndpointsSection.model_validate(document["endpoints"])
         with Guard() as guard, free_ports(endpoints, scorers_apart(document)) as chosen:
             document["endpoints"] = chosen.model_dump(mode="json", exclude_none=True)
             scorer, gateway = checked(document)
-            write_toml(Path(place) / "config.toml", document, head="", mode=0o600)
-            with Supervisor(
-                specs(scorer, gateway, Path(place) / "config.toml", gpus), guard=guard, logs=Path(place) / "logs"
-            ) as supervisor:
+            check_door(gateway)
+            write_toml(place / "config.toml", document, head="", mode=0o600)
+            with Supervisor(specs(scorer, gateway, place / "config.toml", gpus), guard=guard, logs=place / "logs") as supervisor:
                 return _watch(supervisor, scorer, gateway, start_timeout_s)
+
+
+@contextlib.contextmanager
+def folder() -> Generator[Path, None, None]:
+    """A folder for settings and logs. It stays where a process failed, because the error names its log."""
+    place = Path(tempfile.mkdtemp(prefix="oprime-serve-"))
+    try:
+        yield place
+    except (ServiceDiedError, ServiceNotHealthyError):
+        raise
+    except BaseException:
+        shutil.rmtree(place)
+        raise
+    shutil.rmtree(place)
 
 
 def _watch(supervisor: Supervisor, scorer: ScorerSettings, gateway: GatewaySettings, start_timeout_s: float) -> int:
@@ -82,12 +100,14 @@ def _watch(supervisor: Supervisor, scorer: ScorerSettings, gateway: GatewaySetti
 
 def settings_of(wishes: Wishes, place: Path, *, has_gpu: bool) -> dict[str, Any]:
     """The settings of gateway and scorers. Raises UsageError, SettingsError."""
-    if (wishes.run is None) == (wishes.model is None):
+    if wishes.run is not None and wishes.model is not None:
+        raise UsageError(f"serve the run {wishes.run} or the model {wishes.model}? Name one or the other: RUN, or --model MODEL")
+    if wishes.run is None and wishes.model is None:
         raise UsageError("serve what? Name a run (oprime serve prm RUN) or a model (oprime serve prm --model MODEL --reference MODEL)")
     document = of_run(wishes.run) if wishes.run is not None else of_model(str(wishes.model), place, has_gpu=has_gpu)
     prm, model, scoring = document["prm"], document["model"], document["scoring"]
     if wishes.reference is not None:
-        prm["reference_model"] = _absolute(wishes.reference)
+        prm["reference_model"] = _found(wishes.reference, "--reference")
     if wishes.beta is not None:
         prm["beta"] = wishes.beta
     if wishes.dtype is not None:
@@ -119,10 +139,10 @@ def of_run(name: str) -> dict[str, Any]:
 
 
 def of_model(model: str, place: Path, *, has_gpu: bool) -> dict[str, Any]:
-    """A model by itself, as version 0."""
+    """A model by itself, as version 0. Raises UsageError."""
     return {
         "run": {"name": "standalone", "steps": 1, "directory": str(place)},
-        "model": {"path": _absolute(model), "dtype": "bfloat16" if has_gpu else "float32"},
+        "model": {"path": _found(model, "--model"), "dtype": "bfloat16" if has_gpu else "float32"},
         "algorithm": {},
         "prm": {},
         "scoring": {},
@@ -138,6 +158,16 @@ def checked(document: dict[str, Any]) -> tuple[ScorerSettings, GatewaySettings]:
     if gateway.gateway.share_port and scorer.scoring.replicas == 1:
         raise SettingsError("--share-port: one replica has nobody to share its port with; give --replicas 2 or more, or leave it out")
     return scorer, gateway
+
+
+def check_door(gateway: GatewaySettings) -> None:
+    """Raises SettingsError for keys or an address that could not be used, before anything is started for them."""
+    address = gateway.endpoints.listen("gateway")
+    if gateway.gateway.api_keys_file is not None:
+        from oprime_gateway.auth import load_keys
+
+        load_keys(gateway.gateway.api_keys_file, address)
+    require_free(address, "endpoints.gateway", "stop that one, or choose another --port; 0 takes a free one")
 
 
 def scorers_apart(document: dict[str, Any]) -> int:
@@ -207,14 +237,29 @@ def ready_lines(scorer: ScorerSettings, gateway: GatewaySettings) -> list[str]:
     return [
         *lines,
         f"token rewards of {scorer.run.folder if _has_versions(scorer) else start} at {url}; reference: {reference}; stop with Ctrl-C",
-        f"""try: curl -s {url}/v1/rewards -H 'content-type: application/json' -d '{{"inputs": [{{"prompt": "1+1?", "response": "2"}}]}}'""",
+        f"""try: curl -s {url}/v1/rewards {_key_header(gateway.gateway.api_keys_file)}-H 'content-type: application/json' """
+        """-d '{"inputs": [{"prompt": "1+1?", "response": "2"}]}'""",
     ]
+
+
+def _key_header(keys_file: Path | None) -> str:
+    """What curl needs where keys are asked for: the file's first line that is neither empty nor a comment, read by the shell."""
+    if keys_file is None:
+        return ""
+    return f"""-H "Authorization: Bearer $(grep -m1 '^ *[^# ]' {shlex.quote(str(keys_file))})" """
 
 
 def _has_versions(scorer: ScorerSettings) -> bool:
     return (scorer.run.folder / "prm_weights").is_dir()
 
 
-def _absolute(model: str) -> str:
-    """A directory as an absolute path; a hub id as it is."""
-    return str(Path(model).absolute()) if Path(model).is_dir() else model
+def _found(model: str, option: str) -> str:
+    """A directory as an absolute path; a hub id as it is. Raises UsageError for what is neither."""
+    if Path(model).is_dir():
+        return str(Path(model).absolute())
+    if not is_hub_id(model):
+        raise UsageError(
+            f"{option} {model}: there is no such directory, and it is no hub id (OWNER/NAME): give the directory of a Hugging Face model, "
+            "or its hub id"
+        )
+    return model

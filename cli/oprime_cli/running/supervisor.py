@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from oprime.runtime.errors import RUN_ENDED, RunEndedError
+from oprime.runtime.errors import REFUSED, RUN_ENDED, RunEndedError
 from oprime_cli.running import tether
-from oprime_cli.running.failures import ServiceDiedError, ServiceNotHealthyError
+from oprime_cli.running.failures import ServiceDiedError, ServiceNotHealthyError, ServiceRefusedError
 from oprime_cli.running.log_lines import last_error
 from oprime_cli.running.processes import MARKER, family, is_same_process, send, send_group, start_ticks, sweep
 
@@ -133,13 +133,17 @@ class Supervisor:
         self._guard.watch(self._running[spec.name].pid)
 
     def check(self) -> None:
-        """Raise when a process has ended, with what its log says last: RunEndedError if restarts are useless, else ServiceDiedError."""
+        """Raise when a process has ended, with what its log says last.
+
+        RunEndedError if restarts are useless, ServiceRefusedError if it refused its settings, else ServiceDiedError.
+        """
         ended = {name: code for name, process in self._running.items() if (code := process.poll()) is not None}
         for name, code in ended.items():
             if code == RUN_ENDED:
                 raise RunEndedError(f"{name} has ended the run; {self._last_words(name)}")
         for name, code in ended.items():
-            raise ServiceDiedError(f"{name} ended {_how(code)}; {self._last_words(name)}")
+            failure = ServiceRefusedError if code == REFUSED else ServiceDiedError
+            raise failure(f"{name} ended {_how(code)}; {self._last_words(name)}")
 
     def wait_healthy(self, *, timeout_s: float, tick: Callable[[set[str]], None] | None = None) -> None:
         """Wait until every process is healthy. Raises ServiceDiedError, RunEndedError or ServiceNotHealthyError.

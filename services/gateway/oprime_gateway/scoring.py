@@ -42,11 +42,14 @@ class Pin:
         """Raises ProblemError: 412 where If-Match names other versions, 404 where the model does."""
         served = revision(prm_version)
         if self.if_match is not None and not _matches(self.if_match, served):
-            raise ProblemError(
-                HTTPStatus.PRECONDITION_FAILED, f"the PRM is {served}, If-Match asks for {self.if_match}: leave it out to take any version"
+            said = (
+                f"the PRM is {served}, If-Match asks for {self.if_match}: leave it out to take any version{_quoting(self.if_match, served)}"
             )
+            raise ProblemError(HTTPStatus.PRECONDITION_FAILED, said)
         if self.model not in (MODEL, served):
-            raise ProblemError(HTTPStatus.NOT_FOUND, f"model {self.model} is not served any more: the revision now is {served}")
+            # Versions count up.
+            fate = "is not served any more" if (self.version or 0) < prm_version else "does not exist"
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"model {self.model} {fate}: the revision now is {served}")
 
     @property
     def version(self) -> int | None:
@@ -110,3 +113,11 @@ async def score(services: Services, asked: Sequence[Asked], pin: Pin) -> Scored:
 def _matches(if_match: str, served: str) -> bool:
     """RFC 9110: `*`, or a list of entity tags; weak ones never match."""
     return any(tag.strip() in ("*", f'"{served}"') for tag in if_match.split(","))
+
+
+def _quoting(if_match: str, served: str) -> str:
+    """What to add where something in If-Match is no entity tag."""
+    tags = (tag.strip().removeprefix("W/") for tag in if_match.split(","))
+    if all(tag == "*" or (len(tag) > 1 and tag[0] == tag[-1] == '"') for tag in tags):
+        return ""
+    return f""", and write an entity tag in double quotes: `If-Match: "{served}"`"""

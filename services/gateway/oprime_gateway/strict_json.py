@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine
+from email.message import Message
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -43,7 +44,10 @@ class StrictRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def strictly(request: Request) -> Response:
-            return await handler(StrictRequest(request.scope, request.receive))
+            asked = StrictRequest(request.scope, request.receive)
+            if self.body_field is not None:
+                await _check_name(asked)
+            return await handler(asked)
 
         return strictly
 
@@ -59,13 +63,29 @@ def direct_route(model: type[BaseModel], answer: Callable[[Any, Request], Awaita
 
             async def directly(request: Request) -> Response:
                 asked = StrictRequest(request.scope, request.receive)
-                body = await asked.body()
-                read = _read(model, body) if asked.headers.get("content-type") in JSON else None
-                return await (the_long_way(asked) if read is None else answer(read, asked))
+                read = _read(model, await asked.body()) if asked.headers.get("content-type") in JSON else None
+                if read is not None:
+                    return await answer(read, asked)
+                await _check_name(asked)
+                return await the_long_way(asked)
 
             return directly
 
     return DirectRoute
+
+
+async def _check_name(asked: Request) -> None:
+    """Raises HTTPException (422) for a body that is not called JSON: it would be taken for bytes."""
+    given = Message()
+    given["content-type"] = name = asked.headers.get("content-type", "")
+    subtype = given.get_content_subtype() if given.get_content_maintype() == "application" else ""
+    if (subtype == "json" or subtype.endswith("+json")) or not await asked.body():
+        return
+    said = f"Content-Type is {name}" if name else "there is no Content-Type"
+    raise HTTPException(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"the request body is not called JSON ({said}): send JSON, with the header `Content-Type: application/json`",
+    )
 
 
 def _read(model: type[BaseModel], body: bytes) -> BaseModel | None:

@@ -1,6 +1,5 @@
 """Load causal language models of Hugging Face form, with one clear sentence for everything that can be wrong with them."""
 
-import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 
 from oprime.lm.file_names import is_not_of_text, require_form_of_files
+from oprime.lm.hub_id import is_hub_id
 from oprime.lm.rotary import fix_rotary_factors
 from oprime.runtime.errors import SettingsError
 
@@ -27,7 +27,6 @@ _READ_ALONE = ("qwen3_5_text", "qwen3_5_moe_text", "gemma3n_text")
 """Types of text models that transformers reads out of the files of a model for images or sound, without the rest of it."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def load_causal_lm(
@@ -212,7 +211,7 @@ def _load_config(path: str | Path, *, trust_remote_code: bool) -> "PretrainedCon
             )
         if not (directory / "config.json").is_file():
             raise SettingsError(f"model {path} has no config.json: give the directory that save_pretrained wrote")
-    elif not _HUB_ID.fullmatch(str(path)):
+    elif not is_hub_id(str(path)):
         raise SettingsError(f"model {path} is not a directory: give the directory of a Hugging Face model, or its hub id")
     try:
         return AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)

@@ -1,6 +1,11 @@
-"""Free ports for servers that other processes will start."""
+"""Free ports for servers that other processes will start, and whether a port is free."""
 
+import errno
+import os
 import socket
+
+from oprime.runtime.errors import SettingsError
+from oprime.runtime.setting_rules import split_address
 
 
 def reserve_port(host: str) -> socket.socket:
@@ -19,3 +24,31 @@ def reserve_port(host: str) -> socket.socket:
         keeper.close()
         raise
     return keeper
+
+
+def cannot_listen(host: str, port: int) -> str:
+    """Why a server could not listen here; empty when it could."""
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As servers do: a port whose last connections are only closing counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bare, port))
+            probe.listen(1)
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
+
+
+def require_free(address: str, setting: str, remedy: str) -> None:
+    """Raises SettingsError, which ends with `remedy`, when a server could not listen on HOST:PORT; port 0 is always free.
+
+    Servers that share a port (SO_REUSEPORT) hold it against everybody: this asks before the first of them is started.
+    """
+    host, port = split_address(address, setting)
+    said = cannot_listen(host, port) if port else ""
+    if said == os.strerror(errno.EADDRINUSE):
+        raise SettingsError(f"port {port} is taken: another process listens on {address}; {remedy}")
+    if said:
+        raise SettingsError(f"this machine cannot listen on {address}: {said}; {remedy}")

@@ -1,13 +1,21 @@
 """What `oprime serve prm` makes of its command line."""
 
+import contextlib
+import re
+import subprocess
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oprime.runtime.errors import OprimeError
+from oprime.runtime.errors import OprimeError, SettingsError
+from oprime.runtime.free_ports import require_free
+from oprime_cli.main import main
 from oprime_cli.running.devices import Gpu
-from oprime_cli.running.serve_prm import Wishes, checked, ready_lines, scorers_apart, settings_of, specs
+from oprime_cli.running.failures import ServiceNotHealthyError, ServiceRefusedError
+from oprime_cli.running.serve_prm import Wishes, checked, folder, ready_lines, scorers_apart, settings_of, specs
+from oprime_gateway.app import listen
 from oprime_gateway.config import GatewaySettings
 from oprime_prm.config import ScorerSettings
 
@@ -87,7 +95,9 @@ def test_an_ipv6_host_is_written_in_brackets(tmp_path: Path) -> None:
     ("wishes", "says"),
     [
         ({}, "serve what"),
-        ({"run": "a", "model": "b"}, "serve what"),
+        ({"run": "a", "model": "b"}, "the run a or the model b\\? Name one or the other"),
+        ({"model": "/nope"}, "--model /nope: there is no such directory, and it is no hub id"),
+        ({"model": "m", "reference": "./nope"}, "--reference ./nope: there is no such directory, and it is no hub id"),
         ({"run": "nowhere@5"}, "no run nowhere"),
         ({"model": "m", "replicas": 0}, "--replicas 0"),
         ({"model": "m", "share_port": True}, "--share-port: one replica has nobody"),
@@ -100,3 +110,95 @@ def test_an_ipv6_host_is_written_in_brackets(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_said(tmp_path: Path, wishes: dict[str, Any], says: str) -> None:
     with pytest.raises(OprimeError, match=says):
         settings(tmp_path, **wishes)
+
+
+@contextlib.contextmanager
+def taken(*, shared: bool = False) -> Generator[str, None, None]:
+    """An address at which a gateway listens."""
+    with contextlib.closing(listen("127.0.0.1:0", 30, shared=shared)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("options", [(), ("--replicas", "2"), ("--replicas", "2", "--share-port")])
+def test_a_port_that_others_have_is_refused_before_anything_is_started(
+    options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with taken(shared="--share-port" in options) as address:
+        port = address.rpartition(":")[2]
+        assert main(["serve", "prm", "--model", "Owner/prm", "--device", "cpu", "--port", port, *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"port {port} is taken: another process listens on {address}; stop that one, or choose another --port" in err
+
+
+def test_a_verifier_does_not_say_that_it_is_where_another_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with taken() as address:
+        assert main(["serve", "verifier", "--listen", address]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "is taken" in err
+    assert "choose another port with --listen" in err
+
+
+def test_a_free_port_is_not_refused_and_an_address_of_elsewhere_is_not_called_taken() -> None:
+    with taken() as address:
+        pass
+    for free in (address, "127.0.0.1:0"):
+        require_free(free, "endpoints.gateway", "choose another")
+    with pytest.raises(SettingsError, match=r"this machine cannot listen on 192\.0\.2\.1:80: .*; choose another"):
+        require_free("192.0.2.1:80", "endpoints.gateway", "choose another")
+
+
+@pytest.mark.parametrize("text", ["the-first-key-of-two\nsecond\n", "# for the team\n\n  # indented\nthe-first-key-of-two\nsecond"])
+def test_the_example_sends_the_first_key_of_the_file(tmp_path: Path, text: str) -> None:
+    keys = tmp_path / "the team's keys"
+    keys.write_text(text, encoding="utf-8")
+    example = ready_lines(*settings(tmp_path, model="Owner/prm", reference="Owner/start", api_keys_file=keys))[-1]
+    header = re.search(r'-H ("Authorization: .*\)") -H', example)
+    assert header is not None, example
+    said = subprocess.run(["sh", "-c", f"printf %s {header[1]}"], capture_output=True, text=True, check=True).stdout
+    assert said == "Authorization: Bearer the-first-key-of-two"
+
+
+def test_the_example_has_no_key_where_none_is_asked_for(tmp_path: Path) -> None:
+    assert "Authorization" not in ready_lines(*settings(tmp_path, model="Owner/prm"))[-1]
+
+
+@pytest.mark.parametrize(("text", "says"), [(None, "No such file"), ("short\n", "key 1 is shorter than 16 characters")])
+def test_keys_that_cannot_be_used_are_refused_before_anything_is_started(
+    tmp_path: Path, text: str | None, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tmp_path / "keys"
+    if text is not None:
+        keys.write_text(text, encoding="utf-8")
+    words = ("serve", "prm", "--model", "Owner/prm", "--device", "cpu", "--port", "0", "--api-keys-file", str(keys))
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert f"gateway.api_keys_file ({keys})" in said
+    assert says in said
+    assert "its log" not in said
+
+
+@pytest.mark.parametrize(
+    ("failure", "stays"), [(ServiceRefusedError, True), (ServiceNotHealthyError, True), (SettingsError, False), (KeyboardInterrupt, False)]
+)
+def test_logs_stay_where_an_error_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException], stays: bool
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def serve() -> None:
+        with folder() as place:
+            (place / "scorer.log").touch()
+            raise failure("its log says why")
+
+    with pytest.raises(failure):
+        serve()
+    assert [path.name for path in tmp_path.rglob("*.log")] == ["scorer.log"] * stays
+
+
+def test_a_folder_that_nobody_needs_any_more_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with folder() as place:
+        assert place.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
