@@ -20,7 +20,6 @@ from oprime.runtime.free_ports import cannot_listen
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.runtime.settings import EndpointsSection
 from oprime_cli.arguments import as_typed
-from oprime_cli.planning.check_machine import cannot_listen
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.failures import BusyError, ServiceDiedError, ServiceNotHealthyError
 from oprime_cli.running.health import grpc_health, http_health, listens
