@@ -37,17 +37,18 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from oprime.runtime.errors import SettingsError
     from oprime.runtime.logs import configure_logs
-    from oprime.runtime.whole_files import remove_file
     from oprime_cli.lock_file import sole_writer
+    from oprime_cli.output_files import begin_anew, check_outputs
     from oprime_cli.scoring.answer_file import summary
 
     configure_logs("best-of-n", level="error")
     require_client()
     if not args.vote and (args.verifier or args.weight):
         raise SettingsError("--verifier and --weight are for votes: add --vote, or leave them out")
+    check_outputs({"FILE": args.file, "--key-file": args.key_file}, {"--out": args.out})
     with sole_writer(args.out, "oprime best-of-n"):
-        if args.fresh and args.out is not None:
-            remove_file(args.out)
+        if args.fresh:
+            begin_anew(args.out)
         with progress(args.file, "best-of-n") as note:
             tally = asyncio.run(_choose(args, note))
     sys.stderr.write(summary(tally, "rows") + "\n")

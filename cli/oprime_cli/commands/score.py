@@ -42,17 +42,19 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from oprime.runtime.errors import SettingsError
     from oprime.runtime.logs import configure_logs
-    from oprime.runtime.whole_files import remove_file
+    from oprime.runtime.whole_files import is_stream
     from oprime_cli.lock_file import sole_writer
-    from oprime_cli.scoring.answer_file import STDIN, summary
+    from oprime_cli.output_files import STDIN, begin_anew, check_outputs
+    from oprime_cli.scoring.answer_file import summary
 
     configure_logs("score", level="error")
     require_client()
-    if args.html is not None and (args.out is None or args.file == STDIN):
-        raise SettingsError("--html needs a FILE and an --out: the page is made of both when all is scored")
+    if args.html is not None and (args.out is None or is_stream(args.out) or args.file == STDIN):
+        raise SettingsError("--html needs a FILE and an --out that is a file: the page is made of both when all is scored")
+    check_outputs({"FILE": args.file, "--key-file": args.key_file}, {"--out": args.out, "--html": args.html})
     with sole_writer(args.out, "oprime score"):
-        if args.fresh and args.out is not None:
-            remove_file(args.out)
+        if args.fresh:
+            begin_anew(args.out)
         with progress(args.file, "score") as note:
             tally = asyncio.run(_score(args, note))
         if args.html is not None:
@@ -123,6 +125,7 @@ def _write_page(args: argparse.Namespace) -> None:
     from oprime_cli.scoring.heat_map import page
 
     try:
+        args.html.parent.mkdir(parents=True, exist_ok=True)
         with args.html.open("w", encoding="utf-8") as stream:
             stream.writelines(page(f"Rewards of {args.file.name}", _articles(args)))
     except OSError as error:

@@ -12,8 +12,8 @@ from typing import IO, Any
 from oprime.runtime.errors import UnusableInputError
 from oprime.runtime.whole_files import is_stream
 from oprime_cli.files import write_atomically
+from oprime_cli.output_files import STDIN
 
-STDIN = Path("-")
 Answer = dict[str, Any]
 """A row of the output: `id`, and `error` where nothing else could be said."""
 
