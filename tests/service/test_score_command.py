@@ -89,6 +89,30 @@ async def test_rows_that_cannot_be_scored_say_why_and_the_others_are_scored(
     assert "6 could not be answered" in capsys.readouterr().err
 
 
+async def test_a_row_beyond_a_limit_of_the_gateway_fails_alone_and_says_which_setting_moves_it(tmp_path: Path) -> None:
+    long = {"id": "long", "prompt": "p", "response": "b" * 2000}
+    scored = file_of(tmp_path / "rows.jsonl", [ROWS[0], "", long, ROWS[0], ROWS[0]])
+    rows = [
+        {"id": "many", "prompt": "p", "responses": ["a"] * 4},
+        {"id": "long", "prompt": "p", "responses": ["b" * 2000]},
+        {"id": "well", "prompt": "p", "responses": ["a", "ab"]},
+    ]
+    chosen, out = file_of(tmp_path / "candidates.jsonl", rows), tmp_path / "out.jsonl"
+    async with live(tmp_path, max_request_bytes=1000, max_request_items=3) as address:
+        assert await oprime("score", scored, "--url", address, "--out", out) == 1
+        answers = lines(out.read_text(encoding="utf-8"))
+        assert [(answer["id"], answer.get("reward")) for answer in answers] == [("a", 1.5), ("long", None), ("a", 1.5), ("a", 1.5)]
+        remedy = "shorten the row, or start the gateway with a larger gateway"
+        too_long = f"alone is too large: the request body exceeds 1000 bytes (gateway.max_request_bytes); {remedy}.max_request_bytes"
+        assert answers[1]["error"] == f"line 3 {too_long}"
+        assert await oprime("best-of-n", chosen, "--url", address, "--out", out, "--fresh") == 1
+        many, long, well = lines(out.read_text(encoding="utf-8"))
+    many_settings = f"{remedy}.max_request_items and prm.max_score_items"
+    assert many["error"] == f"line 1 alone is too large: 4 inputs exceed 3 (gateway.max_request_items); {many_settings}"
+    assert long["error"] == f"line 2 {too_long}"
+    assert well["best"] == 1
+
+
 async def test_an_interrupted_file_goes_on_behind_its_last_whole_row(url: str, tmp_path: Path, prm: CharacterPrm) -> None:
     source = file_of(tmp_path / "rows.jsonl", [{"id": place, "prompt": "p", "response": "a" * place} for place in range(5)])
     out = file_of(tmp_path / "out.jsonl", [{"id": 0, "reward": 99.0}, {"id": 1, "error": "too long"}])
