@@ -113,16 +113,46 @@ async def test_a_row_beyond_a_limit_of_the_gateway_fails_alone_and_says_which_se
     assert well["best"] == 1
 
 
-async def test_an_interrupted_file_goes_on_behind_its_last_whole_row(url: str, tmp_path: Path, prm: CharacterPrm) -> None:
-    source = file_of(tmp_path / "rows.jsonl", [{"id": place, "prompt": "p", "response": "a" * place} for place in range(5)])
-    out = file_of(tmp_path / "out.jsonl", [{"id": 0, "reward": 99.0}, {"id": 1, "error": "too long"}])
+async def test_an_interrupted_file_goes_on_behind_its_last_whole_row(
+    url: str, tmp_path: Path, prm: CharacterPrm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": place, "prompt": "p", "response": "a" * place} for place in range(5)]
+    source, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    assert await oprime("score", file_of(source, rows[:2]), "--out", out) == 0
+    first, second = lines(out.read_text(encoding="utf-8"))
+    # A reward that nobody would give shows that it was kept.
+    file_of(out, [{**first, "reward": 99.0}, second])
     with out.open("a", encoding="utf-8") as stream:
         stream.write('{"id": 2, "rewa')
-    assert await oprime("score", source, "--out", out) == 1
-    assert [answer.get("reward") for answer in lines(out.read_text(encoding="utf-8"))] == [99.0, None, 1.5, 3.0, 5.0]
+    prm.requests.clear()
+    capsys.readouterr()
+    assert await oprime("score", file_of(source, rows), "--out", out) == 0
+    assert [answer["reward"] for answer in lines(out.read_text(encoding="utf-8"))] == [99.0, 0.5, 1.5, 3.0, 5.0]
     assert prm.requests == [3]
+    assert capsys.readouterr().err.endswith("; 2 answered earlier\n")
     assert await oprime("score", source, "--out", out, "--fresh") == 0
     assert [answer["reward"] for answer in lines(out.read_text(encoding="utf-8"))] == [0.0, 0.5, 1.5, 3.0, 5.0]
+
+
+async def test_other_options_ask_for_every_row_anew(
+    url: str, tmp_path: Path, prm: CharacterPrm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = file_of(tmp_path / "rows.jsonl", [ROWS[0]]), tmp_path / "out.jsonl"
+    for more in ([], ["--reduction", "mean"], ["--steps"], ["--tokens"], ["--end-token", "exclude"], ["--truncation", "left"]):
+        prm.requests.clear()
+        assert await oprime("score", source, "--out", out, *more) == 0
+        assert await oprime("score", source, "--out", out, *more) == 0
+        assert prm.requests == [1]
+    capsys.readouterr()
+    source = file_of(tmp_path / "candidates.jsonl", [{"prompt": "p", "responses": ["a", "ab"]}])
+    for more in ([], ["--vote", "--verifier", "equal"], ["--vote", "--verifier", "equal", "--weight", "none"]):
+        prm.requests.clear()
+        assert await oprime("best-of-n", source, "--out", tmp_path / "best.jsonl", *more) == 0
+        assert await oprime("best-of-n", source, "--out", tmp_path / "best.jsonl", *more) == 0
+        assert prm.requests == [2]
+    said = capsys.readouterr().err
+    assert said.count("1 answered earlier") == 3
+    assert said.count("1 asked anew") == 2
 
 
 async def test_the_output_of_another_input_is_left_alone(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,6 +229,7 @@ async def test_the_best_of_each_row_is_chosen(url: str, tmp_path: Path, capsys: 
     source, out = file_of(tmp_path / "rows.jsonl", rows), tmp_path / "best.jsonl"
     assert await oprime("best-of-n", source, "--out", out) == 1
     first, second, *failed = lines(out.read_text(encoding="utf-8"))
+    assert first.pop("fingerprint") != second["fingerprint"]
     assert first == {"id": 1, "best": 2, "rewards": [1.5, None, 5.0], "revision": "prm@7", "response": "abcd", "reward": 5.0}
     assert (second["best"], second["response"]) == (1, "yy")
     assert ["not empty" in failed[0]["error"], "9 tokens" in failed[1]["error"], "422" in failed[2]["error"]] == [True] * 3

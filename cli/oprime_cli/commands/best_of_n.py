@@ -23,7 +23,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "best-of-n",
         description='Choose among responses, one JSON object per line: {"id"?, "prompt" or "messages", "responses": [...]}. The best is '
         "the response with the highest reward, or with --vote the answer that most rewards vote for. An interrupted run goes on where it "
-        "was. Exit code 0 when every row has a best response.",
+        "was; rows that failed or changed since, and all when the options did, are asked anew. Exit code 0 when every row has a best "
+        "response.",
         example="oprime best-of-n candidates.jsonl --out best.jsonl --vote --verifier math",
     )
     add_file_and_gateway(parser)
@@ -65,7 +66,8 @@ async def _choose(args: argparse.Namespace, note: Callable[["Tally"], None]) -> 
         options |= {"method": "vote", "verifier": {"kind": args.verifier or "math"}, "weight": args.weight or "sigmoid"}
     sink = _print if args.out is None else _nothing
     async with AsyncRewardClient(url_of(args), key_file=args.key_file) as client:
-        return await answer_file(args.file, args.out, sink, ChooseRows(client, options), problem_of, note, window=WINDOW)
+        ask = ChooseRows(client, options)
+        return await answer_file(args.file, args.out, sink, ask, problem_of, note, options=options, window=WINDOW)
 
 
 def _print(row: "Row", answer: dict[str, Any]) -> None:

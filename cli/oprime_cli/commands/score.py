@@ -25,7 +25,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "score",
         description="Process rewards of a file of responses, one JSON object per line: prompt and response, or messages, or "
         "prompt_token_ids and response_token_ids, and perhaps an id. Results come in the order of the rows; an interrupted run goes on "
-        "where it was. Exit code 0 when every row was scored.",
+        "where it was; rows that failed or changed since, and all when the options did, are scored anew. Exit code 0 when every row was "
+        "scored.",
         example="oprime score answers.jsonl --out rewards.jsonl --steps --html rewards.html",
     )
     add_file_and_gateway(parser)
@@ -69,8 +70,9 @@ async def _score(args: argparse.Namespace, note: Callable[["Tally"], None]) -> "
     from oprime_cli.scoring.score import ScoreRows, problem_of
 
     async with AsyncRewardClient(url_of(args), key_file=args.key_file) as client:
-        ask = ScoreRows(client, _options(args))
-        return await answer_file(args.file, args.out, _sink(args), ask, problem_of, note, window=WINDOW)
+        options = _options(args)
+        ask = ScoreRows(client, options)
+        return await answer_file(args.file, args.out, _sink(args), ask, problem_of, note, options=options, window=WINDOW)
 
 
 def _options(args: argparse.Namespace) -> "Options":
@@ -140,7 +142,7 @@ def _articles(args: argparse.Namespace) -> Iterator[str]:
     for row, answer in zip(rows_of(args.file, problem_of), answers_in(args.out), strict=True):
         name = str(row.id if row.id is not None else row.number)
         if "tokens" not in answer:
-            yield failed_article(name, answer.get("error", "it was scored without token rewards: add --fresh"))
+            yield failed_article(name, answer["error"])
             continue
         prompt = row.value.get("prompt") or json.dumps(row.value.get("messages", [])[:-1], ensure_ascii=False)
         yield article(name, str(prompt), stretches(response_text(row.value, answer), answer["tokens"]), answer["reward"])
