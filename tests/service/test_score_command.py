@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -245,3 +247,21 @@ async def test_a_key_is_read_from_a_file(tmp_path: Path, capsys: pytest.CaptureF
         assert await oprime("score", source, "--url", address) == 1
         assert "401: no valid key" in capsys.readouterr().err
         assert await oprime("score", source, "--url", address, "--key-file", tmp_path / "key") == 0
+
+
+async def test_a_reader_that_leaves_ends_the_command_quietly(url: str, tmp_path: Path) -> None:
+    source = file_of(tmp_path / "rows.jsonl", [{"id": place, "prompt": "p" * 100, "response": "a"} for place in range(2000)])
+
+    def cut_short() -> tuple[int, bytes]:
+        command = [sys.executable, "-m", "oprime_cli.main", "score", str(source), "--out", "/dev/stdout"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            try:
+                assert process.stdout.read(300).startswith(b'{"id": 0, "reward": 0.5')
+                process.stdout.close()
+                return process.wait(120), process.stderr.read()
+            finally:
+                process.kill()
+
+    assert await asyncio.to_thread(cut_short) == (1, b"")
