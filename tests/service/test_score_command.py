@@ -244,8 +244,14 @@ async def test_a_key_is_read_from_a_file(tmp_path: Path, capsys: pytest.CaptureF
     source = file_of(tmp_path / "rows.jsonl", ROWS)
     (tmp_path / "key").write_text(KEY, encoding="utf-8")
     async with live(tmp_path, keys=(KEY,)) as address:
-        assert await oprime("score", source, "--url", address) == 1
-        assert "401: no valid key" in capsys.readouterr().err
+        remedy = "name a file that holds one of its keys with --key-file, or in OPRIME_REWARDS_KEY_FILE"
+        for command in ("score", "best-of-n"):
+            rows = source if command == "score" else file_of(tmp_path / "candidates.jsonl", [{"prompt": "p", "responses": ["a"]}])
+            assert await oprime(command, rows, "--url", address) == 1
+            assert capsys.readouterr().err == f"oprime: {address} answers 401: the gateway asks for a key; {remedy}\n"
+        (tmp_path / "other").write_text("of another gateway", encoding="utf-8")
+        assert await oprime("score", source, "--url", address, "--key-file", tmp_path / "other") == 1
+        assert f"401: the key in {tmp_path / 'other'} is none of the gateway's; {remedy}" in capsys.readouterr().err
         assert await oprime("score", source, "--url", address, "--key-file", tmp_path / "key") == 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from oprime_cli.arguments import Subparsers, command_parser
-from oprime_cli.scoring.gateway_arguments import add_file_and_gateway, progress, require_client, url_of
+from oprime_cli.scoring.gateway_arguments import add_file_and_gateway, keys_explained, progress, require_client, url_of
 
 if TYPE_CHECKING:
     from oprime_cli.scoring.answer_file import Row, Tally
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     with sole_writer(args.out, "oprime best-of-n"):
         if args.fresh:
             begin_anew(args.out)
-        with progress(args.file, "best-of-n") as note:
+        with progress(args.file, "best-of-n") as note, keys_explained(args):
             tally = asyncio.run(_choose(args, note))
     sys.stderr.write(summary(tally, "rows") + "\n")
     return 0 if not tally.failed else 1

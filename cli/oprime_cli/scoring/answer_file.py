@@ -14,6 +14,7 @@ from oprime.runtime.errors import UnusableInputError
 from oprime.runtime.whole_files import is_stream
 from oprime_cli.files import write_atomically
 from oprime_cli.fingerprints import fingerprint_of
+from oprime_cli.json_lines import json_of
 from oprime_cli.output_files import STDIN
 
 Answer = dict[str, Any]
@@ -131,7 +132,7 @@ def rows_of(source: Path, read: Read) -> Iterator[Row]:
 
 def _row(line: bytes, number: int, read: Read) -> Row:
     try:
-        value = json.loads(line.decode())
+        value = json_of(line)
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         return Row(number=number, problem=f"line {number} is no JSON that can be used: {error}")

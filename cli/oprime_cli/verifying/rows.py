@@ -9,6 +9,7 @@ from typing import Any
 from oprime.core.verification import Outcome, Verdict, VerificationRequest
 from oprime.runtime.errors import UnusableInputError
 from oprime_cli.fingerprints import fingerprint_of
+from oprime_cli.json_lines import json_of
 from oprime_verifier.working.frames import request_to_json
 
 
@@ -39,7 +40,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 def parse_row(line: bytes, number: int) -> Row:
     name: Any = None
     try:
-        value = json.loads(line)
+        value = json_of(line)
         name = value.get("id") if isinstance(value, dict) else None
         return Row(number=number, id=name, request=_request(value))
     except (ValueError, RecursionError) as error:
