@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -89,16 +91,70 @@ async def test_rows_that_cannot_be_scored_say_why_and_the_others_are_scored(
     assert "6 could not be answered" in capsys.readouterr().err
 
 
-async def test_an_interrupted_file_goes_on_behind_its_last_whole_row(url: str, tmp_path: Path, prm: CharacterPrm) -> None:
-    source = file_of(tmp_path / "rows.jsonl", [{"id": place, "prompt": "p", "response": "a" * place} for place in range(5)])
-    out = file_of(tmp_path / "out.jsonl", [{"id": 0, "reward": 99.0}, {"id": 1, "error": "too long"}])
+async def test_a_row_beyond_a_limit_of_the_gateway_fails_alone_and_says_which_setting_moves_it(tmp_path: Path) -> None:
+    long = {"id": "long", "prompt": "p", "response": "b" * 2000}
+    scored = file_of(tmp_path / "rows.jsonl", [ROWS[0], "", long, ROWS[0], ROWS[0]])
+    rows = [
+        {"id": "many", "prompt": "p", "responses": ["a"] * 4},
+        {"id": "long", "prompt": "p", "responses": ["b" * 2000]},
+        {"id": "well", "prompt": "p", "responses": ["a", "ab"]},
+    ]
+    chosen, out = file_of(tmp_path / "candidates.jsonl", rows), tmp_path / "out.jsonl"
+    async with live(tmp_path, max_request_bytes=1000, max_request_items=3) as address:
+        assert await oprime("score", scored, "--url", address, "--out", out) == 1
+        answers = lines(out.read_text(encoding="utf-8"))
+        assert [(answer["id"], answer.get("reward")) for answer in answers] == [("a", 1.5), ("long", None), ("a", 1.5), ("a", 1.5)]
+        remedy = "shorten the row, or start the gateway with a larger gateway"
+        too_long = f"alone is too large: the request body exceeds 1000 bytes (gateway.max_request_bytes); {remedy}.max_request_bytes"
+        assert answers[1]["error"] == f"line 3 {too_long}"
+        assert await oprime("best-of-n", chosen, "--url", address, "--out", out, "--fresh") == 1
+        many, long, well = lines(out.read_text(encoding="utf-8"))
+    many_settings = f"{remedy}.max_request_items and prm.max_score_items"
+    assert many["error"] == f"line 1 alone is too large: 4 inputs exceed 3 (gateway.max_request_items); {many_settings}"
+    assert long["error"] == f"line 2 {too_long}"
+    assert well["best"] == 1
+
+
+async def test_an_interrupted_file_goes_on_behind_its_last_whole_row(
+    url: str, tmp_path: Path, prm: CharacterPrm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": place, "prompt": "p", "response": "a" * place} for place in range(5)]
+    source, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    assert await oprime("score", file_of(source, rows[:2]), "--out", out) == 0
+    first, second = lines(out.read_text(encoding="utf-8"))
+    # A reward that nobody would give shows that it was kept.
+    file_of(out, [{**first, "reward": 99.0}, second])
     with out.open("a", encoding="utf-8") as stream:
         stream.write('{"id": 2, "rewa')
-    assert await oprime("score", source, "--out", out) == 1
-    assert [answer.get("reward") for answer in lines(out.read_text(encoding="utf-8"))] == [99.0, None, 1.5, 3.0, 5.0]
+    prm.requests.clear()
+    capsys.readouterr()
+    assert await oprime("score", file_of(source, rows), "--out", out) == 0
+    assert [answer["reward"] for answer in lines(out.read_text(encoding="utf-8"))] == [99.0, 0.5, 1.5, 3.0, 5.0]
     assert prm.requests == [3]
+    assert capsys.readouterr().err.endswith("; 2 answered earlier\n")
     assert await oprime("score", source, "--out", out, "--fresh") == 0
     assert [answer["reward"] for answer in lines(out.read_text(encoding="utf-8"))] == [0.0, 0.5, 1.5, 3.0, 5.0]
+
+
+async def test_other_options_ask_for_every_row_anew(
+    url: str, tmp_path: Path, prm: CharacterPrm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = file_of(tmp_path / "rows.jsonl", [ROWS[0]]), tmp_path / "out.jsonl"
+    for more in ([], ["--reduction", "mean"], ["--steps"], ["--tokens"], ["--end-token", "exclude"], ["--truncation", "left"]):
+        prm.requests.clear()
+        assert await oprime("score", source, "--out", out, *more) == 0
+        assert await oprime("score", source, "--out", out, *more) == 0
+        assert prm.requests == [1]
+    capsys.readouterr()
+    source = file_of(tmp_path / "candidates.jsonl", [{"prompt": "p", "responses": ["a", "ab"]}])
+    for more in ([], ["--vote", "--verifier", "equal"], ["--vote", "--verifier", "equal", "--weight", "none"]):
+        prm.requests.clear()
+        assert await oprime("best-of-n", source, "--out", tmp_path / "best.jsonl", *more) == 0
+        assert await oprime("best-of-n", source, "--out", tmp_path / "best.jsonl", *more) == 0
+        assert prm.requests == [2]
+    said = capsys.readouterr().err
+    assert said.count("1 answered earlier") == 3
+    assert said.count("1 asked anew") == 2
 
 
 async def test_the_output_of_another_input_is_left_alone(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,6 +231,7 @@ async def test_the_best_of_each_row_is_chosen(url: str, tmp_path: Path, capsys: 
     source, out = file_of(tmp_path / "rows.jsonl", rows), tmp_path / "best.jsonl"
     assert await oprime("best-of-n", source, "--out", out) == 1
     first, second, *failed = lines(out.read_text(encoding="utf-8"))
+    assert first.pop("fingerprint") != second["fingerprint"]
     assert first == {"id": 1, "best": 2, "rewards": [1.5, None, 5.0], "revision": "prm@7", "response": "abcd", "reward": 5.0}
     assert (second["best"], second["response"]) == (1, "yy")
     assert ["not empty" in failed[0]["error"], "9 tokens" in failed[1]["error"], "422" in failed[2]["error"]] == [True] * 3
@@ -187,6 +244,30 @@ async def test_a_key_is_read_from_a_file(tmp_path: Path, capsys: pytest.CaptureF
     source = file_of(tmp_path / "rows.jsonl", ROWS)
     (tmp_path / "key").write_text(KEY, encoding="utf-8")
     async with live(tmp_path, keys=(KEY,)) as address:
-        assert await oprime("score", source, "--url", address) == 1
-        assert "401: no valid key" in capsys.readouterr().err
+        remedy = "name a file that holds one of its keys with --key-file, or in OPRIME_REWARDS_KEY_FILE"
+        for command in ("score", "best-of-n"):
+            rows = source if command == "score" else file_of(tmp_path / "candidates.jsonl", [{"prompt": "p", "responses": ["a"]}])
+            assert await oprime(command, rows, "--url", address) == 1
+            assert capsys.readouterr().err == f"oprime: {address} answers 401: the gateway asks for a key; {remedy}\n"
+        (tmp_path / "other").write_text("of another gateway", encoding="utf-8")
+        assert await oprime("score", source, "--url", address, "--key-file", tmp_path / "other") == 1
+        assert f"401: the key in {tmp_path / 'other'} is none of the gateway's; {remedy}" in capsys.readouterr().err
         assert await oprime("score", source, "--url", address, "--key-file", tmp_path / "key") == 0
+
+
+async def test_a_reader_that_leaves_ends_the_command_quietly(url: str, tmp_path: Path) -> None:
+    source = file_of(tmp_path / "rows.jsonl", [{"id": place, "prompt": "p" * 100, "response": "a"} for place in range(2000)])
+
+    def cut_short() -> tuple[int, bytes]:
+        command = [sys.executable, "-m", "oprime_cli.main", "score", str(source), "--out", "/dev/stdout"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            try:
+                assert process.stdout.read(300).startswith(b'{"id": 0, "reward": 0.5')
+                process.stdout.close()
+                return process.wait(120), process.stderr.read()
+            finally:
+                process.kill()
+
+    assert await asyncio.to_thread(cut_short) == (1, b"")

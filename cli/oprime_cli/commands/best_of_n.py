@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from oprime_cli.arguments import Subparsers, command_parser
-from oprime_cli.scoring.gateway_arguments import add_file_and_gateway, progress, require_client, url_of
+from oprime_cli.scoring.gateway_arguments import add_file_and_gateway, keys_explained, progress, require_client, url_of
 
 if TYPE_CHECKING:
     from oprime_cli.scoring.answer_file import Row, Tally
@@ -23,7 +23,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "best-of-n",
         description='Choose among responses, one JSON object per line: {"id"?, "prompt" or "messages", "responses": [...]}. The best is '
         "the response with the highest reward, or with --vote the answer that most rewards vote for. An interrupted run goes on where it "
-        "was. Exit code 0 when every row has a best response.",
+        "was; rows that failed or changed since, and all when the options did, are asked anew. Exit code 0 when every row has a best "
+        "response.",
         example="oprime best-of-n candidates.jsonl --out best.jsonl --vote --verifier math",
     )
     add_file_and_gateway(parser)
@@ -37,18 +38,19 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from oprime.runtime.errors import SettingsError
     from oprime.runtime.logs import configure_logs
-    from oprime.runtime.whole_files import remove_file
     from oprime_cli.lock_file import sole_writer
+    from oprime_cli.output_files import begin_anew, check_outputs
     from oprime_cli.scoring.answer_file import summary
 
     configure_logs("best-of-n", level="error")
     require_client()
     if not args.vote and (args.verifier or args.weight):
         raise SettingsError("--verifier and --weight are for votes: add --vote, or leave them out")
+    check_outputs({"FILE": args.file, "--key-file": args.key_file}, {"--out": args.out})
     with sole_writer(args.out, "oprime best-of-n"):
-        if args.fresh and args.out is not None:
-            remove_file(args.out)
-        with progress(args.file, "best-of-n") as note:
+        if args.fresh:
+            begin_anew(args.out)
+        with progress(args.file, "best-of-n") as note, keys_explained(args):
             tally = asyncio.run(_choose(args, note))
     sys.stderr.write(summary(tally, "rows") + "\n")
     return 0 if not tally.failed else 1
@@ -64,7 +66,8 @@ async def _choose(args: argparse.Namespace, note: Callable[["Tally"], None]) -> 
         options |= {"method": "vote", "verifier": {"kind": args.verifier or "math"}, "weight": args.weight or "sigmoid"}
     sink = _print if args.out is None else _nothing
     async with AsyncRewardClient(url_of(args), key_file=args.key_file) as client:
-        return await answer_file(args.file, args.out, sink, ChooseRows(client, options), problem_of, note, window=WINDOW)
+        ask = ChooseRows(client, options)
+        return await answer_file(args.file, args.out, sink, ask, problem_of, note, options=options, window=WINDOW)
 
 
 def _print(row: "Row", answer: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from oprime_cli.arguments import Subparsers, command_parser
-from oprime_cli.scoring.gateway_arguments import add_file_and_gateway, progress, require_client, url_of
+from oprime_cli.scoring.gateway_arguments import add_file_and_gateway, keys_explained, progress, require_client, url_of
 
 if TYPE_CHECKING:
     from oprime.client.forms import Options
@@ -25,7 +25,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "score",
         description="Process rewards of a file of responses, one JSON object per line: prompt and response, or messages, or "
         "prompt_token_ids and response_token_ids, and perhaps an id. Results come in the order of the rows; an interrupted run goes on "
-        "where it was. Exit code 0 when every row was scored.",
+        "where it was; rows that failed or changed since, and all when the options did, are scored anew. Exit code 0 when every row was "
+        "scored.",
         example="oprime score answers.jsonl --out rewards.jsonl --steps --html rewards.html",
     )
     add_file_and_gateway(parser)
@@ -42,18 +43,20 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from oprime.runtime.errors import SettingsError
     from oprime.runtime.logs import configure_logs
-    from oprime.runtime.whole_files import remove_file
+    from oprime.runtime.whole_files import is_stream
     from oprime_cli.lock_file import sole_writer
-    from oprime_cli.scoring.answer_file import STDIN, summary
+    from oprime_cli.output_files import STDIN, begin_anew, check_outputs
+    from oprime_cli.scoring.answer_file import summary
 
     configure_logs("score", level="error")
     require_client()
-    if args.html is not None and (args.out is None or args.file == STDIN):
-        raise SettingsError("--html needs a FILE and an --out: the page is made of both when all is scored")
+    if args.html is not None and (args.out is None or is_stream(args.out) or args.file == STDIN):
+        raise SettingsError("--html needs a FILE and an --out that is a file: the page is made of both when all is scored")
+    check_outputs({"FILE": args.file, "--key-file": args.key_file}, {"--out": args.out, "--html": args.html})
     with sole_writer(args.out, "oprime score"):
-        if args.fresh and args.out is not None:
-            remove_file(args.out)
-        with progress(args.file, "score") as note:
+        if args.fresh:
+            begin_anew(args.out)
+        with progress(args.file, "score") as note, keys_explained(args):
             tally = asyncio.run(_score(args, note))
         if args.html is not None:
             _write_page(args)
@@ -67,8 +70,9 @@ async def _score(args: argparse.Namespace, note: Callable[["Tally"], None]) -> "
     from oprime_cli.scoring.score import ScoreRows, problem_of
 
     async with AsyncRewardClient(url_of(args), key_file=args.key_file) as client:
-        ask = ScoreRows(client, _options(args))
-        return await answer_file(args.file, args.out, _sink(args), ask, problem_of, note, window=WINDOW)
+        options = _options(args)
+        ask = ScoreRows(client, options)
+        return await answer_file(args.file, args.out, _sink(args), ask, problem_of, note, options=options, window=WINDOW)
 
 
 def _options(args: argparse.Namespace) -> "Options":
@@ -123,6 +127,7 @@ def _write_page(args: argparse.Namespace) -> None:
     from oprime_cli.scoring.heat_map import page
 
     try:
+        args.html.parent.mkdir(parents=True, exist_ok=True)
         with args.html.open("w", encoding="utf-8") as stream:
             stream.writelines(page(f"Rewards of {args.file.name}", _articles(args)))
     except OSError as error:
@@ -137,7 +142,7 @@ def _articles(args: argparse.Namespace) -> Iterator[str]:
     for row, answer in zip(rows_of(args.file, problem_of), answers_in(args.out), strict=True):
         name = str(row.id if row.id is not None else row.number)
         if "tokens" not in answer:
-            yield failed_article(name, answer.get("error", "it was scored without token rewards: add --fresh"))
+            yield failed_article(name, answer["error"])
             continue
         prompt = row.value.get("prompt") or json.dumps(row.value.get("messages", [])[:-1], ensure_ascii=False)
         yield article(name, str(prompt), stretches(response_text(row.value, answer), answer["tokens"]), answer["reward"])

@@ -51,8 +51,10 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from oprime.runtime.logs import configure_logs
     from oprime_cli.lock_file import sole_writer
+    from oprime_cli.output_files import check_outputs
 
     configure_logs("verify", level="error")
+    check_outputs({"FILE": Path(args.file), "--config": args.config}, {"--out": args.out})
     with sole_writer(args.out, "oprime verify"):
         if args.again:
             return _again(args)
@@ -61,13 +63,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace, source: Path) -> int:
-    from oprime.runtime.whole_files import remove_file
+    from oprime_cli.output_files import begin_anew
     from oprime_cli.overrides import verifier_section
     from oprime_cli.verifying.judge_file import judge_file
 
     overrides = [*args.overrides, f"verifier.workers={args.jobs or os.cpu_count() or 1}"]
-    if args.fresh and args.out is not None:
-        remove_file(args.out)
+    if args.fresh:
+        begin_anew(args.out)
     with _progress(source) as note:
         tally = asyncio.run(judge_file(source, args.out, sys.stdout, verifier_section(args.config, overrides), note))
     sys.stderr.write(_summary(tally) + "\n")

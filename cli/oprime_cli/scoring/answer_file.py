@@ -1,9 +1,10 @@
-"""Rows of a JSONL file, or of standard input, to answers in their order; an interrupted file goes on where it was."""
+"""Rows of a JSONL file, or of standard input, to answers in their order; an interrupted file goes on where it was, and what no longer holds
+is asked anew."""
 
 import itertools
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import IO, Any
 from oprime.runtime.errors import UnusableInputError
 from oprime.runtime.whole_files import is_stream
 from oprime_cli.files import write_atomically
+from oprime_cli.fingerprints import fingerprint_of
+from oprime_cli.json_lines import json_of
+from oprime_cli.output_files import STDIN
 
-STDIN = Path("-")
 Answer = dict[str, Any]
-"""A row of the output: `id`, and `error` where nothing else could be said."""
+"""A row of the output: `id`, `fingerprint` of the row and the options that it answers, and `error` where nothing else could be said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,9 @@ class Tally:
     rows: int = 0
     failed: int = 0
     reused: int = 0
-    """Rows that an earlier run answered."""
+    """Rows whose answers by an earlier run still hold."""
+    anew: int = 0
+    """Rows that an earlier run had answered, and that were asked again."""
     rewards: list[float] = field(default_factory=list[float])
     revisions: set[str] = field(default_factory=set[str])
 
@@ -58,32 +63,60 @@ Read = Callable[[dict[str, Any]], str]
 """What is wrong with a row; empty when nothing."""
 
 
-async def answer_file(
-    source: Path, out: Path | None, sink: Callable[[Row, Answer], None], ask: Ask, read: Read, note: Callable[[Tally], None], *, window: int
-) -> Tally:
-    """Answer every row, `window` of them at a time, into `out` behind the rows that it holds already, and hand each to `sink`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """A row that an earlier run answered."""
 
-    Raises UnusableInputError when a file cannot be used or `out` belongs to another input, and what `ask` raises; what was written stays.
+    row: Row
+    answer: Answer
+    holds: bool
+    """Whether it is the answer to this row with these options, and no failure."""
+
+
+async def answer_file(
+    source: Path,
+    out: Path | None,
+    sink: Callable[[Row, Answer], None],
+    ask: Ask,
+    read: Read,
+    note: Callable[[Tally], None],
+    *,
+    options: Mapping[str, Any],
+    window: int,
+) -> Tally:
+    """Answer every row, `window` of them at a time, into `out`, and hand each new answer to `sink`. `options` are what `ask` asks with.
+
+    Answers in `out` that still hold are not asked for again; those before the first that does not are left as they are. Raises
+    UnusableInputError when a file cannot be used or `out` belongs to another input, and what `ask` raises; what was written stays.
     """
     tally, rows = Tally(), rows_of(source, read)
-    for answer in _written(out, rows, source):
-        tally.add(answer)
-        tally.reused += 1
-    with _opened(out) as stream:
-        while some := list(itertools.islice(rows, window)):
-            for row, answer in zip(some, await _answers(some, ask), strict=True):
+    earlier = _earlier(out, rows, source, options)
+    kept = sum(1 for _ in itertools.takewhile(lambda one: one.holds, earlier))
+    for one in earlier[:kept]:
+        tally.add(one.answer)
+    tally.reused = sum(one.holds for one in earlier)
+    tally.anew = sum(not one.holds and not one.row.problem for one in earlier)
+    to_do = itertools.chain(((one.row, one.answer if one.holds else None) for one in earlier[kept:]), ((row, None) for row in rows))
+    with _writer(out, [one.answer for one in earlier], kept) as write:
+        while some := list(itertools.islice(to_do, window)):
+            answers = iter(await _answers([row for row, held in some if held is None], ask, options))
+            for row, held in some:
+                answer = held or next(answers)
                 tally.add(answer)
-                if stream is not None:
-                    stream.write(json.dumps(answer, ensure_ascii=False) + "\n")
-                    stream.flush()
-                sink(row, answer)
+                write(answer)
+                if held is None:
+                    sink(row, answer)
             note(tally)
     return tally
 
 
-async def _answers(rows: Sequence[Row], ask: Ask) -> list[Answer]:
-    answers = iter(await ask([row for row in rows if not row.problem]))
-    return [{"id": row.id, "error": row.problem} if row.problem else next(answers) for row in rows]
+async def _answers(rows: Sequence[Row], ask: Ask, options: Mapping[str, Any]) -> list[Answer]:
+    asked = [row for row in rows if not row.problem]
+    answers = iter(await ask(asked) if asked else ())
+    return [
+        {"id": row.id, "error": row.problem} if row.problem else {**next(answers), "fingerprint": fingerprint_of(row.value, options)}
+        for row in rows
+    ]
 
 
 def rows_of(source: Path, read: Read) -> Iterator[Row]:
@@ -99,7 +132,7 @@ def rows_of(source: Path, read: Read) -> Iterator[Row]:
 
 def _row(line: bytes, number: int, read: Read) -> Row:
     try:
-        value = json.loads(line.decode())
+        value = json_of(line)
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         return Row(number=number, problem=f"line {number} is no JSON that can be used: {error}")
@@ -109,12 +142,12 @@ def _row(line: bytes, number: int, read: Read) -> Row:
     return Row(number=number, value=value, problem=f"line {number}: {problem}" if problem else "")
 
 
-def _written(out: Path | None, rows: Iterator[Row], source: Path) -> list[Answer]:
-    """The answers that stand in `out`, for which `rows` are passed over; a last line that was cut in the middle is removed."""
+def _earlier(out: Path | None, rows: Iterator[Row], source: Path, options: Mapping[str, Any]) -> list[Earlier]:
+    """The answers that stand in `out`, with their rows, which are taken from `rows`."""
     if out is None or is_stream(out) or not out.exists():
         return []
-    answers = answers_in(out)
-    for place, answer in enumerate(answers, start=1):
+    found: list[Earlier] = []
+    for place, answer in enumerate(answers_in(out), start=1):
         row = next(rows, None)
         if row is None or row.id != answer.get("id"):
             has = "no such row" if row is None else f"{row.id!r}"
@@ -122,14 +155,22 @@ def _written(out: Path | None, rows: Iterator[Row], source: Path) -> list[Answer
                 f"{out}, line {place} has the id {answer.get('id')!r} where {source} has {has}: it is the output of another input; "
                 "name another --out or add --fresh"
             )
-    write_atomically(out, "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers))
-    return answers
+        found.append(Earlier(row=row, answer=answer, holds=_holds(answer, row, options)))
+    return found
+
+
+def _holds(answer: Answer, row: Row, options: Mapping[str, Any]) -> bool:
+    return not row.problem and "error" not in answer and answer.get("fingerprint") == fingerprint_of(row.value, options)
 
 
 def answers_in(out: Path) -> list[Answer]:
     """The whole lines of an output. Raises UnusableInputError for a file that is none."""
+    try:
+        lines = out.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise UnusableInputError(f"{out} cannot be read: {error.strerror or error}") from error
     answers: list[Answer] = []
-    for line in out.read_bytes().splitlines(keepends=True):
+    for line in lines:
         if not line.endswith(b"\n"):
             break
         try:
@@ -142,17 +183,39 @@ def answers_in(out: Path) -> list[Answer]:
 
 
 @contextmanager
-def _opened(out: Path | None) -> Iterator[IO[str] | None]:
+def _writer(out: Path | None, before: Sequence[Answer], kept: int) -> Iterator[Callable[[Answer], None]]:
+    """Writes answers to `out`, which holds `before`, behind the first `kept`. The places that are not reached keep the answers they had."""
     if out is None:
-        yield None
+        yield lambda answer: None
         return
+    if before or (not is_stream(out) and out.exists()):
+        # Without a last line that was cut in the middle.
+        write_atomically(out, "".join(map(_line, before[:kept])))
+    written = kept
+    with _opened(out) as stream:
+
+        def write(answer: Answer) -> None:
+            nonlocal written
+            stream.write(_line(answer))
+            stream.flush()
+            written += 1
+
+        try:
+            yield write
+        finally:
+            stream.writelines(map(_line, before[written:]))
+
+
+def _line(answer: Answer) -> str:
+    return json.dumps(answer, ensure_ascii=False) + "\n"
+
+
+def _opened(out: Path) -> IO[str]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        stream = out.open("a", encoding="utf-8")
+        return out.open("a", encoding="utf-8")
     except OSError as error:
         raise UnusableInputError(f"--out {out} cannot be written: {error.strerror or error}") from error
-    with stream:
-        yield stream
 
 
 def summary(tally: Tally, what: str) -> str:
@@ -164,6 +227,8 @@ def summary(tally: Tally, what: str) -> str:
         parts.append(f"by {', '.join(sorted(tally.revisions))}")
     if tally.reused:
         parts.append(f"{tally.reused} answered earlier")
+    if tally.anew:
+        parts.append(f"{tally.anew} asked anew, as they had failed, or their rows or the options changed")
     if tally.failed:
         parts.append(f"{tally.failed} could not be answered: see their errors")
     return "; ".join(parts)

@@ -6,10 +6,9 @@ from typing import Any
 
 from oprime.client import AsyncRewardClient, BestOfN, BestOfNOptions, RefusedError
 from oprime_cli.scoring.answer_file import Answer, Row, lacking
+from oprime_cli.scoring.refusals import refused
 
 FORMS = (("prompt", "responses"), ("messages", "responses"))
-FOR_ITSELF = frozenset({413, 422})
-"""Statuses that speak of this row alone."""
 
 
 def problem_of(value: dict[str, Any]) -> str:
@@ -36,9 +35,7 @@ class ChooseRows:
         try:
             found = await self._client.best_of_n(row.value["responses"], **question, **self._options)
         except RefusedError as error:
-            if error.status not in FOR_ITSELF:
-                raise
-            return {"id": row.id, "error": str(error)}
+            return refused(row, error)
         return answer_of(row, found)
 
 

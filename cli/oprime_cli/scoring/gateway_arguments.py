@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,24 @@ def require_client() -> None:
 
 def url_of(args: argparse.Namespace) -> str:
     return args.url or os.environ.get("OPRIME_REWARDS", "") or "http://127.0.0.1:8080"
+
+
+@contextmanager
+def keys_explained(args: argparse.Namespace) -> Iterator[None]:
+    """Says how a key is given where the gateway asks for another one."""
+    from oprime.client import RefusedError
+    from oprime.client.clients import KEY_FILE
+
+    try:
+        yield
+    except RefusedError as error:
+        if error.status != HTTPStatus.UNAUTHORIZED:
+            raise
+        file = args.key_file or os.environ.get(KEY_FILE, "")
+        fault = f"the key in {file} is none of the gateway's" if file else "the gateway asks for a key"
+        raise RefusedError(
+            f"{url_of(args)} answers 401: {fault}; name a file that holds one of its keys with --key-file, or in {KEY_FILE}", error.status
+        ) from error
 
 
 @contextmanager

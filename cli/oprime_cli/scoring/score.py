@@ -6,10 +6,10 @@ from typing import Any
 from oprime.client import AsyncRewardClient, RefusedError, ScoredInput
 from oprime.client.forms import Options
 from oprime_cli.scoring.answer_file import Answer, Row, lacking
+from oprime_cli.scoring.refusals import FOR_ITSELF, refused
 
 FORMS = (("prompt", "response"), ("messages",), ("prompt_token_ids", "response_token_ids"))
 FIELDS = frozenset({"raw", *(name for form in FORMS for name in form)})
-BAD_REQUEST = 422
 
 
 def problem_of(value: dict[str, Any]) -> str:
@@ -28,10 +28,10 @@ class ScoreRows:
         try:
             items = (await self._client.rewards(inputs, **self._options)).items
         except RefusedError as error:
-            if error.status != BAD_REQUEST:
+            if error.status not in FOR_ITSELF:
                 raise
             if len(rows) == 1:
-                return [{"id": rows[0].id, "error": str(error)}]
+                return [refused(rows[0], error)]
             middle = len(rows) // 2
             return [*await self(rows[:middle]), *await self(rows[middle:])]
         return [answer_of(row.id, item) for row, item in zip(rows, items, strict=True)]

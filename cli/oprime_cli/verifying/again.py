@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 from oprime.core.verification import Outcome, Verdict
 from oprime.runtime.errors import UnusableInputError
 from oprime_cli.in_order import in_order
+from oprime_cli.output_files import check_outputs
 from oprime_cli.overrides import verifier_section
 from oprime_cli.verifying.judge_file import judge
 from oprime_verifier.offer import Offer
@@ -45,6 +46,7 @@ async def judge_again(place: Path, out: Path | None, sink: IO[str], config: Path
     exit code: 0 when all could be judged. Raises UnusableInputError, SettingsError.
     """
     folder, files = _files(place)
+    check_outputs({f"{path.parent.name}/{path.name}": path for path in files}, {"--out": out})
     run = _settings(folder)
     tasks = _Tasks(run)
     section = verifier_section(config or folder / "config.toml", [*overrides, f"verifier.workers={jobs}"])

@@ -1,6 +1,5 @@
 """Rows of `oprime verify`: what is read, what is written, and what an earlier, interrupted run has written already."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from typing import Any
 
 from oprime.core.verification import Outcome, Verdict, VerificationRequest
 from oprime.runtime.errors import UnusableInputError
+from oprime_cli.fingerprints import fingerprint_of
+from oprime_cli.json_lines import json_of
 from oprime_verifier.working.frames import request_to_json
 
 
@@ -39,7 +40,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 def parse_row(line: bytes, number: int) -> Row:
     name: Any = None
     try:
-        value = json.loads(line)
+        value = json_of(line)
         name = value.get("id") if isinstance(value, dict) else None
         return Row(number=number, id=name, request=_request(value))
     except (ValueError, RecursionError) as error:
@@ -48,8 +49,7 @@ def parse_row(line: bytes, number: int) -> Row:
 
 def fingerprint(request: VerificationRequest, judges: str) -> str:
     """Of a row's content and of `judges`, the settings and version that judge it: equal ones are judged alike."""
-    text = json.dumps([request_to_json(request), judges], sort_keys=True)
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    return fingerprint_of(request_to_json(request), judges)
 
 
 def out_row(row: Row, outcome: Outcome, judges: str) -> dict[str, Any]:
