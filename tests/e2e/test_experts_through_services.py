@@ -76,20 +76,25 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 )
 def test_weights_after_three_steps_agree_to_a_millionth(family: str, case: Case, tmp_path: Path) -> None:
     start = warmed_up(family, tmp_path / "start")
-    result = oprime(*small_run(start, tmp_path, "synchronous", **case.of_run))
+    assert_services_equal_the_loop(start, case, tmp_path, (".mixer.",) if family == MAMBA else (".gate.weight", ".experts."))
+
+
+def assert_services_equal_the_loop(start: Path, case: Case, folder: Path, parts: tuple[str, ...]) -> list[Path]:
+    """Train through all services and in the plain loop; gives the last versions of policy and PRM, which are whole and the loop's."""
+    result = oprime(*small_run(start, folder, "synchronous", **case.of_run))
     assert result.returncode == 0, result.stdout + result.stderr
-    run = tmp_path / "synchronous"
+    run = folder / "synchronous"
     assert summary(run)["ledger_closed"]
     steps = metric_rows(run, "step")
     assert len(steps) == STEPS
     assert max(row["staleness_max"] for row in steps) == 0
     assert max(abs(row["mismatch_kl_nats"]) for row in steps) < 1e-4
     policy, prm, _ = train(str(start), case.of_loop)
-    parts = (".mixer.",) if family == MAMBA else (".gate.weight", ".experts.")
-    for name, expected in (("weights", policy), ("prm_weights", prm)):
-        published = run / name / f"v{STEPS:08d}"
-        assert tensors_in(published) == tensors_in(start), f"{name} are not in the form of the files"
-        assert_same_training(name, load_causal_lm(published), expected, load_causal_lm(start), parts)
+    published = [run / name / f"v{STEPS:08d}" for name in ("weights", "prm_weights")]
+    for version, expected in zip(published, (policy, prm), strict=True):
+        assert tensors_in(version) == tensors_in(start), f"{version} is not in the form of the files"
+        assert_same_training(str(version), load_causal_lm(version), expected, load_causal_lm(start), parts)
+    return published
 
 
 def assert_same_training(name: str, services: nn.Module, loop: nn.Module, before: nn.Module, parts: tuple[str, ...]) -> None:

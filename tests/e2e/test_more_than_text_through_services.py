@@ -7,13 +7,16 @@ import pytest
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
-from e2e.command_line import metric_rows, oprime, summary
-from e2e.conftest import small_run
-from e2e.test_experts_through_services import POSITIONS, QWEN_VOCABULARY, assert_same_training, qwen_tokenizer, tensors_in, warm_up
-from e2e.test_services_equal_the_plain_loop import STEPS, Case
-from golden.prime_in_one_file import train
+from e2e.test_experts_through_services import (
+    POSITIONS,
+    QWEN_VOCABULARY,
+    assert_services_equal_the_loop,
+    qwen_tokenizer,
+    tensors_in,
+    warm_up,
+)
+from e2e.test_services_equal_the_plain_loop import Case
 from more_than_text import FAMILIES, SIZES, is_beside_text
-from oprime.lm.models import load_causal_lm
 from oprime.tasks.chain_tokenizer import BEGIN, END, PAD, VOCABULARY, chain_tokenizer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -35,19 +38,8 @@ PARTS = {
 )
 def test_weights_after_three_steps_agree_to_a_millionth(family: str, case: Case, tmp_path: Path) -> None:
     start = warmed_up(family, tmp_path / "start")
-    result = oprime(*small_run(start, tmp_path, "synchronous", **case.of_run))
-    assert result.returncode == 0, result.stdout + result.stderr
-    run = tmp_path / "synchronous"
-    assert summary(run)["ledger_closed"]
-    steps = metric_rows(run, "step")
-    assert len(steps) == STEPS
-    assert max(abs(row["mismatch_kl_nats"]) for row in steps) < 1e-4
-    policy, prm, _ = train(str(start), case.of_loop)
-    for name, expected in (("weights", policy), ("prm_weights", prm)):
-        version = run / name / f"v{STEPS:08d}"
-        assert tensors_in(version) == tensors_in(start), f"{name} are not all that the files had"
+    for version in assert_services_equal_the_loop(start, case, tmp_path, PARTS[family]):
         assert_rest_is_as_it_was(version, start)
-        assert_same_training(name, load_causal_lm(version), expected, load_causal_lm(start), PARTS[family])
 
 
 def assert_rest_is_as_it_was(version: Path, start: Path) -> None:
