@@ -2,8 +2,8 @@
 
 Mathematics: pairs/s and agreement beside Math-Verify alone, on benchmark golds from `../shared/data` where they are present
 (each gold against itself and against another problem's), else on the conformance suite's cases. Code: tests/s in the sandbox
-beside the same with no lock closed, a cold `python` and a cold `python -I -S`, per test. Test source: asserts/s beside a cold `python` per
-assert and per task. Machines differ and are noisy: compare the figures of one run.
+beside the same with no lock closed, a cold `python` and a cold `python -I -S`, per test, for tasks with one test and with many. Test
+source: asserts/s beside a cold `python` per assert and per task. Machines differ and are noisy: compare the figures of one run.
 """
 
 import argparse
@@ -151,37 +151,58 @@ def run_cold(program: str, stdin: str, flags: Sequence[str] = PLAIN) -> bytes:
     return subprocess.run(command, input=stdin.encode(), capture_output=True, check=True, timeout=10).stdout
 
 
-def inputs(count: int, chance: random.Random) -> list[tuple[str, str]]:
-    return [(PROGRAMS[place % len(PROGRAMS)], " ".join(str(chance.randrange(1, 1000)) for _ in range(8)) + "\n") for place in range(count)]
+CodeTask = tuple[str, list[tuple[str, str]]]
+"""A program, and (stdin, expected output) of each test."""
+TESTS_OF_A_TASK = (1, 20)
+"""APPS has 21 on average, other sets have up to hundreds."""
 
 
-def unlocked(work: Sequence[tuple[str, str, str]]) -> list[float]:
+def code_tasks(count: int, tests: int, chance: random.Random) -> list[CodeTask]:
+    """With so many tests in all; each program another one, as each response is."""
+    tasks: list[CodeTask] = []
+    for place in range(count // tests):
+        program = f"{PROGRAMS[place % len(PROGRAMS)]}\n# {tests}, {place}"
+        inputs = [" ".join(str(chance.randrange(1, 1000)) for _ in range(8)) + "\n" for _ in range(tests)]
+        tasks.append((program, [(stdin, run_cold(program, stdin).decode()) for stdin in inputs]))
+    return tasks
+
+
+def unlocked(tasks: Sequence[CodeTask]) -> list[float]:
     """The same without any lock."""
     with patch.object(zygote_process, "SCRIPT", Path(__file__).with_name("unlocked_zygote.py")):
-        return sandboxed(work)
+        return sandboxed(tasks)
 
 
-def sandboxed(work: Sequence[tuple[str, str, str]]) -> list[float]:
-    """Each program on its one input, through the code verifier and a sandbox of this process."""
+def sandboxed(tasks: Sequence[CodeTask]) -> list[float]:
+    """Seconds per test, through the code verifier and a sandbox of this process."""
     sandbox = NativeSandbox()
     verifier = CodeVerifier(sandbox)
     try:
-        return _through(verifier, work)
+        return _through(verifier, tasks)
     finally:
         sandbox.close()
 
 
-def _through(verifier: CodeVerifier, work: Sequence[tuple[str, str, str]]) -> list[float]:
+def _through(verifier: CodeVerifier, tasks: Sequence[CodeTask]) -> list[float]:
     seconds: list[float] = []
-    for program, stdin, expected in [as_another(work[0]), *work]:
-        tests = json.dumps({"inputs": [stdin], "outputs": [expected]})
+    for program, cases in [as_another(tasks[0]), *tasks]:
+        tests = json.dumps({"inputs": [stdin for stdin, _ in cases], "outputs": [expected for _, expected in cases]})
         request = VerificationRequest(kind="code", response=program, tests=tests, options={"bare": True})
         started = time.perf_counter()
         outcome = verifier.verify(request)
-        seconds.append(time.perf_counter() - started)
+        seconds.append((time.perf_counter() - started) / len(cases))
         if outcome.verdict is not Verdict.CORRECT:
             raise RuntimeError(f"a right program was judged {outcome.verdict}: {outcome.reason}")
     return seconds[1:]
+
+
+def cold_runs(tasks: Sequence[CodeTask], flags: Sequence[str]) -> list[float]:
+    return [timed(partial(_run_each, task, flags)) / len(task[1]) for task in tasks]
+
+
+def _run_each(task: CodeTask, flags: Sequence[str]) -> None:
+    for stdin, _ in task[1]:
+        run_cold(task[0], stdin, flags)
 
 
 def as_another(work: tuple[str, *Rest]) -> tuple[str, *Rest]:
@@ -189,10 +210,10 @@ def as_another(work: tuple[str, *Rest]) -> tuple[str, *Rest]:
     return (f"{work[0]}\n# to warm up", *work[1:])
 
 
-def code_figures(count: int, processes: int, chance: random.Random) -> list[str]:
-    work = [(program, stdin, run_cold(program, stdin).decode()) for program, stdin in inputs(count, chance)]
-    shares = [work[place::processes] for place in range(processes)]
-    ways: dict[str, Callable[[Sequence[tuple[str, str, str]]], list[float]]] = {
+def code_figures(count: int, tests: int, processes: int, chance: random.Random) -> list[str]:
+    tasks = code_tasks(count, tests, chance)
+    shares = [tasks[place::processes] for place in range(processes)]
+    ways: dict[str, Callable[[Sequence[CodeTask]], list[float]]] = {
         "oprime's sandbox": sandboxed,
         "the same, sandbox off": unlocked,
         "cold python": partial(cold_runs, flags=PLAIN),
@@ -201,7 +222,10 @@ def code_figures(count: int, processes: int, chance: random.Random) -> list[str]
     with ProcessPoolExecutor(processes) as pool:
         list(pool.map(sandboxed, [share[:2] for share in shares]))
         lines = beside_each_other(pool, ways, shares)
-    return [f"code: {count} tests, each in a process of its own, {processes} at a time (figures of one of them)", *lines]
+    title = (
+        f"code: {count} tests, {tests} in a task, each in a process of its own; figures per test, {processes} at a time (of one of them)"
+    )
+    return [title, *lines]
 
 
 # --- test source ---
@@ -280,20 +304,17 @@ def beside_each_other(
     return [f"{timing.line(f'  {name}')}   oprime is {own / timing.per_second:.1f}x" for name, timing in timings.items()]
 
 
-def cold_runs(work: Sequence[tuple[str, str, str]], flags: Sequence[str]) -> list[float]:
-    return [timed(partial(run_cold, program, stdin, flags)) for program, stdin, _ in work]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="The verifier beside Math-Verify and cold subprocesses.")
     parser.add_argument("--pairs", type=int, default=400)
-    parser.add_argument("--tests", type=int, default=600)
+    parser.add_argument("--tests", type=int, default=1200)
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     chance = random.Random(0)  # noqa: S311 - the same pairs each time
     print("\n".join(math_figures(gold_pairs(arguments.pairs, chance))))
-    print("\n".join(code_figures(arguments.tests, arguments.processes, chance)))
-    print("\n".join(assert_figures(arguments.tests // ASSERTS, arguments.processes, chance)))
+    for tests in TESTS_OF_A_TASK:
+        print("\n".join(code_figures(arguments.tests, tests, arguments.processes, chance)))
+    print("\n".join(assert_figures(arguments.tests // 2 // ASSERTS, arguments.processes, chance)))
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def _filter(*, without_landlock: bool) -> None:
     if without_landlock:
         actions |= dict.fromkeys((444, 445, 446), seccomp.Missing())
     kernel.prctl(38, 1)
-    seccomp.install(seccomp.assemble(actions, seccomp.ALLOW, machine), os.getpid())
+    seccomp.Filter(seccomp.assemble(actions, seccomp.ALLOW, machine)).install(os.getpid())
 
 
 main()

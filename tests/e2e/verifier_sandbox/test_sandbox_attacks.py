@@ -1,8 +1,10 @@
 """Hostile submissions get the verdict of the table, the judge lives on, and nothing of them stays behind."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,28 +13,48 @@ from oprime.core.verification import Verdict, VerificationRequest
 from oprime_verifier.code.verifier import CodeVerifier
 from oprime_verifier.conformance.attacks.escapes import ESCAPES
 from oprime_verifier.conformance.attacks.misbehaviours import MISBEHAVIOURS
-from oprime_verifier.conformance.attacks.tasks import ECHO, Attack
+from oprime_verifier.conformance.attacks.tasks import ECHO, REVERSE_ASSERTS, Attack
 from oprime_verifier.sandbox.native import NativeSandbox
+from oprime_verifier.sandbox.repeated import FreshEachTime
+from oprime_verifier.sandbox.types import Job, Repeated
 
 LEFT = re.compile(r"oprime-(attack|\d+)")
 """Names that attacks write under. Others that begin so belong to tests in other processes."""
+_numbers = count()
 SHARED_FOLDERS = ("/tmp", "/dev/shm", "/var/tmp", "/")  # noqa: S108 - looked at, not written to
 
 
-@pytest.fixture(scope="module")
-def verifier(sandbox: NativeSandbox) -> CodeVerifier:
-    return CodeVerifier(sandbox)
+class Unrepeated(NativeSandbox):
+    """In which each run is a job of its own, as it is for a task with one test."""
+
+    def repeat(self, job: Job, runs: int) -> Repeated:
+        del runs
+        return FreshEachTime(self, job)
+
+
+@pytest.fixture(scope="module", params=[NativeSandbox, Unrepeated], ids=["repeated", "fresh each time"])
+def verifier(request: pytest.FixtureRequest) -> Iterator[CodeVerifier]:
+    sandbox: NativeSandbox = request.param()
+    yield CodeVerifier(sandbox)
+    sandbox.close()
 
 
 @pytest.fixture(autouse=True)
 def nothing_stays(verifier: CodeVerifier) -> Iterator[None]:
-    # The first job starts the zygote, which stays.
-    honest = VerificationRequest(kind="code", response="```python\nprint(input())\n```", tests=str(ECHO).replace("'", '"'))
-    assert verifier.verify(honest).verdict is Verdict.CORRECT
+    # The first job of a kind starts a zygote, which stays.
+    _judge_honest(verifier)
     before = _traces()
     yield
     assert _traces() == before
-    assert verifier.verify(honest).verdict is Verdict.CORRECT
+    _judge_honest(verifier)
+
+
+def _judge_honest(verifier: CodeVerifier) -> None:
+    for source, tests in (("print(input())", ECHO), ("def f(x):\n    return x[::-1]", REVERSE_ASSERTS)):
+        # What was judged before would be answered from memory.
+        unique = f"```python\n{source}\n# {next(_numbers)}\n```"
+        request = VerificationRequest(kind="code", response=unique, tests=json.dumps(tests))
+        assert verifier.verify(request).verdict is Verdict.CORRECT
 
 
 @pytest.mark.parametrize("attack", ESCAPES, ids=lambda attack: attack.name)

@@ -8,13 +8,14 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from oprime.core.verification import TestResult, Verdict
 from oprime_verifier.code.assert_plan import TestPlan, plan_tests
 from oprime_verifier.code.extract import defined_names
 from oprime_verifier.code.options import Scoring
-from oprime_verifier.code.solution import Ended, Solution, failure_of, verdict_of_exception
+from oprime_verifier.code.solution import SLACK_S, Ended, Solution, failure_of, job_of, verdict_of_exception
 from oprime_verifier.code.suite import AssertSource, BadTaskError
 from oprime_verifier.code.task import OutOfTimeError, Report, Task, UndecidedError
 from oprime_verifier.sandbox.inside.messages import BadMessageError, ChannelClosedError, receive_message, send_message
@@ -87,7 +88,9 @@ class _Session:
         self._close_subject()
         self._used = (0.0, 0.0)
         wanted = {"names": list(self._tests.names), "classes": list(self._plan.classes), "entry_point": self._entry_point()}
-        self._subject = Solution.start(self._task, "subject", self._tests.tests, **wanted)
+        job, several = job_of(self._task, "subject", self._tests.tests, **wanted), self._tests.tests > 1
+        begin = partial(self._task.sandbox.start, job)
+        self._subject = Solution.start(self._task, begin, 0.0 if several else SLACK_S)
         return self._subject
 
     def _entry_point(self) -> dict[str, Any] | None:

@@ -1,12 +1,13 @@
 """Judge a function by its results: a process per call, which sees that call's arguments alone; results are compared here."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from oprime.core.verification import TestResult, Verdict
 from oprime_verifier.code.options import Scoring
-from oprime_verifier.code.solution import Ended, Solution, failure_of
+from oprime_verifier.code.solution import SLACK_S, Ended, Solution, failure_of, job_of
 from oprime_verifier.code.suite import BadTaskError, CallCase
 from oprime_verifier.code.task import Report, Task, result_of
 from oprime_verifier.code.values import ValueRule, matches
@@ -15,14 +16,37 @@ from oprime_verifier.sandbox.inside.values import Decoder, UndecodableError, enc
 
 def judge_calls(task: Task) -> Iterator[Report]:
     """Shortest calls first."""
-    rule = _rule(task)
-    expected = _Expected(task, rule)
     numbered = list(enumerate(task.suite.calls))
     if task.options.pays is Scoring.FIRST_K:
         numbered = numbered[: task.options.first_k]
-    for index, case in sorted(numbered, key=lambda pair: pair[1].size):
-        task.check_deadline()
-        yield _judge(task, index, case, expected)
+    with contextlib.closing(_Caller(task, len(numbered))) as caller, contextlib.closing(_Expected(task, len(numbered))) as expected:
+        for index, case in sorted(numbered, key=lambda pair: pair[1].size):
+            task.check_deadline()
+            yield _judge(caller, index, case, expected)
+
+
+class _Caller:
+    """Calls the function of `task.program`, each time in a fresh process."""
+
+    def __init__(self, task: Task, runs: int) -> None:
+        self._task = task
+        self._repeated = task.sandbox.repeat(job_of(task, "call"), runs)
+
+    def close(self) -> None:
+        self._repeated.close()
+
+    def call(self, index: int, case: CallCase) -> tuple[dict[str, Any] | Ended, TestResult]:
+        reply, result = self.call_once(index, case)
+        return self.call_once(index, case) if isinstance(reply, Ended) and reply.starved else (reply, result)
+
+    def call_once(self, index: int, case: CallCase) -> tuple[dict[str, Any] | Ended, TestResult]:
+        task = self._task
+        solution = Solution.start(task, lambda channel: self._repeated.start(channel=channel, wall_s=task.limits.wall_s), SLACK_S)
+        try:
+            reply = solution.ask({"op": "call", "target": target_of(task), "args": encode([list(case.arguments), case.keywords])})
+        finally:
+            run = solution.close()
+        return reply, result_of(index, Verdict.CORRECT, run)
 
 
 def _rule(task: Task) -> ValueRule:
@@ -35,21 +59,25 @@ class _Expected:
     decide for the rest.
     """
 
-    def __init__(self, task: Task, rule: ValueRule) -> None:
-        self._task = task
-        self._rule = rule
+    def __init__(self, task: Task, runs: int) -> None:
+        self._rule = _rule(task)
+        self._reference = _Caller(replace(task, program=task.suite.reference), runs) if task.suite.reference else None
         self._ways = {"plain", "wrapped"} if task.suite.may_be_wrapped else {"plain"}
 
+    def close(self) -> None:
+        if self._reference is not None:
+            self._reference.close()
+
     def accepts(self, table: Any, case: CallCase) -> bool:
-        if self._task.suite.reference:
-            return _same_as_reference(self._task, table, case, self._rule)
+        if self._reference is not None:
+            return _same_as_reference(self._reference, table, case, self._rule)
         fitting = {way for way in self._ways if matches(table, case.expected[0] if way == "wrapped" else case.expected, self._rule)}
         self._ways = fitting or self._ways
         return bool(fitting)
 
 
-def _judge(task: Task, index: int, case: CallCase, expected: _Expected) -> Report:
-    reply, result = _call(task, index, case)
+def _judge(caller: _Caller, index: int, case: CallCase, expected: _Expected) -> Report:
+    reply, result = caller.call(index, case)
     if isinstance(reply, Ended):
         return _report(result, reply.verdict, reply.reason, reply.flags)
     flags = ("hack_suspected",) if reply.get("claims_everything") else ()
@@ -75,20 +103,6 @@ def _is_no_data(table: Any) -> bool:
         return False
 
 
-def _call(task: Task, index: int, case: CallCase) -> tuple[dict[str, Any] | Ended, TestResult]:
-    reply, result = _call_once(task, index, case)
-    return _call_once(task, index, case) if isinstance(reply, Ended) and reply.starved else (reply, result)
-
-
-def _call_once(task: Task, index: int, case: CallCase) -> tuple[dict[str, Any] | Ended, TestResult]:
-    solution = Solution.start(task)
-    try:
-        reply = solution.ask({"op": "call", "target": target_of(task), "args": encode([list(case.arguments), case.keywords])})
-    finally:
-        run = solution.close()
-    return reply, result_of(index, Verdict.CORRECT, run)
-
-
 def target_of(task: Task) -> dict[str, Any]:
     entry_point = task.suite.entry_point or task.options.entry_point
     owner, _, method = entry_point.rpartition(".")
@@ -97,9 +111,9 @@ def target_of(task: Task) -> dict[str, Any]:
     return {"name": owner.removesuffix("()"), "new": owner.endswith("()"), "path": [method]}
 
 
-def _same_as_reference(task: Task, table: Any, case: CallCase, rule: ValueRule) -> bool:
+def _same_as_reference(reference: _Caller, table: Any, case: CallCase, rule: ValueRule) -> bool:
     """Compare with what the task's own solution returns, which runs in the sandbox as well."""
-    wanted, _ = _call_once(replace(task, program=task.suite.reference), 0, case)
+    wanted, _ = reference.call_once(0, case)
     if isinstance(wanted, Ended) or "error" in wanted:
         raise BadTaskError("the task's canonical solution fails on one of its inputs")
     if wanted.get("value") == table:

@@ -14,9 +14,12 @@ _YES, _NO = {"true", "ok", "yes", "accepted", "correct", "ac"}, {"false", "no", 
 
 
 class Checker:
-    def __init__(self, sandbox: Sandbox, source: str) -> None:
-        self._sandbox = sandbox
-        self._source = source
+    def __init__(self, sandbox: Sandbox, source: str, runs: int) -> None:
+        """For about so many outputs."""
+        self._repeated = sandbox.repeat(Job(entry="checker", source=source, limits=LIMITS), runs)
+
+    def close(self) -> None:
+        self._repeated.close()
 
     def accepts(self, case: ProgramCase, output: bytes) -> bool:
         """Raises BadTaskError for a checker that does not work even on the expected output."""
@@ -31,7 +34,7 @@ class Checker:
     def _run(self, case: ProgramCase, output: bytes) -> RunResult:
         texts = {"input": case.stdin, "expected": case.expected, "output": output}
         arguments = {name: text.decode("utf-8", "surrogateescape") for name, text in texts.items()}
-        run = self._sandbox.run(Job(entry="checker", source=self._source, arguments=arguments, stdin=output, limits=LIMITS))
+        run = self._repeated.start(output, wall_s=LIMITS.wall_s, arguments=arguments).wait()
         if run.ending is Ending.COMPILE:
             raise BadTaskError("the task's checker does not compile")
         return run

@@ -1,5 +1,6 @@
 """Judge a program by what it writes: a process per test, which sees that test's input alone."""
 
+import contextlib
 from collections.abc import Iterator
 
 from oprime.core.verification import Verdict
@@ -8,15 +9,21 @@ from oprime_verifier.code.compare import OutputRule, outputs_match
 from oprime_verifier.code.options import CodeOptions, Comparison, Scoring
 from oprime_verifier.code.suite import ProgramCase
 from oprime_verifier.code.task import Report, Task, explain_run, result_of, verdict_of, was_starved
-from oprime_verifier.sandbox.types import Job, RunResult
+from oprime_verifier.sandbox.types import Job, Repeated, RunResult
 
 
 def judge_programs(task: Task) -> Iterator[Report]:
     """Shortest tests first: most wrong programs fail on those too, and cost less there."""
-    checker = _checker(task)
-    for index, case in in_order(list(task.suite.programs), task.options):
-        task.check_deadline()
-        yield _judge(task, index, case, checker)
+    cases, options = in_order(list(task.suite.programs), task.options), task.options
+    job = Job(source=task.program, language=options.language, limits=task.limits, seed=task.seed, profile=options.profile)
+    with contextlib.ExitStack() as stack:
+        program = stack.enter_context(contextlib.closing(task.sandbox.repeat(job, len(cases))))
+        checker = _checker(task, len(cases))
+        if checker is not None:
+            stack.enter_context(contextlib.closing(checker))
+        for index, case in cases:
+            task.check_deadline()
+            yield _judge(task, index, case, program, checker)
 
 
 def in_order(cases: list[ProgramCase], options: CodeOptions) -> list[tuple[int, ProgramCase]]:
@@ -26,16 +33,14 @@ def in_order(cases: list[ProgramCase], options: CodeOptions) -> list[tuple[int, 
     return sorted(numbered, key=lambda pair: pair[1].size)
 
 
-def _checker(task: Task) -> Checker | None:
-    options = task.options
-    if options.checker:
-        return Checker(task.sandbox, options.checker)
+def _checker(task: Task, runs: int) -> Checker | None:
     # A comparison that the request asks for wins over the task's own checker.
-    return Checker(task.sandbox, task.suite.checker) if task.suite.checker and options.comparison is None else None
+    source = task.options.checker or (task.suite.checker if task.options.comparison is None else "")
+    return Checker(task.sandbox, source, runs) if source else None
 
 
-def _judge(task: Task, index: int, case: ProgramCase, checker: Checker | None) -> Report:
-    run = _run(task, case)
+def _judge(task: Task, index: int, case: ProgramCase, program: Repeated, checker: Checker | None) -> Report:
+    run = _run(task, case, program)
     verdict = verdict_of(run, task.options.allow_nonzero_exit)
     if verdict is not None:
         return Report(result=result_of(index, verdict, run), reason=explain_run(run, verdict), flags=_flags(run))
@@ -45,11 +50,13 @@ def _judge(task: Task, index: int, case: ProgramCase, checker: Checker | None) -
     return Report(result=result_of(index, Verdict.INCORRECT, run), reason=reason, flags=_flags(run))
 
 
-def _run(task: Task, case: ProgramCase) -> RunResult:
-    options = task.options
-    job = Job(source=task.program, language=options.language, stdin=case.stdin, limits=task.limits, seed=task.seed, profile=options.profile)
-    run = task.note(task.sandbox.run(job))
-    return task.note(task.sandbox.run(job)) if was_starved(run, task.limits) else run
+def _run(task: Task, case: ProgramCase, program: Repeated) -> RunResult:
+    run = _run_once(task, case, program)
+    return _run_once(task, case, program) if was_starved(run, task.limits) else run
+
+
+def _run_once(task: Task, case: ProgramCase, program: Repeated) -> RunResult:
+    return task.note(program.start(case.stdin, wall_s=task.limits.wall_s).wait())
 
 
 def _flags(run: RunResult) -> tuple[str, ...]:

@@ -2,13 +2,14 @@
 
 import contextlib
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from oprime.core.verification import Verdict
 from oprime_verifier.code.task import Task, explain_run, verdict_of, was_starved
 from oprime_verifier.sandbox.inside.messages import BadMessageError, ChannelClosedError, receive_message, send_message
-from oprime_verifier.sandbox.types import MIB, Job, Limits, RunResult
+from oprime_verifier.sandbox.types import MIB, Job, Limits, Process, RunResult
 
 SLACK_S = 1.0
 """What the channel waits longer than the sandbox, which kills the process in time."""
@@ -29,7 +30,7 @@ class Ended:
 
 
 class Solution:
-    def __init__(self, task: Task, channel: socket.socket, process: Any) -> None:
+    def __init__(self, task: Task, channel: socket.socket, process: Process) -> None:
         self._task = task
         self._channel = channel
         self._process = process
@@ -38,31 +39,18 @@ class Solution:
         """Where it looked that no solution has to look, as far as its process noticed."""
 
     @classmethod
-    def start(cls, task: Task, entry: str = "call", tests: int = 1, **arguments: Any) -> Self:
-        """`entry` is the module of `sandbox/inside` that takes charge; the process may run for as long as so many tests may take."""
-        suite, options, limits = task.suite, task.options, task.limits
+    def start(cls, task: Task, begin: Callable[[socket.socket], Process], slack_s: float = 0.0) -> Self:
+        """`begin` starts its process, with this end of the channel; an answer is awaited for `slack_s` longer than a run may take."""
+        limits = task.limits
         ours, theirs = socket.socketpair()
-        usual = {
-            "preamble": suite.preamble,
-            "unfinished": suite.entry_point.partition(".")[0].removesuffix("()"),
-            "imports": options.usual_imports,
-        }
-        job = Job(
-            entry=entry,
-            source=task.program,
-            arguments={**usual, **arguments},
-            limits=_of_several(limits, tests, task.left_s),
-            seed=task.seed,
-            profile=options.profile,
-        )
         try:
-            process = task.sandbox.start(job, theirs)
+            process = begin(theirs)
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-        ours.settimeout(limits.wall_s + SLACK_S * (tests == 1))
+        ours.settimeout(limits.wall_s + slack_s)
         return cls(task, ours, process)
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any] | Ended:
@@ -116,6 +104,20 @@ class Solution:
             finally:
                 self._channel.close()
         return self.run
+
+
+def job_of(task: Task, entry: str, tests: int = 1, **arguments: Any) -> Job:
+    """Of a process with the solution in it. `entry` is the module of `sandbox/inside` that takes charge; the process may run for as long
+    as so many tests may take.
+    """
+    suite, options = task.suite, task.options
+    usual = {
+        "preamble": suite.preamble,
+        "unfinished": suite.entry_point.partition(".")[0].removesuffix("()"),
+        "imports": options.usual_imports,
+    }
+    limits = _of_several(task.limits, tests, task.left_s)
+    return Job(entry=entry, source=task.program, arguments={**usual, **arguments}, limits=limits, seed=task.seed, profile=options.profile)
 
 
 def _of_several(limits: Limits, tests: int, left_s: float) -> Limits:

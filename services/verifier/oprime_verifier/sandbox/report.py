@@ -1,16 +1,17 @@
 """The self-test: try every way out, and say which layers hold."""
 
+import contextlib
 import json
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from oprime_verifier.sandbox.open import Engine, open_sandbox
-from oprime_verifier.sandbox.types import Ending, Job, Limits, RunResult, Sandbox, SandboxFailedError
+from oprime_verifier.sandbox.repeated import FreshEachTime
+from oprime_verifier.sandbox.types import Ending, Job, Limits, Repeated, RunResult, Sandbox, SandboxFailedError
 
 PROBE_PROGRAM = Path(__file__).with_name("probe_program.py")
 PROBE_LIMITS = Limits(cpu_s=5.0, wall_s=20.0)
@@ -72,19 +73,26 @@ def self_test(engine: Engine | str = "auto") -> CapabilityReport:
 
 def probe_sandbox(sandbox: Sandbox) -> CapabilityReport:
     """Raises SandboxFailedError."""
-    with _targets() as targets:
-        probes = _probe(sandbox, targets)
+    job = Job(source=PROBE_PROGRAM.read_text(), limits=PROBE_LIMITS)
+    with _targets() as targets, contextlib.closing(sandbox.repeat(job, 2)) as repeated:
+        probes = _probe(FreshEachTime(sandbox, job), targets)
+        if not isinstance(repeated, FreshEachTime):
+            probes = [_both(*pair) for pair in zip(probes, _probe(repeated, targets), strict=True)]
     loop = sandbox.run(Job(source="while True: pass", limits=LOOP_LIMITS))
     probes.append(Probe(name="endless loop", blocked=loop.ending is Ending.TIME, detail=f"ended by {loop.ending}"))
     return CapabilityReport(profile=loop.profile, layers=_layers(loop.profile), probes=tuple(probes))
 
 
-def _probe(sandbox: Sandbox, targets: list[str]) -> list[Probe]:
-    """Where an attempt ends the program, another program goes on with the next."""
+def _both(fresh: Probe, repeated: Probe) -> Probe:
+    """Shut only where it is shut for a job of its own and for a run of a repeated one."""
+    return fresh if repeated.blocked else repeated
+
+
+def _probe(program: Repeated, targets: list[str]) -> list[Probe]:
+    """Where an attempt ends the program, another run goes on with the next."""
     probes: list[Probe] = []
     while True:
-        arguments = {"argv": [*targets, str(len(probes))]}
-        run = sandbox.run(Job(source=PROBE_PROGRAM.read_text(), arguments=arguments, limits=PROBE_LIMITS))
+        run = program.start(wall_s=PROBE_LIMITS.wall_s, arguments={"argv": [*targets, str(len(probes))]}).wait()
         if not run.stdout:
             raise SandboxFailedError(f"the self-test's program printed nothing and ended by {run.ending}: {_tail(run)}")
         # The last probe floods the output.
@@ -117,7 +125,7 @@ def _tail(run: RunResult) -> str:
     return run.stderr[-300:].decode(errors="replace")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _targets() -> Iterator[list[str]]:
     """What the probes try to reach: a file of the service, a listener on loopback, an abstract socket."""
     name = f"oprime-probe-{secrets.token_hex(8)}"

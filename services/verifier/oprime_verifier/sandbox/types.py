@@ -94,6 +94,20 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
 
+class Repeated(Protocol):
+    """A job that runs several times, each time in a fresh process that sees nothing of the others; what all runs share is done once."""
+
+    def start(
+        self, stdin: bytes = b"", channel: socket.socket | None = None, *, wall_s: float, arguments: Mapping[str, Any] | None = None
+    ) -> Process:
+        """Begin a run, for at most `wall_s` seconds; `arguments` go before the job's own. Raises SandboxFailedError."""
+        ...
+
+    def close(self) -> None:
+        """When the last run has ended. Raises nothing."""
+        ...
+
+
 class Sandbox(Protocol):
     """Runs jobs, each in a fresh process that can touch nothing. Not safe for use from several threads at once."""
 
@@ -103,6 +117,10 @@ class Sandbox(Protocol):
 
     def run(self, job: Job) -> RunResult:
         """`start` and `wait`. Raises SandboxFailedError."""
+        ...
+
+    def repeat(self, job: Job, runs: int) -> "Repeated":
+        """The job, to be run up to about `runs` times."""
         ...
 
     def close(self) -> None: ...

@@ -20,7 +20,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
-from oprime_verifier.sandbox.types import Ending, Job, Process, RunResult, SandboxFailedError
+from oprime_verifier.sandbox.repeated import FreshEachTime
+from oprime_verifier.sandbox.types import Ending, Job, Process, Repeated, RunResult, SandboxFailedError
 from oprime_verifier.sandbox.wasm_build import Build, find_or_make
 from oprime_verifier.sandbox.wasm_calibration import WALL_FACTOR, fuel_for, seconds_of
 
@@ -62,6 +63,10 @@ class WasmSandbox:
 
     def run(self, job: Job) -> RunResult:
         return self.start(job).wait()
+
+    def repeat(self, job: Job, runs: int) -> Repeated:
+        del runs
+        return FreshEachTime(self, job)
 
     def close(self) -> None:
         if self._host is not None:

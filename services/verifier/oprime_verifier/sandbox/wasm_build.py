@@ -19,7 +19,7 @@ from oprime_verifier.sandbox.types import SandboxFailedError
 
 _HERE = Path(__file__).resolve().parent
 _BUILD_S = 600.0
-_NATIVE_ONLY = frozenset({"child.py", "lockdown.py"})
+_NATIVE_ONLY = frozenset({"child.py", "forking.py", "lockdown.py"})
 _PACKAGES = {"wasmtime": "wasmtime", "componentize_py": "componentize-py"}
 
 

@@ -5,6 +5,7 @@ Expected values never come here. What this process answers is data, and nothing 
 
 import builtins
 import socket
+import types
 from typing import Any
 
 from oprime_verifier.sandbox.inside.messages import ChannelClosedError, receive_message, send_message
@@ -13,7 +14,7 @@ from oprime_verifier.sandbox.inside.stage import compile_source
 from oprime_verifier.sandbox.inside.values import Decoder, UnencodableError, encode
 
 
-def main(source: str, arguments: dict[str, Any], channel: socket.socket | None) -> None:
+def main(source: str | types.CodeType, arguments: dict[str, Any], channel: socket.socket | None) -> None:
     """`arguments`: those of `SolutionModule`."""
     assert channel is not None  # noqa: S101 - the job's kind needs one
     code = compile_source(source, FILE)

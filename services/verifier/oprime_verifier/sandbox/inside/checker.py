@@ -5,6 +5,7 @@ import io
 import os
 import socket
 import sys
+import types
 from typing import Any
 
 from oprime_verifier.sandbox.inside import program
@@ -12,7 +13,7 @@ from oprime_verifier.sandbox.inside import program
 NAMES = {"input.txt": "input", "expected.txt": "expected", "output.txt": "output"}
 
 
-def main(source: str, arguments: dict[str, Any], channel: socket.socket | None) -> None:
+def main(source: str | types.CodeType, arguments: dict[str, Any], channel: socket.socket | None) -> None:
     """`arguments`: the texts `input`, `expected` and `output`."""
     texts = {name: str(arguments[field]) for name, field in NAMES.items()}
     real_open, real_exists = builtins.open, os.path.exists

@@ -1,33 +1,84 @@
 """What a child does between the fork and its entry module: descriptors, limits, locks, streams."""
 
 import _signal  # pyright: ignore[reportMissingImports] - what `signal` wraps, whose enumerations cost a child dozens of page faults
+import gc
 import marshal
 import os
 import random
 import socket
 import sys
+from collections.abc import Callable
+from types import CodeType
 from typing import Any, NoReturn
 
-from oprime_verifier.sandbox.inside import lockdown, stage
+from oprime_verifier.sandbox.inside import lockdown, module, stage
+from oprime_verifier.sandbox.inside.forking import Forking
+from oprime_verifier.sandbox.inside.messages import READY
 
 CHANNEL_FD = 3
+KEPT_FDS = stage.REQUEST_FD + 1
+"""Descriptors below it stay open."""
+SOURCE_NAMES = {"program": stage.SCRIPT_NAME, "checker": stage.SCRIPT_NAME, "call": module.FILE}
+"""Entry modules whose jobs can be repeated, and what the source is called in tracebacks."""
 
 
-def run_child(descriptors: list[int], locks: lockdown.Locks) -> NoReturn:
+def run_job(descriptors: list[int], locks: lockdown.Locks) -> NoReturn:
     """Never returns. `descriptors`: request, stdin, stdout, stderr and perhaps the channel."""
+    request, channel = _begin(descriptors, lambda request: lockdown.apply(locks, request, keep_below=KEPT_FDS))
+    _take_charge(lambda: _do(request, channel, locks))
+
+
+def _do(request: dict[str, Any], channel: socket.socket | None, locks: lockdown.Locks) -> None:
+    stage.mark(stage.READY)
+    _seed(request["seed"])
+    if request["repeated"]:
+        _serve(request, channel, locks)
+    else:
+        _enter(request, request["source"], channel)
+
+
+def _serve(request: dict[str, Any], control: socket.socket | None, locks: lockdown.Locks) -> None:
+    """Compile the source once, then fork a child per run of the job, until the supervisor hangs up."""
+    assert control is not None  # noqa: S101 - what is repeated is asked for over it
+    code, parent = stage.compiled(request["source"], SOURCE_NAMES[request["entry"]]), os.getpid()
+    control.send(READY)
+    gc.collect()
+    gc.freeze()
+
+    def become(descriptors: list[int]) -> NoReturn:
+        _run_again(descriptors, request, code, lambda: lockdown.narrow(locks, parent, KEPT_FDS))
+
+    Forking(control, become, groups=False).serve()
+
+
+def _run_again(descriptors: list[int], first: dict[str, Any], code: CodeType, narrow: Callable[[], None]) -> NoReturn:
+    """In a child of a child, which most locks hold already."""
+    arguments, channel = _begin(descriptors, lambda _: narrow())
+    again = {**first, "arguments": {**first["arguments"], **arguments}}
+    _take_charge(lambda: _enter(again, code, channel))
+
+
+def _begin(descriptors: list[int], close_locks: Callable[[dict[str, Any]], None]) -> tuple[dict[str, Any], socket.socket | None]:
     try:
         has_channel = _take_descriptors(descriptors)
         _reset_signals()
         request = _read_request()
-        lockdown.apply(locks, request, keep_below=stage.REQUEST_FD + 1)
+        close_locks(request)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the job must not run
         stage.mark(stage.BROKEN, f"{type(error).__name__}: {error}")
         os._exit(1)
-    stage.mark(stage.READY)
+    return request, socket.socket(fileno=CHANNEL_FD) if has_channel else None
+
+
+def _enter(request: dict[str, Any], source: str | CodeType, channel: socket.socket | None) -> None:
+    _count_frames()
+    sys.modules[f"{__package__}.{request['entry']}"].main(source, request["arguments"], channel)
+
+
+def _take_charge(body: Callable[[], None]) -> NoReturn:
+    """End the process as `body` ends."""
     try:
-        _prepare_interpreter(request["seed"])
-        channel = socket.socket(fileno=CHANNEL_FD) if has_channel else None
-        _entry(request["entry"])(request["source"], request["arguments"], channel)
+        body()
     except SystemExit as ending:
         _flush()
         os._exit(ending.code if isinstance(ending.code, int) else 1)
@@ -57,16 +108,21 @@ def _reset_signals() -> None:
 
 
 def _read_request() -> dict[str, Any]:
-    size = os.fstat(stage.REQUEST_FD).st_size
-    return marshal.loads(os.pread(stage.REQUEST_FD, size - stage.MARK_BYTES, stage.MARK_BYTES))  # noqa: S302 - from the supervisor, and cheaper after a fork than JSON
+    size = os.fstat(stage.REQUEST_FD).st_size - stage.MARK_BYTES
+    if size <= 0:
+        return {}
+    return marshal.loads(os.pread(stage.REQUEST_FD, size, stage.MARK_BYTES))  # noqa: S302 - from the supervisor, and cheaper after a fork than JSON
 
 
-def _prepare_interpreter(seed: int) -> None:
+def _seed(seed: int) -> None:
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed(seed & 0xFFFFFFFF)
-    # A script starts with an empty stack: the frames above it are ours.
+
+
+def _count_frames() -> None:
+    """A script starts with an empty stack: the frames above it are ours."""
     depth = 0
     frame = sys._getframe()
     while frame is not None:
@@ -83,10 +139,6 @@ def open_streams() -> None:
 
 def _text(fd: int, mode: str, errors: str, buffering: int = -1) -> Any:
     return open(fd, mode, buffering, encoding="utf-8", errors=errors, closefd=False)
-
-
-def _entry(name: str) -> Any:
-    return sys.modules[f"{__package__}.{name}"].main
 
 
 def _flush() -> None:

@@ -3,23 +3,31 @@
 import ctypes
 import os
 from collections.abc import Callable
+from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
-def prctl(option: int, *arguments: int) -> int:
+def prctl(option: int, *arguments: int) -> None:
     """Raises OSError."""
-    padded = (*arguments, 0, 0, 0, 0)[:4]
-    return _checked(_libc.prctl(option, *(ctypes.c_ulong(value) for value in padded)), f"prctl {option}")
+    prepared_prctl(option, *arguments)()
 
 
 def prepared(number: int, *arguments: ctypes.Array[ctypes.c_char]) -> Callable[[], None]:
-    """A system call whose arguments are converted already. What it returns raises OSError."""
-    converted, name = (ctypes.c_long(number), *arguments), f"system call {number}"
+    """A system call whose arguments are converted already, which costs a child more than the call. What it returns raises OSError."""
+    return _prepared(_libc.syscall, (ctypes.c_long(number), *arguments), f"system call {number}")
 
+
+def prepared_prctl(option: int, *arguments: int) -> Callable[[], None]:
+    """Likewise."""
+    padded = (*arguments, 0, 0, 0, 0)[:4]
+    return _prepared(_libc.prctl, (ctypes.c_int(option), *(ctypes.c_ulong(value) for value in padded)), f"prctl {option}")
+
+
+def _prepared(function: Any, converted: tuple[Any, ...], name: str) -> Callable[[], None]:
     def call() -> None:
-        _checked(_libc.syscall(*converted), name)
+        _checked(function(*converted), name)
 
     return call
 

@@ -4,11 +4,10 @@ import contextlib
 import functools
 import mmap
 import os
-import platform
 import resource
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,9 @@ SPARE_TASKS = 1024
 """Most threads and processes more than the zygote found, where all jobs share a user with others."""
 FIRST_UID, UIDS = 20000, 40000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 1, 4, 8, 38
+_end_with_parent = kernel.prepared_prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+_hide_memory = kernel.prepared_prctl(_PR_SET_DUMPABLE, 0)
+_get_no_privileges = kernel.prepared_prctl(_PR_SET_NO_NEW_PRIVS, 1)
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITIES_VERSION = 0x20080522
 _SEARCH_ANYWHERE = 1 << 2
@@ -42,8 +44,12 @@ class Locks:
     machine: str
     baseline_bytes: int = 0
     """Address space of the zygote, which the program did not ask for."""
-    filters: bytes = b""
-    """Filter of system calls; empty when this kernel or machine has none."""
+    calls: seccomp.Filter | None = None
+    """Filter of system calls; None when this kernel or machine has none."""
+    forking_calls: seccomp.Filter | None = None
+    """For the process of a repeated job, which forks."""
+    narrowed_calls: seccomp.Filter | None = None
+    """For its children: on top of `forking_calls`, it is `calls`."""
     profile: profiles.Profile = field(default_factory=lambda: profiles.Profile((), {}))
     ruleset: int = -1
     """Descriptor of Landlock's rules; -1 when this kernel has none."""
@@ -58,7 +64,7 @@ class Locks:
         """For the supervisor."""
         return {
             "landlock": landlock.abi() if self.ruleset >= 0 else 0,
-            "seccomp": bool(self.filters),
+            "seccomp": self.calls is not None,
             "uid": self.own_user,
             "namespaces": self.namespaces,
         }
@@ -75,22 +81,29 @@ def enter_namespaces(allowed: bool) -> bool:
 
 def prepare(profile: profiles.Profile, *, tasks: int, in_namespaces: bool) -> Locks:
     """Once per zygote, when it is warm."""
-    locks = Locks(zygote=os.getpid(), machine=platform.machine(), baseline_bytes=_address_space(), namespaces=in_namespaces)
+    locks = Locks(zygote=os.getpid(), machine=os.uname().machine, baseline_bytes=_address_space(), namespaces=in_namespaces)
     locks.profile = profile
     with contextlib.suppress(OSError):
         locks.ruleset = landlock.build(profile.files)
     # A compiler has to write.
     read_only = locks.ruleset < 0 and not profile.folder_rights & landlock.WRITE_FILE
     rules = {**profile.rules, **(profiles.READ_ONLY_RULES if read_only else {})}
-    allowed = [name for name in profile.allowed if name not in rules]
     with contextlib.suppress(KeyError):
-        locks.filters = seccomp.build(allowed, rules, locks.machine)
-    if not _works(lambda: seccomp.install(locks.filters, os.getpid())):
-        locks.filters = b""
+        _filter_calls(locks, profile.allowed, rules)
     _choose_user(locks)
     _capset(locks.capabilities, locks.machine)
     locks.max_tasks = MAX_TASKS if locks.own_user else tasks + SPARE_TASKS
     return locks
+
+
+def _filter_calls(locks: Locks, allowed: Sequence[str], rules: Mapping[str, seccomp.Action]) -> None:
+    """Raises KeyError for a machine whose calls are not known."""
+    forking = {**rules, **profiles.FORKING_RULES}
+    calls = seccomp.Filter(seccomp.build(allowed, rules, locks.machine))
+    if _works(lambda: calls.install(os.getpid())):
+        locks.calls = calls
+        locks.forking_calls = seccomp.Filter(seccomp.build(allowed, forking, locks.machine))
+        locks.narrowed_calls = seccomp.Filter(seccomp.narrow(allowed, rules, profiles.FORKING_RULES, locks.machine))
 
 
 def apply(locks: Locks, request: dict[str, Any], *, keep_below: int) -> None:
@@ -108,16 +121,29 @@ def apply(locks: Locks, request: dict[str, Any], *, keep_below: int) -> None:
     if locks.ruleset >= 0:
         landlock.restrict(_ruleset(locks, request["arguments"].get("folder")))
     os.closerange(keep_below, MAX_DESCRIPTORS)
-    if locks.filters:
-        seccomp.install(locks.filters, os.getpid())
+    calls = locks.forking_calls if request["repeated"] else locks.calls
+    if calls is not None:
+        calls.install(os.getpid())
+
+
+def narrow(locks: Locks, parent: int, keep_below: int) -> None:
+    """The rest of `apply`, in a child that the process of a repeated job has forked: all else it has from there."""
+    _end_with(parent)
+    os.closerange(keep_below, MAX_DESCRIPTORS)
+    if locks.narrowed_calls is not None:
+        locks.narrowed_calls.install(os.getpid())
 
 
 def _cut_ties(zygote: int) -> None:
-    kernel.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != zygote:  # it ended before the line above
+    _end_with(zygote)
+    _hide_memory()
+    _get_no_privileges()
+
+
+def _end_with(parent: int) -> None:
+    _end_with_parent()
+    if os.getppid() != parent:  # it ended before the line above
         os._exit(1)
-    kernel.prctl(_PR_SET_DUMPABLE, 0)
-    kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _ruleset(locks: Locks, folder: str | None) -> int:
@@ -223,7 +249,7 @@ def _become(uid: int, locks: Locks) -> None:
 
 @functools.cache
 def _capset(mask: int, machine: str) -> Callable[[], None]:
-    """The call made ready, which the zygote does once: building its arguments costs a child more than the call."""
+    """Made ready, which the zygote does once."""
     header = landlock.buffer(struct.pack("=Ii", _CAPABILITIES_VERSION, 0))
     data = landlock.buffer(struct.pack("=6I", mask, mask, 0, 0, 0, 0))
     return kernel.prepared(_CAPSET[machine], header, data)
@@ -234,7 +260,7 @@ def _works(attempt: Callable[[], None]) -> bool:
     pid = os.fork()
     if pid == 0:
         try:
-            kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1)
+            _get_no_privileges()
             attempt()
         except BaseException:  # noqa: BLE001 - any failure means that it does not
             os._exit(1)

@@ -7,7 +7,11 @@ from typing import Any
 
 LENGTH = struct.Struct(">I")
 ENDING = struct.Struct("=qi?ddq")
-"""What a zygote says of a job that ended: its number, wait status, whether its time was up, CPU and wall seconds, peak bytes."""
+"""What a zygote, or the process of a repeated job, says of a job that ended: its number, wait status, whether its time was up, CPU and wall
+seconds, peak bytes.
+"""
+READY = b"ready"
+"""What the process of a repeated job says once its source is compiled."""
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 

@@ -1,17 +1,16 @@
 """Which system calls and files each kind of process may use."""
 
 import os
-import shutil
 import sys
-import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from oprime_verifier.sandbox.inside import landlock
 from oprime_verifier.sandbox.inside.landlock import ALL_OF_A_FOLDER, EXECUTE, READ, READ_DIR, READ_FILE, WRITE_FILE
-from oprime_verifier.sandbox.inside.seccomp import OWN_PID, HasBits, IsNull, LacksBits, Missing, OneOf, Rule
+from oprime_verifier.sandbox.inside.seccomp import ALLOW, OWN_PID, Action, HasBits, IsNull, LacksBits, Missing, OneOf, Rule
 
 _CLONE_THREAD = 0x10000
+_NEW_NAMESPACES = 0x7E020000
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | 0o20000000
 _UNIX_STREAM = 1
 
@@ -54,6 +53,10 @@ RULES: dict[str, Rule] = {
     # Thread names, and questions.
     "prctl": OneOf(0, (3, 15, 16, 21, 39)),
 }
+FORKING_RULES: dict[str, Action] = {
+    "clone": LacksBits(0, _NEW_NAMESPACES), "recvmsg": ALLOW, "kill": ALLOW, "tgkill": ALLOW, "prlimit64": ALLOW, "prctl": ALLOW,
+}  # fmt: skip
+"""For the process of a repeated job, which runs nothing of a model: it takes descriptors, forks, and ends its children."""
 READ_ONLY_RULES: dict[str, Rule] = {"open": LacksBits(1, _WRITING), "openat": LacksBits(2, _WRITING)}
 """Where Landlock is missing, at least nothing is opened for writing."""
 
@@ -67,7 +70,7 @@ BUILDING = (
     "fchmodat", "truncate", "chdir",
 )  # fmt: skip
 """What a compiler needs: processes of its own, and files in its folder."""
-BUILDING_RULES: dict[str, Rule] = {**RULES, "clone": LacksBits(0, 0x7E020000)}
+BUILDING_RULES: dict[str, Rule] = {**RULES, "clone": LacksBits(0, _NEW_NAMESPACES)}
 
 
 @dataclass(frozen=True)
@@ -97,15 +100,16 @@ def _compiler_files() -> list[landlock.Rule]:
 
 
 def _program_files() -> list[landlock.Rule]:
-    node = shutil.which("node", path="/usr/local/bin:/usr/bin:/bin")
-    run = [*_shared_folders(), *([os.path.realpath(node)] if node else [])]
+    places = ("/usr/local/bin/node", "/usr/bin/node", "/bin/node")
+    node = [os.path.realpath(path) for path in places if os.access(path, os.X_OK)][:1]
+    run = [*_shared_folders(), *node]
     read = ("/usr/share/zoneinfo", "/etc/localtime", "/usr/share/nodejs", "/etc/ssl/openssl.cnf", "/usr/lib/ssl")
     return [*((path, READ | EXECUTE) for path in run), *((path, READ) for path in read), *_DEVICES]
 
 
 def python_files(extra: Iterable[str]) -> list[landlock.Rule]:
     """The standard library, shared objects and time zones, and the folders in `extra`; not installed packages, not this service."""
-    library = sysconfig.get_path("stdlib")
+    library = os.path.dirname(os.__file__)  # noqa: PTH120 - a child pays for each module that a zygote has loaded
     # Listing is allowed from here on, reading only below.
     rules = [(library, READ_DIR), (f"{sys.base_prefix}/lib", READ_DIR)]
     rules += [(f"{library}/{name}", READ) for name in sorted(os.listdir(library)) if name not in ("site-packages", "dist-packages")]  # noqa: PTH208 - names, not paths
@@ -116,6 +120,6 @@ def python_files(extra: Iterable[str]) -> list[landlock.Rule]:
 
 def _shared_folders() -> list[str]:
     """Folders of shared objects, without trees that hold Python packages."""
-    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    multiarch = getattr(sys.implementation, "_multiarch", "")
     names = [f"{folder}/{multiarch}" for folder in ("/lib", "/usr/lib") if multiarch]
     return [*names, "/lib64", "/usr/lib64", "/etc/ld.so.cache"]

@@ -1,5 +1,6 @@
 """Run model source as a script: a real `__main__` with real file descriptors, and an interpreter's usual way out."""
 
+import _thread
 import atexit
 import gc
 import os
@@ -13,7 +14,7 @@ from typing import Any
 from oprime_verifier.sandbox.inside.stage import SCRIPT_NAME, compile_source
 
 
-def main(source: str, arguments: dict[str, Any], channel: socket.socket | None) -> None:
+def main(source: str | types.CodeType, arguments: dict[str, Any], channel: socket.socket | None) -> None:
     """`arguments` may hold `argv`, the script's arguments."""
     code = compile_source(source)
     module = types.ModuleType("__main__")
@@ -25,7 +26,8 @@ def main(source: str, arguments: dict[str, Any], channel: socket.socket | None) 
 
 def leave(exit_code: int, module: types.ModuleType) -> None:
     """End the process as an interpreter does: wait for threads, run exit functions, drop globals (which flushes files), flush."""
-    exit_code = _run(threading._shutdown) or exit_code  # type: ignore[attr-defined] # what Py_Finalize calls
+    if _thread._count() or threading._threading_atexits:  # type: ignore[attr-defined] # a program without threads waits for none
+        exit_code = _run(threading._shutdown) or exit_code  # type: ignore[attr-defined] # what Py_Finalize calls
     atexit._run_exitfuncs()  # what Py_Finalize calls
     module.__dict__.clear()
     gc.collect()

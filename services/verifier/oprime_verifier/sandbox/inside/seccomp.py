@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from oprime_verifier.sandbox.inside.kernel import prctl
+from oprime_verifier.sandbox.inside.kernel import prepared_prctl
 from oprime_verifier.sandbox.inside.syscalls import LAST_KNOWN, MACHINES, NUMBERS
 
 _PR_SET_SECCOMP = 22
@@ -21,6 +21,7 @@ OWN_PID = 0xFFFFFFF7
 """Stands for the process's own id until the filter is installed."""
 
 Instruction = tuple[int, int, int, int]
+_INSTRUCTION = struct.Struct("=HBBI")
 
 
 def _fail(number: int) -> Instruction:
@@ -69,11 +70,22 @@ ALLOW, DENY = "allow", "deny"
 Action = str | Rule
 
 
-def build(allowed: Iterable[str], rules: dict[str, Rule], machine: str) -> bytes:
-    """A filter that refuses what is not named. Raises KeyError for a machine whose calls are not known."""
+def build(allowed: Iterable[str], rules: Mapping[str, Action], machine: str) -> bytes:
+    """A filter that refuses what is not named; a rule goes before a name. Raises KeyError for a machine whose calls are not known."""
+    return assemble(_numbered({**dict.fromkeys(allowed, ALLOW), **rules}, machine), DENY, machine)
+
+
+def narrow(allowed: Iterable[str], rules: Mapping[str, Action], widened: Iterable[str], machine: str) -> bytes:
+    """What makes `build(allowed, {**rules, **more}, machine)` as strict as `build(allowed, rules, machine)` where both are installed;
+    `widened` are the calls that `more` names.
+    """
+    actions = {**dict.fromkeys(allowed, ALLOW), **rules}
+    return assemble(_numbered({name: actions.get(name, DENY) for name in widened}, machine), ALLOW, machine)
+
+
+def _numbered(actions: Mapping[str, Action], machine: str) -> dict[int, Action]:
     column, _ = MACHINES[machine]
-    named = [*((name, ALLOW) for name in allowed), *rules.items()]
-    return assemble({number: action for name, action in named if (number := NUMBERS[name][column]) is not None}, DENY, machine)
+    return {number: action for name, action in actions.items() if (number := NUMBERS[name][column]) is not None}
 
 
 def assemble(actions: Mapping[int, Action], default: Action, machine: str) -> bytes:
@@ -90,15 +102,24 @@ def assemble(actions: Mapping[int, Action], default: Action, machine: str) -> by
         (_LOAD, 0, 0, _NR), (_AT_LEAST, 0, 1, _X32_BIT), (_RETURN, 0, 0, _KILL),
         *_search(runs),
     ]  # fmt: skip
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
 
 
-def install(program: bytes, own_pid: int) -> None:
-    """Filter this process from now on. Needs no_new_privs. Raises OSError."""
-    code = program.replace(struct.pack("=I", OWN_PID), struct.pack("=I", own_pid))
-    text = ctypes.create_string_buffer(code, len(code))
-    header = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(text)))
-    prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(header))
+class Filter:
+    """A program of `build` or `narrow`, made ready for many processes: converting it costs a child more than the call."""
+
+    def __init__(self, program: bytes) -> None:
+        self._code = ctypes.create_string_buffer(program, len(program))
+        self._header = ctypes.create_string_buffer(struct.pack("@HP", len(program) // _INSTRUCTION.size, ctypes.addressof(self._code)))
+        values = [value for *_, value in _INSTRUCTION.iter_unpack(program)]
+        self._own_pids = [_INSTRUCTION.size * (place + 1) - 4 for place, value in enumerate(values) if value == OWN_PID]
+        self._set = prepared_prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(self._header))
+
+    def install(self, own_pid: int) -> None:
+        """Filter this process from now on. Needs no_new_privs. Raises OSError."""
+        for offset in self._own_pids:
+            struct.pack_into("=I", self._code, offset, own_pid)
+        self._set()
 
 
 def _search(runs: Sequence[tuple[int, Action]]) -> list[Instruction]:

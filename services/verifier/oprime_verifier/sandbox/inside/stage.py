@@ -32,18 +32,24 @@ def close_marks() -> None:
     os.close(REQUEST_FD)
 
 
-def compile_source(source: str, name: str = SCRIPT_NAME) -> CodeType:
-    """Compile model source and note that it will run now; an entry module calls this once, before anything of the model runs.
+def compile_source(source: str | CodeType, name: str = SCRIPT_NAME) -> CodeType:
+    """Compile model source, where it is not, and note that it will run now; an entry module calls this once, before anything of the
+    model runs.
 
     A source that does not compile ends the process here.
     """
-    try:
-        code = _compile(source, name)
-    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError, SystemError) as error:
-        refuse(f"{type(error).__name__}: {error}")
+    code = compiled(source, name) if isinstance(source, str) else source
     mark(RUNNING)
     close_marks()
     return code
+
+
+def compiled(source: str, name: str) -> CodeType:
+    """A source that does not compile ends the process here."""
+    try:
+        return _compile(source, name)
+    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError, SystemError) as error:
+        refuse(f"{type(error).__name__}: {error}")
 
 
 def refuse(reason: str) -> NoReturn:
