@@ -135,11 +135,12 @@ def _write_page(args: argparse.Namespace) -> None:
 
 
 def _articles(args: argparse.Namespace) -> Iterator[str]:
-    from oprime_cli.scoring.answer_file import answers_in, rows_of
+    from oprime_cli.continued_file import rows_in
+    from oprime_cli.scoring.answer_file import rows_of
     from oprime_cli.scoring.heat_map import article, failed_article, stretches
     from oprime_cli.scoring.score import problem_of, response_text
 
-    for row, answer in zip(rows_of(args.file, problem_of), answers_in(args.out), strict=True):
+    for row, answer in zip(rows_of(args.file, problem_of), rows_in(args.out), strict=True):
         name = str(row.id if row.id is not None else row.number)
         if "tokens" not in answer:
             yield failed_article(name, answer["error"])
