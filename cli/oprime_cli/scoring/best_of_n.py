@@ -35,7 +35,9 @@ class ChooseRows:
         try:
             found = await self._client.best_of_n(row.value["responses"], **question, **self._options)
         except RefusedError as error:
-            return refused(row, error)
+            if not error.about_inputs:
+                raise
+            return refused(row, str(error), error.status)
         return answer_of(row, found)
 
 
