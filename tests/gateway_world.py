@@ -197,7 +197,8 @@ async def serving(
         addresses[name] = f"127.0.0.1:{await servers[name].start()}"
         await servers[name].set_serving(True)
     settings = settings_of(tmp_path, addresses, **gateway)
-    services = Services.open(addresses, timeout_s=settings.gateway.timeout_s)
+    reached = {"scorer-0": addresses["prm"]} if settings.gateway.rewards_only else addresses
+    services = Services.open(reached, timeout_s=settings.gateway.timeout_s)
     try:
         yield (
             build_api(Gateway(settings=settings, services=services, metrics=PrometheusMetrics(), of_run=PrometheusMetrics, keys=keys)),

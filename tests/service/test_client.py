@@ -252,6 +252,11 @@ async def test_best_of_n_and_models(tmp_path: Path) -> None:
         best = await client.best_of_n(["ab", FORBIDDEN, "abcd"], prompt="p")
         voted = await client.best_of_n(["ab", "abcd", "ab"], prompt="p", method="vote", verifier={"kind": "equal"}, weight="none")
         card = (await client.models())[0]
+        assert (
+            [one["name"] for one in await client.verifiers()]
+            == ["equal"]
+            == await blocking(url, lambda one: [card["name"] for card in one.verifiers()])
+        )
         other = await blocking(url, lambda one: one.best_of_n(["ab", FORBIDDEN, "abcd"], prompt="p"))
     assert (best.best, [one.index for one in best.ranking], best.revision) == (2, [2, 0, 1], "prm@7")
     assert (best.ranking[2].error or "")[:8] == "9 tokens"

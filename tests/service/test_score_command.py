@@ -146,7 +146,7 @@ async def test_a_row_beyond_a_limit_of_the_prm_fails_alone_and_smaller_requests_
 @pytest.mark.parametrize("command", ["score", "best-of-n"])
 async def test_a_wrong_option_ends_the_command_at_once(command: str, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [ROWS[0] | {"responses": ["a"]}] * 3
-    assert await oprime(command, file_of(tmp_path / "rows.jsonl", rows), "--reduction", "most") == 1
+    assert await oprime(command, file_of(tmp_path / "rows.jsonl", rows), "--reduction", "most") == 2
     shown = capsys.readouterr()
     assert (shown.out, shown.err.count("\n")) == ("", 1)
     assert "answers 422: body.sequence_reduction: " in shown.err
@@ -275,6 +275,22 @@ async def test_the_best_of_each_row_is_chosen(url: str, tmp_path: Path, capsys: 
     assert await oprime("best-of-n", file_of(tmp_path / "one.jsonl", rows[1:2]), "--vote", "--verifier", "equal", "--weight", "none") == 0
     (voted,) = lines(capsys.readouterr().out)
     assert (voted["best"], voted["answer"], voted["votes"][0]["responses"]) == (0, "x", [0, 2])
+
+
+async def test_a_vote_that_nobody_can_count_is_refused_before_anything_is_scored(
+    tmp_path: Path, prm: CharacterPrm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = file_of(tmp_path / "candidates.jsonl", [{"prompt": "p", "responses": ["a"]}])
+    for gateway, more, says in (
+        ({"rewards_only": True}, [], "--vote needs a verifier, and {} gives process rewards alone, as `oprime serve prm` does: leave out"),
+        ({}, ["--verifier", "equals"], "--verifier equals is not offered at {} (did you mean equal?): there are equal"),
+    ):
+        async with live(tmp_path, prm=prm, **gateway) as address:
+            assert await oprime("best-of-n", source, "--url", address, "--vote", *more) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"oprime: {says.format(address)}")
+        assert said.count("\n") == 1
+    assert prm.requests == []
 
 
 async def test_a_key_is_read_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

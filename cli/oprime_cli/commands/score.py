@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from oprime_cli.arguments import Subparsers, command_parser
-from oprime_cli.scoring.gateway_arguments import add_file_and_gateway, keys_explained, progress, require_client, url_of
+from oprime_cli.scoring.gateway_arguments import add_file_and_gateway, progress, refusals_explained, require_client, url_of
 
 if TYPE_CHECKING:
     from oprime.client.forms import Options
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     with sole_writer(args.out, "oprime score"):
         if args.fresh:
             begin_anew(args.out)
-        with progress(args.file, "score") as note, keys_explained(args):
+        with progress(args.file, "score") as note, refusals_explained(args):
             tally = asyncio.run(_score(args, note))
         if args.html is not None:
             _write_page(args)

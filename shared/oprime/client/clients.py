@@ -136,6 +136,10 @@ class RewardClient(_Client):
         """The reward model that answers now, with its revision; none where nothing gives rewards."""
         return _answer(self._ask("GET", "/v1/models"))["data"]
 
+    def verifiers(self) -> list[dict[str, Any]]:
+        """The verifiers that judge answers, for votes. Raises RefusedError (404) where the gateway gives rewards alone."""
+        return _answer(self._ask("GET", "/v1/verifiers"))["data"]
+
     def _post(self, path: str, body: Any) -> httpx.Response:
         content, headers = packed(body)
         return self._ask("POST", path, content=content, headers=headers)
@@ -208,6 +212,10 @@ class AsyncRewardClient(_Client):
     async def models(self) -> list[dict[str, Any]]:
         """As `RewardClient.models`."""
         return _answer(await self._ask("GET", "/v1/models"))["data"]
+
+    async def verifiers(self) -> list[dict[str, Any]]:
+        """As `RewardClient.verifiers`."""
+        return _answer(await self._ask("GET", "/v1/verifiers"))["data"]
 
     async def _answers(self, piece: Piece, options: Mapping[str, Any]) -> "list[_Answered]":
         response = await self._post("/v1/rewards", piece.body(options))
