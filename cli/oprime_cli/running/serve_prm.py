@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from oprime.adapters.observed import METRICS_PORT
 from oprime.lm.hub_id import is_hub_id
 from oprime.runtime.errors import SettingsError
-from oprime.runtime.free_ports import require_free
+from oprime.runtime.free_ports import held_all
 from oprime.runtime.settings import EndpointsSection
 from oprime_cli.console import say
 from oprime_cli.files import write_toml
@@ -64,9 +64,10 @@ def serve_prm(wishes: Wishes, *, start_timeout_s: float) -> int:
         with Guard() as guard, free_ports(endpoints, scorers_apart(document)) as chosen:
             document["endpoints"] = chosen.model_dump(mode="json", exclude_none=True)
             scorer, gateway = checked(document)
-            check_door(gateway)
+            check_keys(gateway)
             write_toml(place / "config.toml", document, head="", mode=0o600)
-            with Supervisor(specs(scorer, gateway, place / "config.toml", gpus), guard=guard, logs=place / "logs") as supervisor:
+            wanted = specs(scorer, gateway, place / "config.toml", gpus)
+            with held_all(ports_of(scorer, gateway)), Supervisor(wanted, guard=guard, logs=place / "logs") as supervisor:
                 return _watch(supervisor, scorer, gateway, start_timeout_s)
 
 
@@ -160,14 +161,23 @@ def checked(document: dict[str, Any]) -> tuple[ScorerSettings, GatewaySettings]:
     return scorer, gateway
 
 
-def check_door(gateway: GatewaySettings) -> None:
-    """Raises SettingsError for keys or an address that could not be used, before anything is started for them."""
-    address = gateway.endpoints.listen("gateway")
+def check_keys(gateway: GatewaySettings) -> None:
+    """Raises SettingsError for keys that could not be used, before anything is started for them."""
     if gateway.gateway.api_keys_file is not None:
         from oprime_gateway.auth import load_keys
 
-        load_keys(gateway.gateway.api_keys_file, address)
-    require_free(address, "endpoints.gateway", "stop that one, or choose another --port; 0 takes a free one")
+        load_keys(gateway.gateway.api_keys_file, gateway.endpoints.listen("gateway"))
+
+
+def ports_of(scorer: ScorerSettings, gateway: GatewaySettings) -> Iterator[tuple[str, str, str]]:
+    """Where the processes will listen, with the setting that says so and what to do where others have that address."""
+    endpoints, alone = gateway.endpoints, scorer.scoring.replicas == 1 or gateway.gateway.share_port
+    yield endpoints.listen("gateway"), "endpoints.gateway", "stop that one, or choose another --port; 0 takes a free one"
+    for address in () if alone else endpoints.scorers:
+        yield endpoints.listen_at(address), "endpoints.scorers", "stop that one, or name other addresses, or none"
+    first, count = endpoints.metrics_port, scorer.scoring.replicas + (0 if alone else 1)
+    for port in range(first, first + count) if first else ():
+        yield f"{endpoints.metrics_interface}:{port}", "endpoints.metrics_port", "choose another endpoints.metrics_port, or 0 for none"
 
 
 def scorers_apart(document: dict[str, Any]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from oprime.runtime.errors import OprimeError, SettingsError
-from oprime.runtime.free_ports import require_free
+from oprime.runtime.free_ports import held
 from oprime_cli.main import main
 from oprime_cli.running.devices import Gpu
 from oprime_cli.running.failures import ServiceNotHealthyError, ServiceRefusedError
@@ -128,7 +128,33 @@ def test_a_port_that_others_have_is_refused_before_anything_is_started(
         assert main(["serve", "prm", "--model", "Owner/prm", "--device", "cpu", "--port", port, *options]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert f"port {port} is taken: another process listens on {address}; stop that one, or choose another --port" in err
+    assert f"port {port} is taken: another process listens on {address}, or is about to; stop that one, or choose another --port" in err
+
+
+@pytest.mark.parametrize("words", [("prm", "--model", "Owner/prm", "--device", "cpu", "--port"), ("verifier", "--listen")])
+def test_of_two_that_begin_together_only_one_has_the_port(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with taken() as address:
+        pass
+    # The first has looked at its port, and does not listen there yet.
+    with held(address, "endpoints.gateway", ""):
+        assert main(["serve", *words, address.rpartition(":")[2] if words[0] == "prm" else address.replace("127.0.0.1", "localhost")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "or is about to; stop that one, or choose another" in err
+
+
+@pytest.mark.parametrize(("words", "before"), [(("prm", "--model", "Owner/prm", "--replicas", "2", "--port", "0"), 2), (("verifier",), 0)])
+def test_a_port_for_metrics_that_others_have_is_refused_too(
+    words: tuple[str, ...], before: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with taken() as address:
+        port = int(address.rpartition(":")[2])
+        at = ("--listen", "127.0.0.1:0") if words == ("verifier",) else ("--device", "cpu")
+        # Of several processes the last has the taken one.
+        assert main(["serve", *words, *at, "--set", f"endpoints.metrics_port={port - before}"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(r"port \d+ is taken: .*; choose another endpoints.metrics_port, or 0 for none", err)
 
 
 def test_a_verifier_does_not_say_that_it_is_where_another_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,10 +169,14 @@ def test_a_verifier_does_not_say_that_it_is_where_another_is(capsys: pytest.Capt
 def test_a_free_port_is_not_refused_and_an_address_of_elsewhere_is_not_called_taken() -> None:
     with taken() as address:
         pass
-    for free in (address, "127.0.0.1:0"):
-        require_free(free, "endpoints.gateway", "choose another")
-    with pytest.raises(SettingsError, match=r"this machine cannot listen on 192\.0\.2\.1:80: .*; choose another"):
-        require_free("192.0.2.1:80", "endpoints.gateway", "choose another")
+    for free in (address, address, "127.0.0.1:0"):
+        with held(free, "endpoints.gateway", "choose another"), contextlib.closing(listen(free, 30)):
+            pass
+    with (
+        pytest.raises(SettingsError, match=r"this machine cannot listen on 192\.0\.2\.1:80: .*; choose another"),
+        held("192.0.2.1:80", "endpoints.gateway", "choose another"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("text", ["the-first-key-of-two\nsecond\n", "# for the team\n\n  # indented\nthe-first-key-of-two\nsecond"])
