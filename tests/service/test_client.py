@@ -284,8 +284,13 @@ def test_address_and_key_come_from_the_environment(monkeypatch: pytest.MonkeyPat
         assert client.url == "http://gateway:8080"
         assert client._settings["headers"] == {"Authorization": "Bearer secret-key"}
     monkeypatch.setenv("OPRIME_REWARDS_KEY_FILE", str(tmp_path / "absent"))
-    with pytest.raises(SettingsError, match="cannot be read"):
+    with pytest.raises(
+        SettingsError, match=r"absent cannot be read: No such file or directory; write one of the gateway's keys into it, or"
+    ):
         RewardClient()
+    (tmp_path / "latin").write_bytes(b"\xe9" * 20)
+    with pytest.raises(SettingsError, match=r"latin cannot be read: it is no text in UTF-8 .*; write one"):
+        RewardClient("http://gateway:8080", key_file=tmp_path / "latin")
 
 
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 6), st.integers(1, 60))

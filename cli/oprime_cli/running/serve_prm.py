@@ -13,7 +13,7 @@ from typing import Any
 
 from oprime.adapters.observed import METRICS_PORT
 from oprime.lm.hub_id import is_hub_id
-from oprime.runtime.errors import SettingsError
+from oprime.runtime.errors import SettingsError, UnusableInputError
 from oprime.runtime.free_ports import held_all
 from oprime.runtime.settings import EndpointsSection
 from oprime_cli.console import say
@@ -66,9 +66,10 @@ def serve_prm(wishes: Wishes, *, start_timeout_s: float) -> int:
             scorer, gateway = checked(document)
             check_keys(gateway)
             write_toml(place / "config.toml", document, head="", mode=0o600)
-            wanted = specs(scorer, gateway, place / "config.toml", gpus)
-            with held_all(ports_of(scorer, gateway)), Supervisor(wanted, guard=guard, logs=place / "logs") as supervisor:
-                return _watch(supervisor, scorer, gateway, start_timeout_s)
+            with held_all(ports_of(scorer, gateway)):
+                wanted = specs(scorer, gateway, place / "config.toml", gpus, offline=check_models(scorer))
+                with Supervisor(wanted, guard=guard, logs=place / "logs") as supervisor:
+                    return _watch(supervisor, scorer, gateway, start_timeout_s)
 
 
 @contextlib.contextmanager
@@ -169,6 +170,21 @@ def check_keys(gateway: GatewaySettings) -> None:
         load_keys(gateway.gateway.api_keys_file, gateway.endpoints.listen("gateway"))
 
 
+def check_models(scorer: ScorerSettings) -> bool:
+    """Whether nothing has to be asked of the hub. Raises SettingsError for a model that is neither here nor there."""
+    from oprime_cli.planning.hub import ask_only_the_cache_when_away
+    from oprime_cli.planning.model_files import from_hub
+
+    elsewhere = [name for name in _models(scorer) if not Path(name).is_dir()]
+    away = not elsewhere or ask_only_the_cache_when_away()
+    try:
+        for name in elsewhere:
+            from_hub(name, "config.json")
+    except UnusableInputError as error:
+        raise SettingsError(str(error)) from error
+    return away
+
+
 def ports_of(scorer: ScorerSettings, gateway: GatewaySettings) -> Iterator[tuple[str, str, str]]:
     """Where the processes will listen, with the setting that says so and what to do where others have that address."""
     endpoints, alone = gateway.endpoints, scorer.scoring.replicas == 1 or gateway.gateway.share_port
@@ -186,12 +202,12 @@ def scorers_apart(document: dict[str, Any]) -> int:
     return replicas if replicas > 1 and not document["gateway"].get("share_port") else 0
 
 
-def specs(scorer: ScorerSettings, gateway: GatewaySettings, config_file: Path, gpus: Sequence[Gpu]) -> list[ProcessSpec]:
+def specs(scorer: ScorerSettings, gateway: GatewaySettings, config_file: Path, gpus: Sequence[Gpu], *, offline: bool) -> list[ProcessSpec]:
     """One process for all, or several of that kind; or one for each replica, and the gateway, which stops first and has the first of
-    metrics' ports."""
+    metrics' ports. `offline`: the hub is not asked."""
     count, first_port = scorer.scoring.replicas, scorer.endpoints.metrics_port
     threads = scorer.scoring.threads or max(1, cpu_cores() // count)
-    offline = {"HF_HUB_OFFLINE": "1"} if all(Path(model).is_dir() for model in _models(scorer)) else {}
+    hub = {"HF_HUB_OFFLINE": "1"} if offline else {}
     if count == 1 or gateway.gateway.share_port:
         return [
             ProcessSpec(
@@ -199,7 +215,7 @@ def specs(scorer: ScorerSettings, gateway: GatewaySettings, config_file: Path, g
                 argv=(sys.executable, "-m", "oprime_cli.running.serve_alone", str(config_file)),
                 env={
                     **process_environment(threads, [gpus[number % len(gpus)]] if gpus else []),
-                    **offline,
+                    **hub,
                     **({METRICS_PORT: str(first_port + number)} if first_port else {}),
                 },
                 health=health_of("gateway", gateway.endpoints.gateway),
@@ -212,7 +228,7 @@ def specs(scorer: ScorerSettings, gateway: GatewaySettings, config_file: Path, g
             argv=(sys.executable, "-m", "oprime_prm.scoring", str(config_file)),
             env={
                 **process_environment(threads, [gpus[number % len(gpus)]] if gpus else []),
-                **offline,
+                **hub,
                 **({METRICS_PORT: str(first_port + 1 + number)} if first_port else {}),
                 SCORER: str(number),
             },

@@ -346,9 +346,13 @@ def _key_in(file: Path) -> str | None:
         return None
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise SettingsError(f"the key file {file} cannot be read: {error.strerror or error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else f"it is no text in UTF-8 ({error})"
+        raise SettingsError(
+            f"the key file {file} cannot be read: {said}; write one of the gateway's keys into it, or name another file (--key-file, "
+            f"{KEY_FILE})"
+        ) from error
     key = next((line.strip() for line in lines if line.strip() and not line.startswith("#")), None)
     if key is None:
-        raise SettingsError(f"the key file {file} holds no key: write one into it")
+        raise SettingsError(f"the key file {file} holds no key: write one of the gateway's into it")
     return key

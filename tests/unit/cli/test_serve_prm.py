@@ -46,7 +46,7 @@ def test_gpus_compute_in_bfloat16_unless_told_otherwise(tmp_path: Path) -> None:
 
 def test_replicas_have_a_port_each_and_take_gpus_in_turn(tmp_path: Path) -> None:
     scorer, gateway = settings(tmp_path, model="Owner/m", replicas=3, overrides=["scoring.threads=5"])
-    found = specs(scorer, gateway, tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)])
+    found = specs(scorer, gateway, tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)], offline=False)
     assert [spec.name for spec in found] == ["scorer-0", "scorer-1", "scorer-2", "gateway"]
     assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in found] == ["0", "1", "0", ""]
     assert [spec.env["OMP_NUM_THREADS"] for spec in found] == ["5", "5", "5", "1"]
@@ -55,14 +55,19 @@ def test_replicas_have_a_port_each_and_take_gpus_in_turn(tmp_path: Path) -> None
 
 
 def test_a_single_process_is_gateway_and_scorer_in_one(tmp_path: Path) -> None:
-    (only,) = specs(*settings(tmp_path, model="Owner/m", overrides=["scoring.threads=3"]), tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)])
+    (only,) = specs(
+        *settings(tmp_path, model="Owner/m", overrides=["scoring.threads=3"]),
+        tmp_path / "c.toml",
+        [Gpu("0", 0), Gpu("1", 0)],
+        offline=False,
+    )
     assert only.argv[1:3] == ("-m", "oprime_cli.running.serve_alone")
     assert (only.env["CUDA_VISIBLE_DEVICES"], only.env["OMP_NUM_THREADS"]) == ("0", "3")
 
 
 def test_replicas_that_share_a_port_are_gateways_too_and_have_no_port_of_their_own(tmp_path: Path) -> None:
     scorer, gateway = settings(tmp_path, model="Owner/m", replicas=3, share_port=True, overrides=["endpoints.metrics_port=9464"])
-    found = specs(scorer, gateway, tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)])
+    found = specs(scorer, gateway, tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)], offline=False)
     assert [(spec.name, spec.argv[2]) for spec in found] == [(f"scorer-{number}", "oprime_cli.running.serve_alone") for number in range(3)]
     assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in found] == ["0", "1", "0"]
     assert [spec.env["OPRIME_METRICS_PORT"] for spec in found] == ["9464", "9465", "9466"]
@@ -82,9 +87,10 @@ def test_passes_are_smaller_on_a_cpu_unless_settings_say_otherwise(tmp_path: Pat
 
 def test_metrics_of_several_processes_have_ports_that_follow_each_other(tmp_path: Path) -> None:
     wishes = {"model": "m", "replicas": 2, "overrides": ["endpoints.metrics_port=9464"]}
-    found = specs(*settings(tmp_path, **wishes), tmp_path / "c.toml", [])
+    found = specs(*settings(tmp_path, **wishes), tmp_path / "c.toml", [], offline=True)
     # The gateway has the one of the settings.
     assert [spec.env.get("OPRIME_METRICS_PORT") for spec in found] == ["9465", "9466", None]
+    assert [spec.env.get("HF_HUB_OFFLINE") for spec in found] == ["1", "1", None]
 
 
 def test_an_ipv6_host_is_written_in_brackets(tmp_path: Path) -> None:
@@ -194,7 +200,33 @@ def test_the_example_has_no_key_where_none_is_asked_for(tmp_path: Path) -> None:
     assert "Authorization" not in ready_lines(*settings(tmp_path, model="Owner/prm"))[-1]
 
 
-@pytest.mark.parametrize(("text", "says"), [(None, "No such file"), ("short\n", "key 1 is shorter than 16 characters")])
+@pytest.mark.parametrize(
+    ("name", "near"), [("models/prn", " (did you mean models/prm?)"), ("model/prm", " (did you mean models/prm?)"), ("Owner/prm", "")]
+)
+@pytest.mark.parametrize("option", ["--model", "--reference"])
+def test_a_model_that_is_neither_here_nor_on_the_hub_is_refused_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, near: str, option: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/prm").mkdir(parents=True)
+    others = ("--model", "models/prm") if option == "--reference" else ()
+    assert main(["serve", "prm", *others, option, name, "--device", "cpu", "--port", "0"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        f"oprime: {name} is no directory here{near}, and the model hub does not give it (it cannot be reached from here, or HF_HUB_OFFLINE "
+        "is set, and the model was not fetched before): check the name, or download it and give its directory\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "cannot be read: No such file or directory; write it, for this user alone (chmod 600), or name another file"),
+        ("short\n", "key 1 is shorter than 16 characters"),
+    ],
+)
 def test_keys_that_cannot_be_used_are_refused_before_anything_is_started(
     tmp_path: Path, text: str | None, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
