@@ -1,6 +1,7 @@
 """`oprime serve prm`: a gateway and processes that only score, for as long as the command runs."""
 
 import contextlib
+import json
 import shlex
 import shutil
 import sys
@@ -30,6 +31,7 @@ from oprime_gateway.config import GatewaySettings
 from oprime_prm.config import ScorerSettings, ScoringSection
 
 CHECK_EVERY_S = 0.5
+EXAMPLE_CHARS = 1000
 GPU_PASS_TOKENS: int = ScoringSection.model_fields["micro_batch_tokens"].default
 CPU_PASS_TOKENS = 1024
 """What passes have on a CPU unless settings say otherwise: larger ones save nothing there, and with smaller ones some clients are answered
@@ -264,8 +266,20 @@ def ready_lines(scorer: ScorerSettings, gateway: GatewaySettings) -> list[str]:
         *lines,
         f"token rewards of {scorer.run.folder if _has_versions(scorer) else start} at {url}; reference: {reference}; stop with Ctrl-C",
         f"""try: curl -s {url}/v1/rewards {_key_header(gateway.gateway.api_keys_file)}-H 'content-type: application/json' """
-        """-d '{"inputs": [{"prompt": "1+1?", "response": "2"}]}'""",
+        f"-d {shlex.quote(json.dumps({'inputs': [example_of(scorer.run.folder)]}))}",
     ]
+
+
+def example_of(run: Path) -> dict[str, Any]:
+    """An input to try: of a run what it sampled last, if that fits on a screen, as the PRM may know nothing but the run's task."""
+    for file in sorted(run.glob("samples/step-*.jsonl"), reverse=True)[:1]:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with file.open(encoding="utf-8") as lines:
+                group = json.loads(next(lines, ""))
+            response = min((rollout["response"] for rollout in group["rollouts"] if rollout["response"]), key=len)
+            if len(group["prompt"]) + len(response) <= EXAMPLE_CHARS:
+                return {"prompt": group["prompt"], "response": response, "raw": True}
+    return {"prompt": "1+1?", "response": "2"}
 
 
 def _key_header(keys_file: Path | None) -> str:

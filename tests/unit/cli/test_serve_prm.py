@@ -1,7 +1,9 @@
 """What `oprime serve prm` makes of its command line."""
 
 import contextlib
+import json
 import re
+import shlex
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
@@ -194,6 +196,27 @@ def test_the_example_sends_the_first_key_of_the_file(tmp_path: Path, text: str) 
     assert header is not None, example
     said = subprocess.run(["sh", "-c", f"printf %s {header[1]}"], capture_output=True, text=True, check=True).stdout
     assert said == "Authorization: Bearer the-first-key-of-two"
+
+
+def example_in(lines: list[str]) -> dict[str, Any]:
+    """The input that the last line's `curl` sends."""
+    (one,) = json.loads(shlex.split(lines[-1])[-1])["inputs"]
+    return one
+
+
+def test_the_example_of_a_run_is_what_it_sampled_last_and_of_a_model_any_question(tmp_path: Path) -> None:
+    scorer, gateway = settings(tmp_path, model="Owner/prm", reference="Owner/start")
+    simple = {"prompt": "1+1?", "response": "2"}
+    assert example_in(ready_lines(scorer, gateway)) == simple
+    samples = scorer.run.folder / "samples"
+    samples.mkdir(parents=True)
+    for step, prompt in ((2, "2 +3 ?"), (10, "it's\n4 -1 ?")):
+        rollouts = [{"response": response} for response in ("", "=3 #3 #3", "=3 #3")]
+        (samples / f"step-{step:06d}.jsonl").write_text(json.dumps({"prompt": prompt, "rollouts": rollouts}) + "\n", encoding="utf-8")
+    assert example_in(ready_lines(scorer, gateway)) == {"prompt": "it's\n4 -1 ?", "response": "=3 #3", "raw": True}
+    for unfit in ("", "{}", json.dumps({"prompt": "p", "rollouts": []}), json.dumps({"prompt": "p" * 2000, "rollouts": rollouts})):
+        (samples / "step-000011.jsonl").write_text(unfit, encoding="utf-8")
+        assert example_in(ready_lines(scorer, gateway)) == simple
 
 
 def test_the_example_has_no_key_where_none_is_asked_for(tmp_path: Path) -> None:
