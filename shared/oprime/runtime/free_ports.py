@@ -58,10 +58,10 @@ def held(address: str, setting: str, remedy: str) -> Iterator[None]:
     with socket.socket(socket.AF_UNIX) as name:
         try:
             name.bind(f"\0oprime listens on {_number_of(host)}:{port}")
-        except OSError:
-            said = os.strerror(errno.EADDRINUSE)
-        else:
             said = cannot_listen(host, port)
+        except OSError as error:
+            # Where such names are forbidden nothing is held.
+            said = cannot_listen(host, port) if error.errno != errno.EADDRINUSE else os.strerror(errno.EADDRINUSE)
         if said == os.strerror(errno.EADDRINUSE):
             raise SettingsError(f"port {port} is taken: another process listens on {address}, or is about to; {remedy}")
         if said:
