@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from oprime.adapters.prometheus_metrics import PrometheusMetrics
 from oprime.core.verification import TestResult, Verdict, no_answer, scored, unscored
-from oprime.runtime.errors import UnusableInputError
+from oprime.runtime.errors import TooManyError, UnusableInputError
 from oprime.runtime.grpc_server import GrpcServer
 from oprime.wire.codec import floats_to_bytes, ids_from_bytes, ids_to_bytes
 from oprime.wire.verification import outcome_to_proto
@@ -39,12 +39,15 @@ class CharacterPrm(PrmServiceServicer):
 
     version = 7
 
-    def __init__(self) -> None:
+    def __init__(self, most_items: int = 1000) -> None:
+        self._most_items = most_items
         self.requests: list[int] = []
-        """Items in each request so far."""
+        """Items in each request that was answered."""
         self.items: list[prm_pb2.ScoreItem] = []
 
     async def Score(self, request: prm_pb2.ScoreRequest, context: grpc.aio.ServicerContext) -> prm_pb2.ScoreResponse:
+        if len(request.items) > self._most_items:
+            raise TooManyError(f"{len(request.items)} items exceed {self._most_items} (prm.max_score_items): send them in several requests")
         self.requests.append(len(request.items))
         self.items += request.items
         return prm_pb2.ScoreResponse(
@@ -194,7 +197,8 @@ async def serving(
         addresses[name] = f"127.0.0.1:{await servers[name].start()}"
         await servers[name].set_serving(True)
     settings = settings_of(tmp_path, addresses, **gateway)
-    services = Services.open(addresses, timeout_s=settings.gateway.timeout_s)
+    reached = {"scorer-0": addresses["prm"]} if settings.gateway.rewards_only else addresses
+    services = Services.open(reached, timeout_s=settings.gateway.timeout_s)
     try:
         yield (
             build_api(Gateway(settings=settings, services=services, metrics=PrometheusMetrics(), of_run=PrometheusMetrics, keys=keys)),

@@ -1,8 +1,10 @@
 """`oprime verify` and `oprime serve verifier` as a person uses them."""
 
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -16,6 +18,8 @@ from e2e.command_line import OPRIME, ROOT, oprime
 from oprime.tasks.dataset import PromptOrder, load_tasks
 from oprime_cli.main import main
 from oprime_cli.overrides import load_config
+from oprime_cli.verifying.judge_file import Tally, judge_file
+from oprime_verifier.config import VerifierSection
 
 pytestmark = pytest.mark.e2e
 
@@ -91,6 +95,27 @@ def test_an_interrupted_run_goes_on_after_its_last_whole_row(tmp_path: Path) -> 
     assert "2 judged earlier" in said
 
 
+async def test_a_run_that_ends_early_loses_no_verdict_behind_the_first_that_failed(tmp_path: Path) -> None:
+    rows = [{"id": place, "kind": "exact", "response": "a", "ground_truth": "a"} for place in range(4)]
+    source, live, killed = write(tmp_path / "in.jsonl", rows), tmp_path / "live/out.jsonl", tmp_path / "killed/out.jsonl"
+    section = VerifierSection()
+    await judge_file(source, live, io.StringIO(), section, lambda tally: None)
+    first = [{**row, "extracted": f"kept {row['id']}"} for row in written(live)]
+    for place in (0, 2):
+        first[place] |= {"verdict": "INFRA_ERROR", "score": None}
+    write(live, first)
+
+    def interrupt(tally: Tally) -> None:
+        shutil.copytree(live.parent, killed.parent)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await judge_file(source, live, io.StringIO(), section, interrupt)
+    assert [row["extracted"] for row in written(live)] == ["a", "kept 1", "kept 2", "kept 3"]
+    assert (await judge_file(source, killed, io.StringIO(), section, lambda tally: None)).reused == 3
+    assert [row["extracted"] for row in written(killed)] == ["a", "kept 1", "a", "kept 3"]
+
+
 def test_a_row_that_changed_is_judged_anew_and_so_is_every_row_when_settings_change(tmp_path: Path) -> None:
     rows = [{"id": name, "kind": "math", "response": "\\boxed{2/4}", "ground_truth": "1/2"} for name in "abc"]
     # Without ids, rows are known by their places and their content.
@@ -136,6 +161,14 @@ def test_stored_rollouts_are_judged_again(tmp_path: Path, capsys: pytest.Capture
     *changed, summary = result.stdout.splitlines()
     assert [(row["index"], row["before"], row["score"]) for row in map(json.loads, changed)] == [(1, 1.0, 0.0), (2, 0.0, 1.0)]
     assert summary == "3 rollouts: 1 as before, 1 higher, 1 lower"
+    out = write(tmp_path / "changed.jsonl", [{"of": "an earlier run"}])
+    write(samples / "step-000004.jsonl", [{"step": 4, "group_id": 7, "rollouts": rollouts}], "no group")
+    again = ["verify", "--again", str(tmp_path / "run"), "--jobs", "1", "--out", str(out)]
+    assert main(again) == 1
+    assert written(out) == [{"of": "an earlier run"}]
+    (samples / "step-000004.jsonl").unlink()
+    assert main(again) == 0
+    assert [row["index"] for row in written(out)] == [1, 2]
     assert main(["verify", "--again", str(tmp_path)]) == 1
     assert "has no samples/step-*.jsonl" in capsys.readouterr().err
 

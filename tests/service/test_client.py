@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -104,9 +105,37 @@ async def test_a_gateway_with_lower_limits_gets_smaller_pieces(tmp_path: Path) -
     assert [item.reward for item in answer.items] == [expected(place) for place in range(10)]
     assert streamed == list(answer.items) == other
     async with live(tmp_path, max_request_bytes=300) as url, AsyncRewardClient(url, patience=SOON) as client:
-        long: TextInput = {"prompt": "p", "response": "b" * 400}
-        with pytest.raises(RefusedError, match=r"input 2 alone is too large: .* 413: the request body exceeds 300 bytes"):
-            await client.rewards([*inputs_of(2), long])
+        long: TextInput = {"id": "long", "prompt": "p", "response": "b" * 400}
+        inputs = [*inputs_of(2), long, *inputs_of(2)]
+        answer = await client.rewards(inputs)
+        streamed = [item async for item in client.stream(inputs)]
+        other = await blocking(url, lambda one: one.rewards(inputs))
+        assert streamed == list(answer.items) == list(other.items) == await blocking(url, lambda one: list(one.stream(inputs)))
+    assert [item.reward for item in answer.items] == [expected(0), expected(1), None, expected(0), expected(1)]
+    refused = answer.items[2]
+    assert (refused.index, refused.id, refused.refused, refused.revision, answer.revisions) == (2, "long", 413, "", {"prm@7"})
+    assert re.match(r"too large even alone: .* 413: the request body exceeds 300 bytes", refused.error or "")
+
+
+async def test_inputs_that_a_gateway_does_not_take_are_asked_for_apart_and_no_other_is_scored_twice(tmp_path: Path) -> None:
+    long: TextInput = {"prompt": "p", "response": "b" * 3000}
+    wrong: Any = {"prompt": 5, "response": "a"}
+    prm = CharacterPrm(most_items=4)
+    inputs = [*inputs_of(10), long, *inputs_of(10), wrong, *inputs_of(10)]
+    async with live(tmp_path, prm=prm, max_request_bytes=2000) as url, AsyncRewardClient(url, patience=SOON) as client:
+        answer = await client.rewards(inputs)
+        assert sum(prm.requests) == 30
+        # A wrong option is every input's, and is refused at once.
+        with pytest.raises(RefusedError, match=r"422: body\.sequence_reduction") as refused:
+            await client.rewards(inputs_of(3), sequence_reduction="most")  # pyright: ignore[reportArgumentType]
+        assert not refused.value.about_inputs
+        assert sum(prm.requests) == 30
+    assert [item.index for item in answer.items if item.error is not None] == [10, 21]
+    assert [item.reward for item in answer.items if item.error is None] == [expected(place) for place in range(10)] * 3
+    assert [(answer.items[place].refused, "body.inputs.0.prompt" in (answer.items[place].error or "")) for place in (10, 21)] == [
+        (413, False),
+        (422, True),
+    ]
 
 
 async def test_spans_follow_their_inputs_into_their_pieces(tmp_path: Path) -> None:
@@ -223,6 +252,11 @@ async def test_best_of_n_and_models(tmp_path: Path) -> None:
         best = await client.best_of_n(["ab", FORBIDDEN, "abcd"], prompt="p")
         voted = await client.best_of_n(["ab", "abcd", "ab"], prompt="p", method="vote", verifier={"kind": "equal"}, weight="none")
         card = (await client.models())[0]
+        assert (
+            [one["name"] for one in await client.verifiers()]
+            == ["equal"]
+            == await blocking(url, lambda one: [card["name"] for card in one.verifiers()])
+        )
         other = await blocking(url, lambda one: one.best_of_n(["ab", FORBIDDEN, "abcd"], prompt="p"))
     assert (best.best, [one.index for one in best.ranking], best.revision) == (2, [2, 0, 1], "prm@7")
     assert (best.ranking[2].error or "")[:8] == "9 tokens"
@@ -250,8 +284,13 @@ def test_address_and_key_come_from_the_environment(monkeypatch: pytest.MonkeyPat
         assert client.url == "http://gateway:8080"
         assert client._settings["headers"] == {"Authorization": "Bearer secret-key"}
     monkeypatch.setenv("OPRIME_REWARDS_KEY_FILE", str(tmp_path / "absent"))
-    with pytest.raises(SettingsError, match="cannot be read"):
+    with pytest.raises(
+        SettingsError, match=r"absent cannot be read: No such file or directory; write one of the gateway's keys into it, or"
+    ):
         RewardClient()
+    (tmp_path / "latin").write_bytes(b"\xe9" * 20)
+    with pytest.raises(SettingsError, match=r"latin cannot be read: it is no text in UTF-8 .*; write one"):
+        RewardClient("http://gateway:8080", key_file=tmp_path / "latin")
 
 
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 6), st.integers(1, 60))

@@ -84,6 +84,20 @@ async def test_where_the_verifier_fails_there_is_no_vote(tmp_path: Path) -> None
         is_problem(await w.client.post("/v1/best-of-n", json=body), 503, "verifier: ")
 
 
+async def test_a_gateway_without_a_verifier_ranks_and_says_why_it_cannot_vote(tmp_path: Path) -> None:
+    prm, body = CharacterPrm(), {"prompt": "p", "responses": ["a", "ab"]}
+    async with world(tmp_path, prm=prm, rewards_only=True) as w:
+        refused = await w.client.post("/v1/best-of-n", json={**body, "method": "vote"})
+        assert prm.requests == []
+        assert (await best_of(w, "a", "ab"))["best"] == 1
+        judged = await w.client.post("/v1/verify", json={"inputs": [{"kind": "math", "response": "1", "golds": ["1"]}]})
+    remedy = "ask the gateway of a run"
+    is_problem(
+        refused, 404, "method vote needs a verifier, and this gateway answers with process rewards alone", f"use method rank, or {remedy}"
+    )
+    is_problem(judged, 404, "process rewards alone", remedy)
+
+
 @pytest.mark.parametrize(
     ("change", "rule"),
     [

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from oprime.runtime.errors import NotReadyError, OprimeError, SettingsError, UnusableInputError, WeightVersionMissingError
+from oprime.runtime.errors import NotReadyError, OprimeError, SettingsError, TooManyError, UnusableInputError, WeightVersionMissingError
 from oprime.runtime.grpc_client import connect
 from oprime.runtime.grpc_server import GrpcServer
 from oprime_proto.v1 import learner_pb2 as pb
@@ -43,6 +43,7 @@ async def stub(servicer: Failing) -> AsyncIterator[learner_pb2_grpc.LearnerServi
     ("error", "code"),
     [
         (UnusableInputError("x"), grpc.StatusCode.INVALID_ARGUMENT),
+        (TooManyError("x"), grpc.StatusCode.OUT_OF_RANGE),
         (WeightVersionMissingError("x"), grpc.StatusCode.NOT_FOUND),
         (SettingsError("x"), grpc.StatusCode.FAILED_PRECONDITION),
         (OprimeError("x"), grpc.StatusCode.INTERNAL),

@@ -16,14 +16,16 @@ from pathlib import Path
 import pytest
 
 from oprime.runtime.errors import RunEndedError, SettingsError, exit_code
-from oprime.runtime.free_ports import cannot_listen
+from oprime.runtime.free_ports import cannot_listen, held_all
 from oprime.runtime.grpc_server import GrpcServer
+from oprime.runtime.setting_rules import SERVICES
 from oprime.runtime.settings import EndpointsSection
 from oprime_cli.arguments import as_typed
+from oprime_cli.overrides import load_config
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.failures import BusyError, ServiceDiedError, ServiceNotHealthyError
 from oprime_cli.running.health import grpc_health, http_health, listens
-from oprime_cli.running.launch import free_ports
+from oprime_cli.running.launch import free_ports, ports_of
 from oprime_cli.running.processes import is_same_process, marked, start_ticks
 from oprime_cli.running.run_folder import RunFolder, prepare_folder, sole_supervisor
 from oprime_cli.running.supervisor import Guard, ProcessSpec, Supervisor
@@ -331,6 +333,27 @@ def test_a_chosen_port_is_kept_for_the_service_alone_until_the_run_ends() -> Non
         # Its last connections may still be closing.
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         stranger.bind(("127.0.0.1", port))
+
+
+def test_of_two_runs_with_the_same_ports_that_start_together_the_second_is_refused_and_services_can_still_listen() -> None:
+    demo = load_config(Path(__file__).parents[2] / "deploy/config/demo.toml")
+    with free_ports(EndpointsSection()) as chosen:
+        watched = int(chosen.prm.rpartition(":")[2])
+        first, second = (
+            demo.model_copy(update={"endpoints": endpoints})
+            for endpoints in (chosen, EndpointsSection(learner=chosen.learner, metrics_port=watched))
+        )
+        wanted = list(ports_of(first))
+        assert [setting for _, setting, _ in wanted] == [f"endpoints.{service}" for service in SERVICES]
+        with held_all(wanted):
+            for setting, remedy in (("endpoints.learner", "or port 0"), ("endpoints.metrics_port", "or 0 for none")):
+                others = [port for port in ports_of(second) if port[1] == setting]
+                with pytest.raises(SettingsError, match=f"another process listens on .*, or is about to; .*{remedy}"), held_all(others):
+                    pass
+            with listen(chosen.gateway, 30):
+                pass
+        with held_all(wanted):
+            pass
 
 
 async def test_a_grpc_service_can_listen_on_its_chosen_port() -> None:

@@ -152,8 +152,9 @@ async def test_an_item_that_cannot_be_scored_fails_alone(stub: prm_pb2_grpc.PrmS
 
 
 async def test_too_many_items_are_refused_with_the_limit(stub: prm_pb2_grpc.PrmServiceStub) -> None:
-    with pytest.raises(grpc.aio.AioRpcError, match=r"5 items exceed prm.max_score_items \(4\)"):
+    with pytest.raises(grpc.aio.AioRpcError, match=r"5 items exceed 4 \(prm.max_score_items\)") as refused:
         await stub.Score(pb.ScoreRequest(items=[item()] * 5))
+    assert refused.value.code() is grpc.StatusCode.OUT_OF_RANGE
 
 
 async def test_a_chat_is_scored_on_its_response_and_end_token_with_the_place_of_each_token(

@@ -115,6 +115,43 @@ async def test_a_row_beyond_a_limit_of_the_gateway_fails_alone_and_says_which_se
     assert well["best"] == 1
 
 
+async def test_no_row_is_scored_twice_for_another_that_is_refused(tmp_path: Path) -> None:
+    rows = [{"id": place, "prompt": "p", "response": "ab"} for place in range(40)]
+    rows[7] |= {"response": "b" * 6000}
+    rows[30] |= {"prompt": 5}
+    source, out, prm = file_of(tmp_path / "rows.jsonl", rows), tmp_path / "out.jsonl", CharacterPrm()
+    async with live(tmp_path, prm=prm, max_request_bytes=5000) as address:
+        assert await oprime("score", source, "--url", address, "--out", out) == 1
+    failed = {answer["id"]: answer["error"] for answer in lines(out.read_text(encoding="utf-8")) if "error" in answer}
+    assert sum(prm.requests) == 38
+    assert failed.keys() == {7, 30}
+    assert failed[7].startswith("line 8 alone is too large: the request body exceeds 5000 bytes")
+    assert "422: body.inputs.0.prompt" in failed[30]
+
+
+async def test_a_row_beyond_a_limit_of_the_prm_fails_alone_and_smaller_requests_are_sent_where_that_helps(tmp_path: Path) -> None:
+    rows = [{"id": "many", "prompt": "p", "responses": ["a"] * 4}, {"id": "well", "prompt": "p", "responses": ["a", "ab"]}]
+    chosen, out, prm = file_of(tmp_path / "candidates.jsonl", rows), tmp_path / "out.jsonl", CharacterPrm(most_items=3)
+    scored = file_of(tmp_path / "rows.jsonl", [ROWS[0]] * 7)
+    async with live(tmp_path, prm=prm) as address:
+        assert await oprime("best-of-n", chosen, "--url", address, "--out", out) == 1
+        many, well = lines(out.read_text(encoding="utf-8"))
+        prm.requests.clear()
+        assert await oprime("score", scored, "--url", address, "--out", tmp_path / "rewards.jsonl") == 0
+    remedy = "shorten the row, or start the PRM with a larger prm.max_score_items"
+    assert many["error"] == f"line 1 alone is too large: 4 items exceed 3 (prm.max_score_items); {remedy}"
+    assert (well["best"], sum(prm.requests)) == (1, 7)
+
+
+@pytest.mark.parametrize("command", ["score", "best-of-n"])
+async def test_a_wrong_option_ends_the_command_at_once(command: str, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [ROWS[0] | {"responses": ["a"]}] * 3
+    assert await oprime(command, file_of(tmp_path / "rows.jsonl", rows), "--reduction", "most") == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert "answers 422: body.sequence_reduction: " in shown.err
+
+
 async def test_an_interrupted_file_goes_on_behind_its_last_whole_row(
     url: str, tmp_path: Path, prm: CharacterPrm, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,6 +275,22 @@ async def test_the_best_of_each_row_is_chosen(url: str, tmp_path: Path, capsys: 
     assert await oprime("best-of-n", file_of(tmp_path / "one.jsonl", rows[1:2]), "--vote", "--verifier", "equal", "--weight", "none") == 0
     (voted,) = lines(capsys.readouterr().out)
     assert (voted["best"], voted["answer"], voted["votes"][0]["responses"]) == (0, "x", [0, 2])
+
+
+async def test_a_vote_that_nobody_can_count_is_refused_before_anything_is_scored(
+    tmp_path: Path, prm: CharacterPrm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = file_of(tmp_path / "candidates.jsonl", [{"prompt": "p", "responses": ["a"]}])
+    for gateway, more, says in (
+        ({"rewards_only": True}, [], "--vote needs a verifier, and {} gives process rewards alone, as `oprime serve prm` does: leave out"),
+        ({}, ["--verifier", "equals"], "--verifier equals is not offered at {} (did you mean equal?): there are equal"),
+    ):
+        async with live(tmp_path, prm=prm, **gateway) as address:
+            assert await oprime("best-of-n", source, "--url", address, "--vote", *more) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"oprime: {says.format(address)}")
+        assert said.count("\n") == 1
+    assert prm.requests == []
 
 
 async def test_a_key_is_read_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

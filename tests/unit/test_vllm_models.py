@@ -3,8 +3,10 @@
 import pytest
 from transformers import (
     FalconH1Config,
+    Gemma3Config,
     Gemma3nConfig,
     Gemma3TextConfig,
+    Gemma4Config,
     LlamaConfig,
     MambaConfig,
     MixtralConfig,
@@ -13,7 +15,7 @@ from transformers import (
     Qwen3_5MoeTextConfig,
 )
 
-from oprime_generator.vllm_models import refusal
+from oprime_generator.vllm_models import packages_of, refusal
 
 
 def of(config: PretrainedConfig, *, on_cpu: bool) -> str:
@@ -43,6 +45,23 @@ def test_what_vllm_cannot_compute_on_a_cpu_is_refused_there_alone(config: Pretra
     assert kind in found
     assert found.endswith('set generator.backend = "transformers", or sample on a GPU')
     assert not of(config, on_cpu=False)
+
+
+@pytest.mark.parametrize(
+    ("config", "needs_torchvision"),
+    [
+        (Gemma3Config(), True),
+        (Gemma3TextConfig(), False),
+        (Gemma4Config(), True),
+        (Qwen3_5Config(), True),
+        (Qwen3_5MoeTextConfig(), True),
+        (Gemma3nConfig(), False),
+        (LlamaConfig(), False),
+    ],
+)
+def test_what_vllm_imports_for_a_model_is_known_from_its_config(config: PretrainedConfig, needs_torchvision: bool) -> None:
+    whole = config.to_dict()
+    assert packages_of({**whole, **whole.get("text_config", {})}) == ("torchvision",) * needs_torchvision
 
 
 @pytest.mark.parametrize("config", [LlamaConfig(), Gemma3TextConfig()])

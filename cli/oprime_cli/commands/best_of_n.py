@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from oprime_cli.arguments import Subparsers, command_parser
-from oprime_cli.scoring.gateway_arguments import add_file_and_gateway, keys_explained, progress, require_client, url_of
+from oprime_cli.scoring.gateway_arguments import add_file_and_gateway, progress, refusals_explained, require_client, url_of
 
 if TYPE_CHECKING:
     from oprime_cli.scoring.answer_file import Row, Tally
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     with sole_writer(args.out, "oprime best-of-n"):
         if args.fresh:
             begin_anew(args.out)
-        with progress(args.file, "best-of-n") as note, keys_explained(args):
+        with progress(args.file, "best-of-n") as note, refusals_explained(args):
             tally = asyncio.run(_choose(args, note))
     sys.stderr.write(summary(tally, "rows") + "\n")
     return 0 if not tally.failed else 1
@@ -59,13 +59,15 @@ def run(args: argparse.Namespace) -> int:
 async def _choose(args: argparse.Namespace, note: Callable[["Tally"], None]) -> "Tally":
     from oprime.client import AsyncRewardClient, BestOfNOptions
     from oprime_cli.scoring.answer_file import answer_file
-    from oprime_cli.scoring.best_of_n import ChooseRows, problem_of
+    from oprime_cli.scoring.best_of_n import ChooseRows, problem_of, require_verifier
 
     options: BestOfNOptions = {"model": args.model, "steps": {"delimiter": args.delimiter}, "sequence_reduction": args.reduction}
     if args.vote:
         options |= {"method": "vote", "verifier": {"kind": args.verifier or "math"}, "weight": args.weight or "sigmoid"}
     sink = _print if args.out is None else _nothing
     async with AsyncRewardClient(url_of(args), key_file=args.key_file) as client:
+        if args.vote:
+            await require_verifier(client, args.verifier or "math")
         ask = ChooseRows(client, options)
         return await answer_file(args.file, args.out, sink, ask, problem_of, note, options=options, window=WINDOW)
 

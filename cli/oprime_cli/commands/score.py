@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from oprime_cli.arguments import Subparsers, command_parser
-from oprime_cli.scoring.gateway_arguments import add_file_and_gateway, keys_explained, progress, require_client, url_of
+from oprime_cli.scoring.gateway_arguments import add_file_and_gateway, progress, refusals_explained, require_client, url_of
 
 if TYPE_CHECKING:
     from oprime.client.forms import Options
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     with sole_writer(args.out, "oprime score"):
         if args.fresh:
             begin_anew(args.out)
-        with progress(args.file, "score") as note, keys_explained(args):
+        with progress(args.file, "score") as note, refusals_explained(args):
             tally = asyncio.run(_score(args, note))
         if args.html is not None:
             _write_page(args)
@@ -135,11 +135,12 @@ def _write_page(args: argparse.Namespace) -> None:
 
 
 def _articles(args: argparse.Namespace) -> Iterator[str]:
-    from oprime_cli.scoring.answer_file import answers_in, rows_of
+    from oprime_cli.continued_file import rows_in
+    from oprime_cli.scoring.answer_file import rows_of
     from oprime_cli.scoring.heat_map import article, failed_article, stretches
     from oprime_cli.scoring.score import problem_of, response_text
 
-    for row, answer in zip(rows_of(args.file, problem_of), answers_in(args.out), strict=True):
+    for row, answer in zip(rows_of(args.file, problem_of), rows_in(args.out), strict=True):
         name = str(row.id if row.id is not None else row.number)
         if "tokens" not in answer:
             yield failed_article(name, answer["error"])

@@ -98,8 +98,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_verifier(args: argparse.Namespace) -> int:
+    from oprime.adapters.observed import metrics_port_of
     from oprime.runtime.errors import SettingsError
-    from oprime.runtime.free_ports import require_free
+    from oprime.runtime.free_ports import held_all
     from oprime.runtime.logs import configure_logs
     from oprime_cli.overrides import service_document
     from oprime_verifier.config import VerifierSettings
@@ -115,10 +116,15 @@ def _run_verifier(args: argparse.Namespace) -> int:
     endpoints.setdefault("verifier", DEFAULT_LISTEN)
     settings = VerifierSettings.from_document(document, origin=str(args.config or "oprime serve"))
     address = settings.endpoints.listen("verifier")
-    require_free(address, "endpoints.verifier", "stop that one, or choose another port with --listen")
-    configure_logs("verifier")
-    say(f"verifier on {address}; stop with Ctrl-C")
-    asyncio.run(_serve(settings, queue_too=args.queue))
+    watched = f"{settings.endpoints.metrics_interface}:{metrics_port_of(settings.endpoints)}"
+    ports = (
+        (address, "endpoints.verifier", "stop that one, or choose another port with --listen"),
+        (watched, "endpoints.metrics_port", "choose another endpoints.metrics_port, or 0 for none"),
+    )
+    with held_all(ports):
+        configure_logs("verifier")
+        say(f"verifier on {address}; stop with Ctrl-C")
+        asyncio.run(_serve(settings, queue_too=args.queue))
     return 0
 
 

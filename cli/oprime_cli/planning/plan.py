@@ -61,6 +61,7 @@ def make_plan(config: RunConfig, *, new_run: bool, gpus: Sequence[Gpu] | None = 
     plan = Plan(config=config, gpus=found, devices=assign(config, found) or Devices(), needs_sft=needs_sft(config))
     plan.problems += config.contradictions()
     plan.problems += check_machine.package_problems(config, has_gpu=bool(found))
+    plan.problems += check_machine.optional_package_problems(config, has_gpu=bool(found))
     plan.problems += check_machine.device_problems(config, found)
     plan.warnings += check_machine.missing_notes(config.tracking)
     plan.problems += check_machine.port_problems(config)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from oprime.runtime.errors import OprimeError, QueueUnavailableError, SettingsError
-from oprime.runtime.free_ports import reserve_port
-from oprime.runtime.setting_rules import SERVICES, split_address
+from oprime.runtime.free_ports import held_all, reserve_port
+from oprime.runtime.setting_rules import SERVICES, services_of, split_address
 from oprime.runtime.settings import EndpointsSection
 from oprime_cli.files import write_json
 from oprime_cli.run_config import RunConfig
@@ -17,7 +17,7 @@ from oprime_cli.running.health import reachable
 from oprime_cli.running.payload_audit import sweep_payloads
 from oprime_cli.running.redis_server import RunRedis, run_redis
 from oprime_cli.running.run_folder import RunFolder
-from oprime_cli.running.scrape import scrape_targets
+from oprime_cli.running.scrape import metrics_ports, scrape_targets
 from oprime_cli.running.services import scorers_of, service_specs
 from oprime_cli.running.supervisor import Guard, Supervisor
 
@@ -69,7 +69,7 @@ def launched(
         if devices is None:
             raise SettingsError("the GPUs do not suffice for generator.tensor_parallel, prm.ranks and learner.ranks; try --dry-run")
         specs = service_specs(resolved, folder.config, devices, serve_only=serve_only)
-        with swept_at_rest(resolved), Supervisor(specs, guard=guard, logs=folder.logs) as supervisor:
+        with held_all(ports_of(resolved)), swept_at_rest(resolved), Supervisor(specs, guard=guard, logs=folder.logs) as supervisor:
             supervisor.start()
             if resolved.endpoints.metrics_port:
                 write_json(folder.scrape, scrape_targets(resolved))
@@ -84,6 +84,17 @@ def launched(
         folder.scrape.unlink(missing_ok=True)
         if at_rest is not None:
             at_rest(resolved)
+
+
+def ports_of(config: RunConfig) -> Iterator[tuple[str, str, str]]:
+    """Where the services of a run will listen, with the setting that says so and what to do where others have that address."""
+    endpoints, other = config.endpoints, "free it, or choose another port, or port 0 for a free one"
+    for service in services_of(config.algorithm):
+        yield endpoints.listen(service), f"endpoints.{service}", other
+    for address in endpoints.scorers[: scorers_of(config)]:
+        yield endpoints.listen_at(address), "endpoints.scorers", other
+    for port in metrics_ports(config).values():
+        yield f"{endpoints.metrics_interface}:{port}", "endpoints.metrics_port", "choose another endpoints.metrics_port, or 0 for none"
 
 
 @contextlib.contextmanager

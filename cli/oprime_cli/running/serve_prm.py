@@ -1,20 +1,21 @@
 """`oprime serve prm`: a gateway and processes that only score, for as long as the command runs."""
 
 import contextlib
+import json
 import shlex
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from oprime.adapters.observed import METRICS_PORT
 from oprime.lm.hub_id import is_hub_id
-from oprime.runtime.errors import SettingsError
-from oprime.runtime.free_ports import require_free
+from oprime.runtime.errors import SettingsError, UnusableInputError
+from oprime.runtime.free_ports import held_all
 from oprime.runtime.settings import EndpointsSection
 from oprime_cli.console import say
 from oprime_cli.files import write_toml
@@ -30,6 +31,7 @@ from oprime_gateway.config import GatewaySettings
 from oprime_prm.config import ScorerSettings, ScoringSection
 
 CHECK_EVERY_S = 0.5
+EXAMPLE_CHARS = 1000
 GPU_PASS_TOKENS: int = ScoringSection.model_fields["micro_batch_tokens"].default
 CPU_PASS_TOKENS = 1024
 """What passes have on a CPU unless settings say otherwise: larger ones save nothing there, and with smaller ones some clients are answered
@@ -64,10 +66,12 @@ def serve_prm(wishes: Wishes, *, start_timeout_s: float) -> int:
         with Guard() as guard, free_ports(endpoints, scorers_apart(document)) as chosen:
             document["endpoints"] = chosen.model_dump(mode="json", exclude_none=True)
             scorer, gateway = checked(document)
-            check_door(gateway)
+            check_keys(gateway)
             write_toml(place / "config.toml", document, head="", mode=0o600)
-            with Supervisor(specs(scorer, gateway, place / "config.toml", gpus), guard=guard, logs=place / "logs") as supervisor:
-                return _watch(supervisor, scorer, gateway, start_timeout_s)
+            with held_all(ports_of(scorer, gateway)):
+                wanted = specs(scorer, gateway, place / "config.toml", gpus, offline=check_models(scorer))
+                with Supervisor(wanted, guard=guard, logs=place / "logs") as supervisor:
+                    return _watch(supervisor, scorer, gateway, start_timeout_s)
 
 
 @contextlib.contextmanager
@@ -160,14 +164,38 @@ def checked(document: dict[str, Any]) -> tuple[ScorerSettings, GatewaySettings]:
     return scorer, gateway
 
 
-def check_door(gateway: GatewaySettings) -> None:
-    """Raises SettingsError for keys or an address that could not be used, before anything is started for them."""
-    address = gateway.endpoints.listen("gateway")
+def check_keys(gateway: GatewaySettings) -> None:
+    """Raises SettingsError for keys that could not be used, before anything is started for them."""
     if gateway.gateway.api_keys_file is not None:
         from oprime_gateway.auth import load_keys
 
-        load_keys(gateway.gateway.api_keys_file, address)
-    require_free(address, "endpoints.gateway", "stop that one, or choose another --port; 0 takes a free one")
+        load_keys(gateway.gateway.api_keys_file, gateway.endpoints.listen("gateway"))
+
+
+def check_models(scorer: ScorerSettings) -> bool:
+    """Whether nothing has to be asked of the hub. Raises SettingsError for a model that is neither here nor there."""
+    from oprime_cli.planning.hub import ask_only_the_cache_when_away
+    from oprime_cli.planning.model_files import from_hub
+
+    elsewhere = [name for name in _models(scorer) if not Path(name).is_dir()]
+    away = not elsewhere or ask_only_the_cache_when_away()
+    try:
+        for name in elsewhere:
+            from_hub(name, "config.json")
+    except UnusableInputError as error:
+        raise SettingsError(str(error)) from error
+    return away
+
+
+def ports_of(scorer: ScorerSettings, gateway: GatewaySettings) -> Iterator[tuple[str, str, str]]:
+    """Where the processes will listen, with the setting that says so and what to do where others have that address."""
+    endpoints, alone = gateway.endpoints, scorer.scoring.replicas == 1 or gateway.gateway.share_port
+    yield endpoints.listen("gateway"), "endpoints.gateway", "stop that one, or choose another --port; 0 takes a free one"
+    for address in () if alone else endpoints.scorers:
+        yield endpoints.listen_at(address), "endpoints.scorers", "stop that one, or name other addresses, or none"
+    first, count = endpoints.metrics_port, scorer.scoring.replicas + (0 if alone else 1)
+    for port in range(first, first + count) if first else ():
+        yield f"{endpoints.metrics_interface}:{port}", "endpoints.metrics_port", "choose another endpoints.metrics_port, or 0 for none"
 
 
 def scorers_apart(document: dict[str, Any]) -> int:
@@ -176,12 +204,12 @@ def scorers_apart(document: dict[str, Any]) -> int:
     return replicas if replicas > 1 and not document["gateway"].get("share_port") else 0
 
 
-def specs(scorer: ScorerSettings, gateway: GatewaySettings, config_file: Path, gpus: Sequence[Gpu]) -> list[ProcessSpec]:
+def specs(scorer: ScorerSettings, gateway: GatewaySettings, config_file: Path, gpus: Sequence[Gpu], *, offline: bool) -> list[ProcessSpec]:
     """One process for all, or several of that kind; or one for each replica, and the gateway, which stops first and has the first of
-    metrics' ports."""
+    metrics' ports. `offline`: the hub is not asked."""
     count, first_port = scorer.scoring.replicas, scorer.endpoints.metrics_port
     threads = scorer.scoring.threads or max(1, cpu_cores() // count)
-    offline = {"HF_HUB_OFFLINE": "1"} if all(Path(model).is_dir() for model in _models(scorer)) else {}
+    hub = {"HF_HUB_OFFLINE": "1"} if offline else {}
     if count == 1 or gateway.gateway.share_port:
         return [
             ProcessSpec(
@@ -189,7 +217,7 @@ def specs(scorer: ScorerSettings, gateway: GatewaySettings, config_file: Path, g
                 argv=(sys.executable, "-m", "oprime_cli.running.serve_alone", str(config_file)),
                 env={
                     **process_environment(threads, [gpus[number % len(gpus)]] if gpus else []),
-                    **offline,
+                    **hub,
                     **({METRICS_PORT: str(first_port + number)} if first_port else {}),
                 },
                 health=health_of("gateway", gateway.endpoints.gateway),
@@ -202,7 +230,7 @@ def specs(scorer: ScorerSettings, gateway: GatewaySettings, config_file: Path, g
             argv=(sys.executable, "-m", "oprime_prm.scoring", str(config_file)),
             env={
                 **process_environment(threads, [gpus[number % len(gpus)]] if gpus else []),
-                **offline,
+                **hub,
                 **({METRICS_PORT: str(first_port + 1 + number)} if first_port else {}),
                 SCORER: str(number),
             },
@@ -238,8 +266,20 @@ def ready_lines(scorer: ScorerSettings, gateway: GatewaySettings) -> list[str]:
         *lines,
         f"token rewards of {scorer.run.folder if _has_versions(scorer) else start} at {url}; reference: {reference}; stop with Ctrl-C",
         f"""try: curl -s {url}/v1/rewards {_key_header(gateway.gateway.api_keys_file)}-H 'content-type: application/json' """
-        """-d '{"inputs": [{"prompt": "1+1?", "response": "2"}]}'""",
+        f"-d {shlex.quote(json.dumps({'inputs': [example_of(scorer.run.folder)]}))}",
     ]
+
+
+def example_of(run: Path) -> dict[str, Any]:
+    """An input to try: of a run what it sampled last, if that fits on a screen, as the PRM may know nothing but the run's task."""
+    for file in sorted(run.glob("samples/step-*.jsonl"), reverse=True)[:1]:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with file.open(encoding="utf-8") as lines:
+                group = json.loads(next(lines, ""))
+            response = min((rollout["response"] for rollout in group["rollouts"] if rollout["response"]), key=len)
+            if len(group["prompt"]) + len(response) <= EXAMPLE_CHARS:
+                return {"prompt": group["prompt"], "response": response, "raw": True}
+    return {"prompt": "1+1?", "response": "2"}
 
 
 def _key_header(keys_file: Path | None) -> str:

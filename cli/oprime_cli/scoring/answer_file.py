@@ -5,14 +5,13 @@ import itertools
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from oprime.runtime.errors import UnusableInputError
-from oprime.runtime.whole_files import is_stream
-from oprime_cli.files import write_atomically
+from oprime_cli.continued_file import continued, rows_in
 from oprime_cli.fingerprints import fingerprint_of
 from oprime_cli.json_lines import json_of
 from oprime_cli.output_files import STDIN
@@ -97,7 +96,8 @@ async def answer_file(
     tally.reused = sum(one.holds for one in earlier)
     tally.anew = sum(not one.holds and not one.row.problem for one in earlier)
     to_do = itertools.chain(((one.row, one.answer if one.holds else None) for one in earlier[kept:]), ((row, None) for row in rows))
-    with _writer(out, [one.answer for one in earlier], kept) as write:
+    writing = continued(out, [one.answer for one in earlier], kept) if out is not None else nullcontext(_nowhere)
+    with writing as write:
         while some := list(itertools.islice(to_do, window)):
             answers = iter(await _answers([row for row, held in some if held is None], ask, options))
             for row, held in some:
@@ -108,6 +108,10 @@ async def answer_file(
                     sink(row, answer)
             note(tally)
     return tally
+
+
+def _nowhere(answer: Answer) -> None:
+    """There is no output."""
 
 
 async def _answers(rows: Sequence[Row], ask: Ask, options: Mapping[str, Any]) -> list[Answer]:
@@ -144,10 +148,8 @@ def _row(line: bytes, number: int, read: Read) -> Row:
 
 def _earlier(out: Path | None, rows: Iterator[Row], source: Path, options: Mapping[str, Any]) -> list[Earlier]:
     """The answers that stand in `out`, with their rows, which are taken from `rows`."""
-    if out is None or is_stream(out) or not out.exists():
-        return []
     found: list[Earlier] = []
-    for place, answer in enumerate(answers_in(out), start=1):
+    for place, answer in enumerate(rows_in(out), start=1):
         row = next(rows, None)
         if row is None or row.id != answer.get("id"):
             has = "no such row" if row is None else f"{row.id!r}"
@@ -161,61 +163,6 @@ def _earlier(out: Path | None, rows: Iterator[Row], source: Path, options: Mappi
 
 def _holds(answer: Answer, row: Row, options: Mapping[str, Any]) -> bool:
     return not row.problem and "error" not in answer and answer.get("fingerprint") == fingerprint_of(row.value, options)
-
-
-def answers_in(out: Path) -> list[Answer]:
-    """The whole lines of an output. Raises UnusableInputError for a file that is none."""
-    try:
-        lines = out.read_bytes().splitlines(keepends=True)
-    except OSError as error:
-        raise UnusableInputError(f"{out} cannot be read: {error.strerror or error}") from error
-    answers: list[Answer] = []
-    for line in lines:
-        if not line.endswith(b"\n"):
-            break
-        try:
-            answers.append(dict(json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise UnusableInputError(
-                f"{out}, line {len(answers) + 1}: this is no output of this command ({error}); name another --out or add --fresh"
-            ) from error
-    return answers
-
-
-@contextmanager
-def _writer(out: Path | None, before: Sequence[Answer], kept: int) -> Iterator[Callable[[Answer], None]]:
-    """Writes answers to `out`, which holds `before`, behind the first `kept`. The places that are not reached keep the answers they had."""
-    if out is None:
-        yield lambda answer: None
-        return
-    if before or (not is_stream(out) and out.exists()):
-        # Without a last line that was cut in the middle.
-        write_atomically(out, "".join(map(_line, before[:kept])))
-    written = kept
-    with _opened(out) as stream:
-
-        def write(answer: Answer) -> None:
-            nonlocal written
-            stream.write(_line(answer))
-            stream.flush()
-            written += 1
-
-        try:
-            yield write
-        finally:
-            stream.writelines(map(_line, before[written:]))
-
-
-def _line(answer: Answer) -> str:
-    return json.dumps(answer, ensure_ascii=False) + "\n"
-
-
-def _opened(out: Path) -> IO[str]:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return out.open("a", encoding="utf-8")
-    except OSError as error:
-        raise UnusableInputError(f"--out {out} cannot be written: {error.strerror or error}") from error
 
 
 def summary(tally: Tally, what: str) -> str:

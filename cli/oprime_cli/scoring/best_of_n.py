@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from oprime.client import AsyncRewardClient, BestOfN, BestOfNOptions, RefusedError
+from oprime.runtime.errors import SettingsError, did_you_mean
 from oprime_cli.scoring.answer_file import Answer, Row, lacking
 from oprime_cli.scoring.refusals import refused
 
@@ -18,6 +20,23 @@ def problem_of(value: dict[str, Any]) -> str:
     if not isinstance(responses, list) or not responses or not all(isinstance(response, str) for response in responses):
         return "responses must be a list of texts that is not empty"
     return ""
+
+
+async def require_verifier(client: AsyncRewardClient, kind: str) -> None:
+    """Raises SettingsError where nobody could count a vote, before anything is scored for one."""
+    try:
+        offered = [card["name"] for card in await client.verifiers()]
+    except RefusedError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        raise SettingsError(
+            f"--vote needs a verifier, and {client.url} gives process rewards alone, as `oprime serve prm` does: leave out --vote, or name "
+            "the gateway of a run with --url"
+        ) from error
+    if kind not in offered:
+        raise SettingsError(
+            f"--verifier {kind} is not offered at {client.url}{did_you_mean(kind, offered)}: there are {', '.join(offered)}"
+        )
 
 
 class ChooseRows:
@@ -35,7 +54,9 @@ class ChooseRows:
         try:
             found = await self._client.best_of_n(row.value["responses"], **question, **self._options)
         except RefusedError as error:
-            return refused(row, error)
+            if not error.about_inputs:
+                raise
+            return refused(row, str(error), error.status)
         return answer_of(row, found)
 
 

@@ -40,14 +40,17 @@ def url_of(args: argparse.Namespace) -> str:
 
 
 @contextmanager
-def keys_explained(args: argparse.Namespace) -> Iterator[None]:
-    """Says how a key is given where the gateway asks for another one."""
+def refusals_explained(args: argparse.Namespace) -> Iterator[None]:
+    """Says how a key is given where the gateway asks for another one. Raises SettingsError for options that it refuses."""
     from oprime.client import RefusedError
     from oprime.client.clients import KEY_FILE
+    from oprime.runtime.errors import SettingsError
 
     try:
         yield
     except RefusedError as error:
+        if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise SettingsError(str(error)) from error
         if error.status != HTTPStatus.UNAUTHORIZED:
             raise
         file = args.key_file or os.environ.get(KEY_FILE, "")

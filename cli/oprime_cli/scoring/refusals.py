@@ -3,24 +3,21 @@
 import re
 from http import HTTPStatus
 
-from oprime.client import RefusedError
+from oprime.client.exchange import ALONE
 from oprime_cli.scoring.answer_file import Answer, Row
 
-FOR_ITSELF = frozenset({HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY})
-"""Statuses that speak of what was sent, and so of some row alone."""
-_LIMIT = re.compile(r"answers 413: (?P<rule>.*\((?P<setting>gateway\.\w+)\))")
-"""The rule that a gateway names; what stands before one says 413 in its own words."""
+_LIMIT = re.compile(r"answers 413: (?:prm: )?(?P<rule>.*\((?P<setting>(?P<owner>gateway|prm)\.\w+)\))")
+"""The rule that gateway or PRM names; what stands before them says 413 in its own words."""
 _WITH_IT = {"gateway.max_request_items": " and prm.max_score_items"}
 """Settings that hold the same number down."""
+_OWNERS = {"gateway": "gateway", "prm": "PRM"}
 
 
-def refused(row: Row, error: RefusedError) -> Answer:
-    """The answer to a row that was sent alone. Raises the error where it is not about the row."""
-    if error.status not in FOR_ITSELF:
-        raise error
-    if error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return {"id": row.id, "error": str(error)}
-    return {"id": row.id, "error": f"line {row.number} alone is too large: {_rule_and_remedy(str(error))}"}
+def refused(row: Row, said: str, status: int) -> Answer:
+    """The answer to a row that was sent alone and was refused with an HTTP status; `said` is why."""
+    if status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return {"id": row.id, "error": said}
+    return {"id": row.id, "error": f"line {row.number} alone is too large: {_rule_and_remedy(said.removeprefix(ALONE))}"}
 
 
 def _rule_and_remedy(said: str) -> str:
@@ -28,4 +25,4 @@ def _rule_and_remedy(said: str) -> str:
     if limit is None:
         return f"{said}; shorten the row, or raise the limit of what stands before the gateway"
     settings = limit["setting"] + _WITH_IT.get(limit["setting"], "")
-    return f"{limit['rule']}; shorten the row, or start the gateway with a larger {settings}"
+    return f"{limit['rule']}; shorten the row, or start the {_OWNERS[limit['owner']]} with a larger {settings}"

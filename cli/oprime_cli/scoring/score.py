@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from oprime.client import AsyncRewardClient, RefusedError, ScoredInput
+from oprime.client import AsyncRewardClient, ScoredInput
 from oprime.client.forms import Options
 from oprime_cli.scoring.answer_file import Answer, Row, lacking
-from oprime_cli.scoring.refusals import FOR_ITSELF, refused
+from oprime_cli.scoring.refusals import refused
 
 FORMS = (("prompt", "response"), ("messages",), ("prompt_token_ids", "response_token_ids"))
 FIELDS = frozenset({"raw", *(name for form in FORMS for name in form)})
@@ -17,7 +17,7 @@ def problem_of(value: dict[str, Any]) -> str:
 
 
 class ScoreRows:
-    """Asks for the rewards of rows. A row that the gateway refuses fails alone."""
+    """Asks for the rewards of rows. A row that the gateway refuses fails alone, and no other is scored twice for it."""
 
     def __init__(self, client: AsyncRewardClient, options: Options) -> None:
         self._client = client
@@ -25,23 +25,15 @@ class ScoreRows:
 
     async def __call__(self, rows: Sequence[Row]) -> list[Answer]:
         inputs: list[Any] = [{name: value for name, value in row.value.items() if name in FIELDS} for row in rows]
-        try:
-            items = (await self._client.rewards(inputs, **self._options)).items
-        except RefusedError as error:
-            if error.status not in FOR_ITSELF:
-                raise
-            if len(rows) == 1:
-                return [refused(rows[0], error)]
-            middle = len(rows) // 2
-            return [*await self(rows[:middle]), *await self(rows[middle:])]
-        return [answer_of(row.id, item) for row, item in zip(rows, items, strict=True)]
+        items = (await self._client.rewards(inputs, **self._options)).items
+        return [answer_of(row, item) for row, item in zip(rows, items, strict=True)]
 
 
-def answer_of(name: Any, item: ScoredInput) -> Answer:
+def answer_of(row: Row, item: ScoredInput) -> Answer:
     """A row of the output."""
     if item.error is not None:
-        return {"id": name, "error": item.error}
-    answer: Answer = {"id": name, "reward": item.reward, "revision": item.revision}
+        return refused(row, item.error, item.refused) if item.refused else {"id": row.id, "error": item.error}
+    answer: Answer = {"id": row.id, "reward": item.reward, "revision": item.revision}
     if item.steps is not None:
         answer["steps"] = {"rewards": list(item.steps.rewards), "char_spans": [list(span) for span in item.steps.char_spans]}
     if item.tokens is not None:

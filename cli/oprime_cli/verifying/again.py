@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from oprime.core.verification import Outcome, Verdict
 from oprime.runtime.errors import UnusableInputError
+from oprime.runtime.whole_files import whole_file
 from oprime_cli.in_order import in_order
 from oprime_cli.output_files import check_outputs
 from oprime_cli.overrides import verifier_section
@@ -55,16 +56,31 @@ async def judge_again(place: Path, out: Path | None, sink: IO[str], config: Path
     await offer.start()
     try:
         async with AsyncExitStack() as stack:
-            stream = sink if out is None else stack.enter_context(out.open("w", encoding="utf-8"))
+            write = stack.enter_context(_opened(out, sink))
             outcomes = in_order(_rollouts(files), partial(_judged, offer, tasks), at_once=AT_ONCE * jobs)
             async for rollout, outcome in await stack.enter_async_context(aclosing(outcomes)):
                 seen[_kind(rollout, outcome)] += 1
                 if outcome.score != rollout.reward:
-                    stream.write(json.dumps(_row(rollout, outcome), ensure_ascii=False) + "\n")
+                    write(json.dumps(_row(rollout, outcome), ensure_ascii=False) + "\n")
     finally:
         await offer.close()
     sink.write(_summary(seen) + "\n")
     return 0 if not (seen["failed"] or seen["cannot be judged"]) else 1
+
+
+@contextmanager
+def _opened(out: Path | None, sink: IO[str]) -> Iterator[Callable[[str], object]]:
+    """Writes to `sink`, or to `out`, which stays as it was unless all of it is written. Raises UnusableInputError where it cannot be."""
+    if out is None:
+        yield sink.write
+        return
+    try:
+        with whole_file(out) as stream:
+            yield lambda text: stream.write(text.encode())
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UnusableInputError(f"--out {out} cannot be written: {error.strerror or error}") from error
 
 
 async def _judged(offer: Offer, tasks: "_Tasks", rollout: Stored) -> Outcome:

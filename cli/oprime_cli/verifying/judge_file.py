@@ -1,10 +1,9 @@
 """Judges the rows of a file with local workers, several at once, and hands the results back in the file's order."""
 
 import itertools
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -13,8 +12,7 @@ from typing import IO, Any
 
 from oprime.core.verification import Outcome, Verdict, VerificationRequest, unscored
 from oprime.runtime.errors import UnusableInputError
-from oprime.runtime.whole_files import is_stream
-from oprime_cli.files import write_atomically
+from oprime_cli.continued_file import continued, line_of
 from oprime_cli.in_order import in_order
 from oprime_cli.verifying.rows import Row, is_settled, out_row, read_rows, written_rows
 from oprime_verifier.config import VerifierSection
@@ -73,32 +71,36 @@ async def judge_file(source: Path, out: Path | None, sink: IO[str], section: Ver
     Raises UnusableInputError when a file cannot be used or `out` belongs to another input, SettingsError for wrong settings.
     """
     judges = judges_name(section)
-    tally = Tally()
-    resumed = None if out is None or is_stream(out) else out
-    known = _settled_rows(source, resumed, judges, tally) if resumed else {}
-    kept = _keep_beginning(resumed, known) if resumed else 0
+    tally, before = Tally(), written_rows(out)
+    known = _settled_rows(source, out, before, judges, tally)
+    kept = next(place for place in itertools.count(1) if place not in known) - 1
     offer = Offer(section)
     await offer.start()
     try:
         rows = enumerate(read_rows(source), start=1)
         work = partial(_result, offer, known, judges)
-        with _opened(out, sink) as stream:
+        with continued(out, before, kept) if out is not None else nullcontext(partial(_print, sink)) as write:
             async with aclosing(in_order(rows, work, at_once=section.workers * AHEAD)) as results:
                 async for (_, row), result in results:
                     tally.add(row, result)
                     tally.reused += tally.rows in known
                     if tally.rows > kept:
-                        stream.write(_line(result))
-                        stream.flush()
+                        write(result)
                     note(tally)
     finally:
         await offer.close()
     return tally
 
 
-def _settled_rows(source: Path, out: Path, judges: str, tally: Tally) -> dict[int, dict[str, Any]]:
+def _print(sink: IO[str], result: dict[str, Any]) -> None:
+    sink.write(line_of(result))
+    sink.flush()
+
+
+def _settled_rows(
+    source: Path, out: Path | None, written: Sequence[dict[str, Any]], judges: str, tally: Tally
+) -> dict[int, dict[str, Any]]:
     """Results of an earlier run that stand, by place in the file; the others are counted where they were verdicts."""
-    written = written_rows(out)
     known: dict[int, dict[str, Any]] = {}
     rows = read_rows(source)
     for place, result in enumerate(written, start=1):
@@ -114,42 +116,6 @@ def _settled_rows(source: Path, out: Path, judges: str, tally: Tally) -> dict[in
         else:
             tally.changed += row.request is not None and result["verdict"] is not Verdict.INFRA_ERROR
     return known
-
-
-def _keep_beginning(out: Path, known: dict[int, dict[str, Any]]) -> int:
-    """Cut `out` before the first row that must be judged again; returns how many rows it keeps."""
-    kept = next(place for place in itertools.count(1) if place not in known) - 1
-    if out.exists():
-        write_atomically(out, "".join(_line(known[place]) for place in range(1, kept + 1)))
-    return kept
-
-
-def _line(result: dict[str, Any]) -> str:
-    # Half a character in an id is written as JSON's own escape.
-    return json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
-
-
-def _opened(out: Path | None, sink: IO[str]) -> Any:
-    if out is None:
-        return _Kept(sink)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return out.open("a", encoding="utf-8")
-    except OSError as error:
-        raise UnusableInputError(f"--out {out} cannot be written: {error.strerror or error}") from error
-
-
-class _Kept:
-    """A stream that belongs to somebody else."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def __enter__(self) -> IO[str]:
-        return self._stream
-
-    def __exit__(self, *problem: object) -> None:
-        self._stream.flush()
 
 
 async def _result(offer: Offer, known: Mapping[int, dict[str, Any]], judges: str, placed: tuple[int, Row]) -> dict[str, Any]:

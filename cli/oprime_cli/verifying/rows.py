@@ -8,6 +8,7 @@ from typing import Any
 
 from oprime.core.verification import Outcome, Verdict, VerificationRequest
 from oprime.runtime.errors import UnusableInputError
+from oprime_cli.continued_file import OutRow, not_ours, rows_in
 from oprime_cli.fingerprints import fingerprint_of
 from oprime_cli.json_lines import json_of
 from oprime_verifier.working.frames import request_to_json
@@ -64,22 +65,14 @@ def out_row(row: Row, outcome: Outcome, judges: str) -> dict[str, Any]:
     }
 
 
-def written_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows that an earlier run wrote; a last line that was cut in the middle does not count."""
-    if not path.exists():
-        return []
-    rows: list[dict[str, Any]] = []
-    with path.open("rb") as stream:
-        for line in stream:
-            if not line.endswith(b"\n"):
-                break
-            try:
-                row = json.loads(line)
-                rows.append({**row, "verdict": Verdict(row["verdict"])})
-            except (ValueError, KeyError, TypeError) as error:
-                raise UnusableInputError(
-                    f"{path}, line {len(rows) + 1}: this is no output of `oprime verify` ({error}); name another --out or add --fresh"
-                ) from error
+def written_rows(out: Path | None) -> list[OutRow]:
+    """The rows that earlier runs wrote. Raises UnusableInputError where `out` holds something else."""
+    rows = rows_in(out)
+    for place, row in enumerate(rows, start=1):
+        try:
+            row["verdict"] = Verdict(row["verdict"])
+        except (ValueError, KeyError) as error:
+            raise not_ours(out or Path(), place, error) from error
     return rows
 
 

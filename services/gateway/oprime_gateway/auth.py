@@ -36,7 +36,7 @@ def load_keys(keys_file: Path | None, listen: str) -> tuple[str, ...]:
     try:
         lines = read_secret(keys_file, "gateway.api_keys_file").decode().splitlines()
     except UnicodeDecodeError as error:
-        raise SettingsError(f"gateway.api_keys_file ({keys_file}) cannot be read: {error}") from error
+        raise SettingsError(f"gateway.api_keys_file ({keys_file}) is no text in UTF-8 ({error}): write one key per line into it") from error
     keys = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
     if not keys:
         raise SettingsError(f"gateway.api_keys_file ({keys_file}) has no key: write one per line")

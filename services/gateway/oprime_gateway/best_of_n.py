@@ -16,7 +16,7 @@ from oprime_gateway.problems import PROBLEMS, ProblemError, described
 from oprime_gateway.rewards import SpansError
 from oprime_gateway.score import InputError, answered, chat_item, reward_of, token_and_step_rewards, user_message
 from oprime_gateway.scoring import Pin, Scored, check_pin, score
-from oprime_gateway.services import Services, call
+from oprime_gateway.services import REWARDS_ALONE, Services, call
 from oprime_gateway.strict_json import StrictRoute
 from oprime_gateway.votes import Vote, Weight, count, ranked
 from oprime_proto.v1 import verifier_pb2
@@ -112,6 +112,9 @@ class BestOfNResponse(Answered):
 async def best_of_n(body: BestOfNRequest, request: Request, if_match: Annotated[str | None, Header()] = None) -> Response:
     """The best of several responses to one prompt: by its reward, or by a vote of rewards for answers."""
     services, pin = scoring_gateway(request, len(body.responses)).services, Pin(model=body.model, if_match=if_match)
+    if body.method == "vote" and not services.has_verifier:
+        detail = f"method vote needs a verifier, and {REWARDS_ALONE}: use method rank, or ask the gateway of a run"
+        raise ProblemError(HTTPStatus.NOT_FOUND, detail)
     await check_pin(services, pin)
     scored = await score(services, [chat_item(body.conversation, response, body) for response in body.responses], pin)
     rewards, errors = _rewards(body, scored)

@@ -19,6 +19,7 @@ from oprime_proto.v1.verifier_pb2_grpc import VerifierServiceStub
 
 STATUS_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 2.0
+REWARDS_ALONE = "this gateway answers with process rewards alone (gateway.rewards_only, as in `oprime serve prm`)"
 SCORER = "scorer"
 """How the names of replicas begin that only score."""
 
@@ -120,6 +121,11 @@ class Services:
         return VerifierServiceStub(self._channel("verifier"))
 
     @property
+    def has_verifier(self) -> bool:
+        """Whether this gateway has a verifier behind it, up or not."""
+        return "verifier" in self.channels
+
+    @property
     def coordinator(self) -> CoordinatorMethods:
         return CoordinatorServiceStub(self._channel("coordinator"))
 
@@ -127,7 +133,7 @@ class Services:
         """Raises ServiceFailedError where this gateway has no such service behind it."""
         channel = self.channels.get(service)
         if channel is None:
-            raise ServiceFailedError(service, grpc.StatusCode.NOT_FOUND, "this gateway answers with process rewards alone")
+            raise ServiceFailedError(service, grpc.StatusCode.NOT_FOUND, f"{REWARDS_ALONE}: ask the gateway of a run")
         return channel
 
     async def ready(self) -> dict[str, bool]:

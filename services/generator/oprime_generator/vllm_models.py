@@ -7,6 +7,10 @@ _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 """In a config: how many experts a layer has."""
 _STATES = ("linear_num_value_heads", "state_size", "ssm_state_size", "mamba_d_state")
 """In a config: the size of what some layers carry from token to token in place of keys and values."""
+_WITH_IMAGES = frozenset({"gemma3", "gemma4", "gemma4_unified"})
+"""Models whose form that also takes images vLLM has in code that prepares images."""
+_ALWAYS_WITH_IMAGES = frozenset({"qwen3_5", "qwen3_5_moe"})
+"""Models that it has in such code alone."""
 _LEFT = 'set generator.backend = "transformers"'
 
 
@@ -33,6 +37,16 @@ def refusal(config: Mapping[str, Any], *, on_cpu: bool) -> str:
             f"all: {_LEFT}, or sample on a GPU"
         )
     return ""
+
+
+def packages_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What vLLM 0.32's code of a model imports and does not bring along, images or none.
+
+    `config` is config.json, in which the settings of the text model stand among those of the whole.
+    """
+    kind = str(config.get("model_type", "")).removesuffix("_text")
+    with_images = kind in _ALWAYS_WITH_IMAGES or (kind in _WITH_IMAGES and "vision_config" in config)
+    return ("torchvision",) if with_images else ()
 
 
 def _has(config: Mapping[str, Any], names: tuple[str, ...]) -> bool:

@@ -25,7 +25,7 @@ def observed(service: str, run: str, endpoints: EndpointsSection, ready: Callabl
     if os.environ.get("RANK", "0") != "0":
         yield metrics
         return
-    port = int(os.environ.get(METRICS_PORT) or endpoints.metrics_port)
+    port = metrics_port_of(endpoints)
     watched = WatchPort(endpoints.metrics_interface, port, metrics=metrics.render, ready=ready) if port else None
     traces = _traces(service, run, endpoints) if endpoints.traces_url else None
     trace_with(traces)
@@ -37,6 +37,11 @@ def observed(service: str, run: str, endpoints: EndpointsSection, ready: Callabl
             traces.close()
         if watched is not None:
             watched.close()
+
+
+def metrics_port_of(endpoints: EndpointsSection) -> int:
+    """The port of this process for those who watch it; 0 for none."""
+    return int(os.environ.get(METRICS_PORT) or endpoints.metrics_port)
 
 
 def _traces(service: str, run: str, endpoints: EndpointsSection) -> Traces:

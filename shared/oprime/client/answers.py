@@ -70,7 +70,7 @@ class ScoredInput:
     """Its place among all inputs of the call."""
     id: str | None = None
     revision: str
-    """`prm@VERSION` that scored it."""
+    """`prm@VERSION` that scored it; empty where the gateway refused to read it."""
     tokens: TokenRewards | None = None
     """If asked for; `steps` and `reward` likewise."""
     steps: StepRewards | None = None
@@ -78,6 +78,8 @@ class ScoredInput:
     """Of the whole response."""
     error: str | None = None
     """Set instead of the rewards when this input could not be scored."""
+    refused: int = 0
+    """The HTTP status, 413 or 422, with which the gateway refused to read it, also alone; 0 where it did not."""
     dropped_prompt_tokens: int = 0
     """What a truncation left out."""
     dropped_response_tokens: int = 0
@@ -110,7 +112,7 @@ class Rewards:
     @property
     def revisions(self) -> frozenset[str]:
         """PRM versions that scored; more than one where training went on between two requests. `model="prm@VERSION"` pins one."""
-        return frozenset(item.revision for item in self.items)
+        return frozenset(item.revision for item in self.items if item.revision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,11 +19,12 @@ from oprime.client.exchange import (
     Patience,
     Piece,
     failure_of,
-    is_too_large,
+    is_about_inputs,
     next_wait_s,
     object_of,
     packed,
     pieces,
+    refused_alone,
 )
 from oprime.client.forms import BestOfNOptions, Options, RewardInput
 from oprime.runtime.errors import SettingsError
@@ -94,14 +95,14 @@ class RewardClient(_Client):
 
         Raises RefusedError for a request that breaks a rule, UnavailableError when the gateway does not answer in the end.
         """
-        waiting, answers = deque(self._pieces(inputs, options)), list[tuple[Piece, dict[str, Any]]]()
+        waiting, answers = deque(self._pieces(inputs, options)), list[_Answered]()
         while waiting:
             piece = waiting.popleft()
             response = self._post("/v1/rewards", piece.body(options))
-            if is_too_large(response):
-                waiting.extendleft(reversed(_halves(piece, response)))
+            if response.is_error and len(piece.inputs) > 1:
+                waiting.extendleft(reversed(piece.halves()))
             else:
-                answers.append((piece, object_of(response)))
+                answers.append(_answered(piece, response))
         return _joined(answers)
 
     def stream(self, inputs: Sequence[RewardInput], **options: Unpack[Options]) -> Iterator[ScoredInput]:
@@ -115,6 +116,7 @@ class RewardClient(_Client):
                 with self._http.stream("POST", "/v1/rewards", content=content, headers={**headers, **STREAMS}) as response:
                     if response.status_code != httpx.codes.OK:
                         response.read()
+                        yield from reading.refused(response)
                     else:
                         for data in response.iter_bytes():
                             yield from reading.feed(data)
@@ -134,18 +136,22 @@ class RewardClient(_Client):
         """The reward model that answers now, with its revision; none where nothing gives rewards."""
         return _answer(self._ask("GET", "/v1/models"))["data"]
 
+    def verifiers(self) -> list[dict[str, Any]]:
+        """The verifiers that judge answers, for votes. Raises RefusedError (404) where the gateway gives rewards alone."""
+        return _answer(self._ask("GET", "/v1/verifiers"))["data"]
+
     def _post(self, path: str, body: Any) -> httpx.Response:
         content, headers = packed(body)
         return self._ask("POST", path, content=content, headers=headers)
 
     def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """An answer that is well, or that says 413; waits and asks again for what is transient."""
+        """An answer that is well, or that refuses inputs; waits and asks again for what is transient. Raises as `next_wait_s`."""
         attempt = 0
         while True:
             attempt += 1
             try:
                 failure: Failure = self._http.request(method, path, **request)
-                if failure.is_success or is_too_large(failure):
+                if failure.is_success or is_about_inputs(failure):
                     return failure
             except httpx.TransportError as error:
                 failure = error
@@ -185,6 +191,8 @@ class AsyncRewardClient(_Client):
                 async with self._http.stream("POST", "/v1/rewards", content=content, headers={**headers, **STREAMS}) as response:
                     if response.status_code != httpx.codes.OK:
                         await response.aread()
+                        for item in reading.refused(response):
+                            yield item
                     else:
                         async for data in response.aiter_bytes():
                             for item in reading.feed(data):
@@ -205,12 +213,16 @@ class AsyncRewardClient(_Client):
         """As `RewardClient.models`."""
         return _answer(await self._ask("GET", "/v1/models"))["data"]
 
-    async def _answers(self, piece: Piece, options: Mapping[str, Any]) -> list[tuple[Piece, dict[str, Any]]]:
+    async def verifiers(self) -> list[dict[str, Any]]:
+        """As `RewardClient.verifiers`."""
+        return _answer(await self._ask("GET", "/v1/verifiers"))["data"]
+
+    async def _answers(self, piece: Piece, options: Mapping[str, Any]) -> "list[_Answered]":
         response = await self._post("/v1/rewards", piece.body(options))
-        if not is_too_large(response):
-            return [(piece, object_of(response))]
-        halves = await asyncio.gather(*(self._answers(half, options) for half in _halves(piece, response)))
-        return [answer for half in halves for answer in half]
+        if response.is_error and len(piece.inputs) > 1:
+            halves = await asyncio.gather(*(self._answers(half, options) for half in piece.halves()))
+            return [answer for half in halves for answer in half]
+        return [_answered(piece, response)]
 
     async def _post(self, path: str, body: Any) -> httpx.Response:
         content, headers = packed(body)
@@ -223,7 +235,7 @@ class AsyncRewardClient(_Client):
             try:
                 async with self._turns:
                     failure: Failure = await self._http.request(method, path, **request)
-                if failure.is_success or is_too_large(failure):
+                if failure.is_success or is_about_inputs(failure):
                     return failure
             except httpx.TransportError as error:
                 failure = error
@@ -261,6 +273,12 @@ class _Reading:
                 case _:
                     self.problem = event
 
+    def refused(self, response: httpx.Response) -> Iterator[ScoredInput]:
+        """The answer to an input that was sent alone, where it is at fault."""
+        if len(self.rest.inputs) == 1 and is_about_inputs(response):
+            self.read = 1
+            yield refused_alone(self.rest, response)
+
     @property
     def still_to_come(self) -> Piece:
         return self.rest.cut(self.read)
@@ -282,8 +300,8 @@ def _after_stream(client: _Client, waiting: deque[Piece], reading: _Reading, fai
     rest = reading.still_to_come
     if not rest.inputs:
         return None
-    if isinstance(failure, httpx.Response) and is_too_large(failure):
-        waiting.extendleft(reversed(_halves(rest, failure)))
+    if isinstance(failure, httpx.Response) and is_about_inputs(failure):
+        waiting.extendleft(reversed(rest.halves()))
         return None
     waiting.appendleft(rest)
     if reading.read and (reading.problem is None or reading.problem.get("status") == httpx.codes.CONFLICT):
@@ -293,26 +311,30 @@ def _after_stream(client: _Client, waiting: deque[Piece], reading: _Reading, fai
     return client._wait_s(attempt, failure)
 
 
-def _halves(piece: Piece, response: httpx.Response) -> tuple[Piece, ...]:
-    if len(piece.inputs) == 1:
-        raise RefusedError(f"input {piece.first} alone is too large: {failure_of(response)}", response.status_code)
-    return piece.halves()
+_Answered = tuple[Piece, Mapping[str, Any] | ScoredInput]
+"""A piece with its answer, or with what became of its one input that was refused."""
+
+
+def _answered(piece: Piece, response: httpx.Response) -> _Answered:
+    return piece, refused_alone(piece, response) if response.is_error else object_of(response)
 
 
 def _answer(response: httpx.Response) -> dict[str, Any]:
-    if is_too_large(response):
-        raise RefusedError(failure_of(response), response.status_code)
+    if response.is_error:
+        raise RefusedError(failure_of(response), response.status_code, about_inputs=True)
     return object_of(response)
 
 
-def _joined(answers: Sequence[tuple[Piece, Mapping[str, Any]]]) -> Rewards:
+def _joined(answers: Sequence[_Answered]) -> Rewards:
+    items: list[ScoredInput] = []
+    last: Mapping[str, Any] = {"beta": 0.0, "reference_model": ""}
     try:
-        items = [
-            ScoredInput.of(item, first=piece.first, revision=answer["model_revision"])
-            for piece, answer in answers
-            for item in answer["data"]
-        ]
-        last = answers[-1][1] if answers else {"beta": 0.0, "reference_model": ""}
+        for piece, answer in answers:
+            if isinstance(answer, ScoredInput):
+                items.append(answer)
+                continue
+            items += [ScoredInput.of(item, first=piece.first, revision=answer["model_revision"]) for item in answer["data"]]
+            last = answer
         return Rewards(items=items, beta=last["beta"], reference_model=last["reference_model"])
     except (KeyError, TypeError) as error:
         raise RefusedError(f"the answer is none of a gateway of oprime ({type(error).__name__}: {error})") from error
@@ -324,9 +346,13 @@ def _key_in(file: Path) -> str | None:
         return None
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise SettingsError(f"the key file {file} cannot be read: {error.strerror or error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else f"it is no text in UTF-8 ({error})"
+        raise SettingsError(
+            f"the key file {file} cannot be read: {said}; write one of the gateway's keys into it, or name another file (--key-file, "
+            f"{KEY_FILE})"
+        ) from error
     key = next((line.strip() for line in lines if line.strip() and not line.startswith("#")), None)
     if key is None:
-        raise SettingsError(f"the key file {file} holds no key: write one into it")
+        raise SettingsError(f"the key file {file} holds no key: write one of the gateway's into it")
     return key

@@ -13,13 +13,18 @@ from typing import Any
 
 import httpx
 
+from oprime.client.answers import ScoredInput
 from oprime.client.errors import RefusedError, UnavailableError
-from oprime.client.forms import RewardInput
+from oprime.client.forms import BestOfNOptions, Options, RewardInput
 
 TRANSIENT = frozenset({408, 425, 429, 502, 503, 504})
 """Statuses after which the same request may go well."""
 GZIP_FROM_BYTES = 16_384
 NDJSON = "application/x-ndjson"
+OPTIONS = frozenset({*Options.__annotations__, *BestOfNOptions.__annotations__})
+"""Fields of a request that are the same for all inputs."""
+ALONE = "too large even alone: "
+"""How the error of an input begins that exceeds a limit by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +98,33 @@ def packed(body: Any) -> tuple[bytes, dict[str, str]]:
     return (data, headers) if len(data) < GZIP_FROM_BYTES else (gzip.compress(data, 1), {**headers, "Content-Encoding": "gzip"})
 
 
-def is_too_large(response: httpx.Response) -> bool:
+def is_about_inputs(response: httpx.Response) -> bool:
+    """Whether a refusal speaks of what is to be scored, so that others, or fewer at a time, may be answered."""
+    if response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
+        return not any(name in OPTIONS for name in _fields_at_fault(response))
     return response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+def _fields_at_fault(response: httpx.Response) -> list[str]:
+    """The fields of the body that break a rule, as far as the gateway names them."""
+    try:
+        places = [str(fault["location"]).split(".") for fault in response.json().get("errors") or ()]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return [place[1] for place in places if len(place) > 1]
+
+
+def refused_alone(piece: Piece, response: httpx.Response) -> ScoredInput:
+    """What becomes of an input that the gateway does not even take alone."""
+    why = failure_of(response)
+    too_large = response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return ScoredInput(
+        index=piece.first,
+        id=piece.inputs[0].get("id"),
+        revision="",
+        error=f"{ALONE}{why}" if too_large else why,
+        refused=response.status_code,
+    )
 
 
 def failure_of(response: httpx.Response) -> str:

@@ -21,6 +21,10 @@ class UnusableInputError(OprimeError):
     """The input can never be handled; retrying is useless."""
 
 
+class TooManyError(UnusableInputError):
+    """More than one request may hold; fewer at a time can be handled."""
+
+
 class SettingsError(OprimeError):
     """A setting is unknown, out of range or contradicts another."""
 

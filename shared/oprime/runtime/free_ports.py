@@ -1,8 +1,10 @@
 """Free ports for servers that other processes will start, and whether a port is free."""
 
+import contextlib
 import errno
 import os
 import socket
+from collections.abc import Iterable, Iterator
 
 from oprime.runtime.errors import SettingsError
 from oprime.runtime.setting_rules import split_address
@@ -41,14 +43,44 @@ def cannot_listen(host: str, port: int) -> str:
     return ""
 
 
-def require_free(address: str, setting: str, remedy: str) -> None:
-    """Raises SettingsError, which ends with `remedy`, when a server could not listen on HOST:PORT; port 0 is always free.
+@contextlib.contextmanager
+def held(address: str, setting: str, remedy: str) -> Iterator[None]:
+    """Keep HOST:PORT, for the length of the block, for a server of this process or of one that it starts; port 0 needs no keeping.
 
-    Servers that share a port (SO_REUSEPORT) hold it against everybody: this asks before the first of them is started.
+    Raises SettingsError, which ends with `remedy`, where a server could not listen now, or another process holds the address so. Servers
+    that share a port (SO_REUSEPORT) hold it against everybody: this asks before the first of them is started.
     """
     host, port = split_address(address, setting)
-    said = cannot_listen(host, port) if port else ""
-    if said == os.strerror(errno.EADDRINUSE):
-        raise SettingsError(f"port {port} is taken: another process listens on {address}; {remedy}")
-    if said:
-        raise SettingsError(f"this machine cannot listen on {address}: {said}; {remedy}")
+    if not port:
+        yield
+        return
+    # An abstract name: it belongs to the network namespace, as the port does, and goes with its process.
+    with socket.socket(socket.AF_UNIX) as name:
+        try:
+            name.bind(f"\0oprime listens on {_number_of(host)}:{port}")
+            said = cannot_listen(host, port)
+        except OSError as error:
+            # Where such names are forbidden nothing is held.
+            said = cannot_listen(host, port) if error.errno != errno.EADDRINUSE else os.strerror(errno.EADDRINUSE)
+        if said == os.strerror(errno.EADDRINUSE):
+            raise SettingsError(f"port {port} is taken: another process listens on {address}, or is about to; {remedy}")
+        if said:
+            raise SettingsError(f"this machine cannot listen on {address}: {said}; {remedy}")
+        yield
+
+
+@contextlib.contextmanager
+def held_all(wanted: Iterable[tuple[str, str, str]]) -> Iterator[None]:
+    """As `held`, for several (address, setting, remedy)."""
+    with contextlib.ExitStack() as kept:
+        for address, setting, remedy in wanted:
+            kept.enter_context(held(address, setting, remedy))
+        yield
+
+
+def _number_of(host: str) -> str:
+    """The address of a name; an unknown one as it is."""
+    bare = host.strip("[]")
+    with contextlib.suppress(OSError):
+        return str(socket.getaddrinfo(bare, None, socket.AF_INET6 if ":" in bare else socket.AF_INET)[0][4][0])
+    return bare

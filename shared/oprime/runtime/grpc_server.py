@@ -16,6 +16,7 @@ from oprime.runtime.errors import (
     QueueUnavailableError,
     SettingsError,
     TooBusyError,
+    TooManyError,
     UnusableInputError,
     WeightsRefusedError,
     WeightVersionMissingError,
@@ -35,6 +36,7 @@ REQUEST_ID = "x-request-id"
 """Metadata key of a call's id; a caller may choose it."""
 
 CODES: tuple[tuple[type[OprimeError], grpc.StatusCode], ...] = (
+    (TooManyError, grpc.StatusCode.OUT_OF_RANGE),
     (UnusableInputError, grpc.StatusCode.INVALID_ARGUMENT),
     (NotReadyError, grpc.StatusCode.UNAVAILABLE),
     (TooBusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),

@@ -24,11 +24,20 @@ def read_secret(path: Path, setting: str) -> bytes:
     try:
         secret = path.read_bytes().strip()
     except OSError as error:
-        raise SettingsError(f"{setting} ({path}) cannot be read: {error.strerror}") from error
+        raise SettingsError(f"{setting} ({path}) cannot be read: {error.strerror}; {unreadable_remedy(error)}") from error
     if not secret:
         raise SettingsError(f"{setting} ({path}) is empty: write the secret into it")
     warn_if_open(path, setting)
     return secret
+
+
+def unreadable_remedy(error: OSError) -> str:
+    """What to do about a file with a secret that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return "write it, for this user alone (chmod 600), or name another file"
+    if isinstance(error, PermissionError):
+        return "let the user of this process read it, or name another file"
+    return "name a file"
 
 
 def warn_if_open(path: Path, setting: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from oprime.runtime.errors import SettingsError
-from oprime.runtime.secret_files import warn_if_open
+from oprime.runtime.secret_files import unreadable_remedy, warn_if_open
 from oprime.runtime.settings import TlsSection
 
 log = structlog.get_logger()
@@ -79,7 +79,7 @@ class RenewedCertificates:
         try:
             return path.read_bytes() if path else b""
         except OSError as error:
-            raise SettingsError(f"{self._setting}.{name} ({path}) cannot be read: {error.strerror}") from error
+            raise SettingsError(f"{self._setting}.{name} ({path}) cannot be read: {error.strerror}; {unreadable_remedy(error)}") from error
 
     def _check(self) -> None:
         """gRPC takes whatever it is given and fails every call later, without a reason."""

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -245,6 +246,50 @@ def test_missing_packages_are_named_with_what_to_install(make_config: MakeConfig
     assert len(problems) == 3
     assert "the prm needs deepspeed, not installed here: pip install 'oprime[prm]'" in problems
     assert any("pip install 'oprime[generator-cpu]'" in problem and 'generator.backend="transformers"' in problem for problem in problems)
+
+
+def test_a_package_that_vllm_needs_for_a_model_is_named(make_config: MakeConfig, tmp_path: Path) -> None:
+    images = write_model(tmp_path / "images", model_type="gemma3", text_config={"model_type": "gemma3_text"}, vision_config={})
+
+    def problems(backend: str, *, missing: str) -> list[str]:
+        config = make_config(f"model.path={images}", f"generator.backend={backend}")
+        return check_machine.generator_problems(config, facts(images), Devices(), installed=lambda name: name != missing)
+
+    assert problems("vllm", missing="torchvision") == [
+        f"vLLM's code of the model {images} needs torchvision, not installed here: install the build that belongs to your torch, or set "
+        'generator.backend="transformers"'
+    ]
+    assert problems("vllm", missing="other") == problems("transformers", missing="torchvision") == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "missing", "says"),
+    [
+        ("endpoints.traces_url=http://c:4317", "opentelemetry.sdk", "OpenTelemetry, not installed here: pip install 'oprime[traces]'"),
+        ("model.attention=flash_attention_2", "flash_attn", "needs flash-attn, not installed here: pip install flash-attn, or"),
+        ("verifier.sandbox.engine=wasm", "wasmtime", "pip install 'oprime[wasm]', or set verifier.sandbox.engine=auto"),
+    ],
+)  # fmt: skip
+def test_what_a_setting_needs_and_is_not_installed_is_named(make_config: MakeConfig, setting: str, missing: str, says: str) -> None:
+    config = make_config(setting, "model.dtype=bfloat16")
+    (problem,) = check_machine.optional_package_problems(config, has_gpu=True, installed=lambda name: name != missing)
+    assert problem.startswith(setting.partition("=")[0])
+    assert says in problem
+    assert check_machine.optional_package_problems(config, has_gpu=True, installed=lambda name: True) == []
+
+
+@pytest.mark.parametrize("setting", ["store.url", "payloads.store"])
+def test_a_kind_of_url_whose_package_is_missing_is_named(make_config: MakeConfig, setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    config = make_config(f"{setting}=gs://bucket/folder")
+    (problem,) = check_machine.optional_package_problems(config, has_gpu=False)
+    assert problem.startswith(f"{setting} = 'gs://bucket/folder': Please install gcsfs")
+    assert problem.endswith(": pip install 'oprime[gcs]'")
+
+
+def test_a_module_of_a_package_that_is_missing_is_not_installed() -> None:
+    assert check_machine.installed("json.decoder")
+    assert not check_machine.installed("no_such_package.part")
 
 
 def test_a_taken_port_is_a_problem(make_config: MakeConfig) -> None:

@@ -1,7 +1,9 @@
 """What `oprime serve prm` makes of its command line."""
 
 import contextlib
+import json
 import re
+import shlex
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from oprime.runtime.errors import OprimeError, SettingsError
-from oprime.runtime.free_ports import require_free
+from oprime.runtime.free_ports import held
 from oprime_cli.main import main
 from oprime_cli.running.devices import Gpu
 from oprime_cli.running.failures import ServiceNotHealthyError, ServiceRefusedError
@@ -46,7 +48,7 @@ def test_gpus_compute_in_bfloat16_unless_told_otherwise(tmp_path: Path) -> None:
 
 def test_replicas_have_a_port_each_and_take_gpus_in_turn(tmp_path: Path) -> None:
     scorer, gateway = settings(tmp_path, model="Owner/m", replicas=3, overrides=["scoring.threads=5"])
-    found = specs(scorer, gateway, tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)])
+    found = specs(scorer, gateway, tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)], offline=False)
     assert [spec.name for spec in found] == ["scorer-0", "scorer-1", "scorer-2", "gateway"]
     assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in found] == ["0", "1", "0", ""]
     assert [spec.env["OMP_NUM_THREADS"] for spec in found] == ["5", "5", "5", "1"]
@@ -55,14 +57,19 @@ def test_replicas_have_a_port_each_and_take_gpus_in_turn(tmp_path: Path) -> None
 
 
 def test_a_single_process_is_gateway_and_scorer_in_one(tmp_path: Path) -> None:
-    (only,) = specs(*settings(tmp_path, model="Owner/m", overrides=["scoring.threads=3"]), tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)])
+    (only,) = specs(
+        *settings(tmp_path, model="Owner/m", overrides=["scoring.threads=3"]),
+        tmp_path / "c.toml",
+        [Gpu("0", 0), Gpu("1", 0)],
+        offline=False,
+    )
     assert only.argv[1:3] == ("-m", "oprime_cli.running.serve_alone")
     assert (only.env["CUDA_VISIBLE_DEVICES"], only.env["OMP_NUM_THREADS"]) == ("0", "3")
 
 
 def test_replicas_that_share_a_port_are_gateways_too_and_have_no_port_of_their_own(tmp_path: Path) -> None:
     scorer, gateway = settings(tmp_path, model="Owner/m", replicas=3, share_port=True, overrides=["endpoints.metrics_port=9464"])
-    found = specs(scorer, gateway, tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)])
+    found = specs(scorer, gateway, tmp_path / "c.toml", [Gpu("0", 0), Gpu("1", 0)], offline=False)
     assert [(spec.name, spec.argv[2]) for spec in found] == [(f"scorer-{number}", "oprime_cli.running.serve_alone") for number in range(3)]
     assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in found] == ["0", "1", "0"]
     assert [spec.env["OPRIME_METRICS_PORT"] for spec in found] == ["9464", "9465", "9466"]
@@ -82,9 +89,10 @@ def test_passes_are_smaller_on_a_cpu_unless_settings_say_otherwise(tmp_path: Pat
 
 def test_metrics_of_several_processes_have_ports_that_follow_each_other(tmp_path: Path) -> None:
     wishes = {"model": "m", "replicas": 2, "overrides": ["endpoints.metrics_port=9464"]}
-    found = specs(*settings(tmp_path, **wishes), tmp_path / "c.toml", [])
+    found = specs(*settings(tmp_path, **wishes), tmp_path / "c.toml", [], offline=True)
     # The gateway has the one of the settings.
     assert [spec.env.get("OPRIME_METRICS_PORT") for spec in found] == ["9465", "9466", None]
+    assert [spec.env.get("HF_HUB_OFFLINE") for spec in found] == ["1", "1", None]
 
 
 def test_an_ipv6_host_is_written_in_brackets(tmp_path: Path) -> None:
@@ -128,7 +136,33 @@ def test_a_port_that_others_have_is_refused_before_anything_is_started(
         assert main(["serve", "prm", "--model", "Owner/prm", "--device", "cpu", "--port", port, *options]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert f"port {port} is taken: another process listens on {address}; stop that one, or choose another --port" in err
+    assert f"port {port} is taken: another process listens on {address}, or is about to; stop that one, or choose another --port" in err
+
+
+@pytest.mark.parametrize("words", [("prm", "--model", "Owner/prm", "--device", "cpu", "--port"), ("verifier", "--listen")])
+def test_of_two_that_begin_together_only_one_has_the_port(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with taken() as address:
+        pass
+    # The first has looked at its port, and does not listen there yet.
+    with held(address, "endpoints.gateway", ""):
+        assert main(["serve", *words, address.rpartition(":")[2] if words[0] == "prm" else address.replace("127.0.0.1", "localhost")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "or is about to; stop that one, or choose another" in err
+
+
+@pytest.mark.parametrize(("words", "before"), [(("prm", "--model", "Owner/prm", "--replicas", "2", "--port", "0"), 2), (("verifier",), 0)])
+def test_a_port_for_metrics_that_others_have_is_refused_too(
+    words: tuple[str, ...], before: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with taken() as address:
+        port = int(address.rpartition(":")[2])
+        at = ("--listen", "127.0.0.1:0") if words == ("verifier",) else ("--device", "cpu")
+        # Of several processes the last has the taken one.
+        assert main(["serve", *words, *at, "--set", f"endpoints.metrics_port={port - before}"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(r"port \d+ is taken: .*; choose another endpoints.metrics_port, or 0 for none", err)
 
 
 def test_a_verifier_does_not_say_that_it_is_where_another_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,10 +177,14 @@ def test_a_verifier_does_not_say_that_it_is_where_another_is(capsys: pytest.Capt
 def test_a_free_port_is_not_refused_and_an_address_of_elsewhere_is_not_called_taken() -> None:
     with taken() as address:
         pass
-    for free in (address, "127.0.0.1:0"):
-        require_free(free, "endpoints.gateway", "choose another")
-    with pytest.raises(SettingsError, match=r"this machine cannot listen on 192\.0\.2\.1:80: .*; choose another"):
-        require_free("192.0.2.1:80", "endpoints.gateway", "choose another")
+    for free in (address, address, "127.0.0.1:0"):
+        with held(free, "endpoints.gateway", "choose another"), contextlib.closing(listen(free, 30)):
+            pass
+    with (
+        pytest.raises(SettingsError, match=r"this machine cannot listen on 192\.0\.2\.1:80: .*; choose another"),
+        held("192.0.2.1:80", "endpoints.gateway", "choose another"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("text", ["the-first-key-of-two\nsecond\n", "# for the team\n\n  # indented\nthe-first-key-of-two\nsecond"])
@@ -160,11 +198,58 @@ def test_the_example_sends_the_first_key_of_the_file(tmp_path: Path, text: str) 
     assert said == "Authorization: Bearer the-first-key-of-two"
 
 
+def example_in(lines: list[str]) -> dict[str, Any]:
+    """The input that the last line's `curl` sends."""
+    (one,) = json.loads(shlex.split(lines[-1])[-1])["inputs"]
+    return one
+
+
+def test_the_example_of_a_run_is_what_it_sampled_last_and_of_a_model_any_question(tmp_path: Path) -> None:
+    scorer, gateway = settings(tmp_path, model="Owner/prm", reference="Owner/start")
+    simple = {"prompt": "1+1?", "response": "2"}
+    assert example_in(ready_lines(scorer, gateway)) == simple
+    samples = scorer.run.folder / "samples"
+    samples.mkdir(parents=True)
+    for step, prompt in ((2, "2 +3 ?"), (10, "it's\n4 -1 ?")):
+        rollouts = [{"response": response} for response in ("", "=3 #3 #3", "=3 #3")]
+        (samples / f"step-{step:06d}.jsonl").write_text(json.dumps({"prompt": prompt, "rollouts": rollouts}) + "\n", encoding="utf-8")
+    assert example_in(ready_lines(scorer, gateway)) == {"prompt": "it's\n4 -1 ?", "response": "=3 #3", "raw": True}
+    for unfit in ("", "{}", json.dumps({"prompt": "p", "rollouts": []}), json.dumps({"prompt": "p" * 2000, "rollouts": rollouts})):
+        (samples / "step-000011.jsonl").write_text(unfit, encoding="utf-8")
+        assert example_in(ready_lines(scorer, gateway)) == simple
+
+
 def test_the_example_has_no_key_where_none_is_asked_for(tmp_path: Path) -> None:
     assert "Authorization" not in ready_lines(*settings(tmp_path, model="Owner/prm"))[-1]
 
 
-@pytest.mark.parametrize(("text", "says"), [(None, "No such file"), ("short\n", "key 1 is shorter than 16 characters")])
+@pytest.mark.parametrize(
+    ("name", "near"), [("models/prn", " (did you mean models/prm?)"), ("model/prm", " (did you mean models/prm?)"), ("Owner/prm", "")]
+)
+@pytest.mark.parametrize("option", ["--model", "--reference"])
+def test_a_model_that_is_neither_here_nor_on_the_hub_is_refused_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, near: str, option: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/prm").mkdir(parents=True)
+    others = ("--model", "models/prm") if option == "--reference" else ()
+    assert main(["serve", "prm", *others, option, name, "--device", "cpu", "--port", "0"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        f"oprime: {name} is no directory here{near}, and the model hub does not give it (it cannot be reached from here, or HF_HUB_OFFLINE "
+        "is set, and the model was not fetched before): check the name, or download it and give its directory\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "cannot be read: No such file or directory; write it, for this user alone (chmod 600), or name another file"),
+        ("short\n", "key 1 is shorter than 16 characters"),
+    ],
+)
 def test_keys_that_cannot_be_used_are_refused_before_anything_is_started(
     tmp_path: Path, text: str | None, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

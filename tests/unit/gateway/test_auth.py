@@ -37,6 +37,11 @@ def test_a_file_without_good_keys_is_refused(tmp_path: Path, text: str, fault: s
         load_keys(path, "127.0.0.1:80")
 
 
-def test_a_missing_file_is_refused_even_on_loopback(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="cannot be read"):
+def test_a_file_that_cannot_be_read_is_refused_even_on_loopback_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"absent\) cannot be read: No such file or directory; write it, .* or name another file"):
         load_keys(tmp_path / "absent", "127.0.0.1:80")
+    with pytest.raises(SettingsError, match=r"cannot be read: Is a directory; name a file"):
+        load_keys(tmp_path, "127.0.0.1:80")
+    (tmp_path / "latin").write_bytes(b"\xe9" * 20)
+    with pytest.raises(SettingsError, match=r"latin\) is no text in UTF-8 .*: write one key per line"):
+        load_keys(tmp_path / "latin", "127.0.0.1:80")

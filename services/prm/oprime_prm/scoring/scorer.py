@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from oprime.runtime.errors import UnusableInputError, WeightVersionMissingError
+from oprime.runtime.errors import TooManyError, WeightVersionMissingError
 from oprime_prm.scoring.inputs import InputReader, ScoreInput, Wanted
 from oprime_prm.scoring.meter import ScoreMeter
 from oprime_prm.scoring.pair import TokenScores
@@ -63,13 +63,13 @@ class Scorer:
         return self._queue.waiting_tokens
 
     async def score(self, inputs: Sequence[Wanted], version: int | None) -> ScoredRequest:
-        """Scores of all inputs, from one version of the PRM: the one that is named, or else the newest."""
+        """Scores of all inputs, from one version of the PRM: the one that is named, or else the newest. Raises TooManyError."""
         with self._scores.request(named=version is not None):
             return await self._score(inputs, version)
 
     async def _score(self, inputs: Sequence[Wanted], version: int | None) -> ScoredRequest:
         if len(inputs) > self._max_items:
-            raise UnusableInputError(f"{len(inputs)} items exceed prm.max_score_items ({self._max_items}): send them in several requests")
+            raise TooManyError(f"{len(inputs)} items exceed {self._max_items} (prm.max_score_items): send them in several requests")
         read = await self._reader.read(inputs)
         good = [one for one in read if isinstance(one, ScoreInput)]
         async with self.versions.using(version) as model:
