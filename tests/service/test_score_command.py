@@ -229,6 +229,16 @@ async def test_responses_are_shown_in_colour_and_never_steer_the_terminal(
     assert "[red]long: 9 tokens exceed" in shown
 
 
+async def test_a_page_replaces_what_a_link_leads_to_whole(url: str, tmp_path: Path) -> None:
+    kept = tmp_path / "pages" / "page.html"
+    link = tmp_path / "page.html"
+    link.symlink_to(kept)
+    assert await oprime("score", file_of(tmp_path / "rows.jsonl", ROWS[:1]), "--out", tmp_path / "out.jsonl", "--html", link) == 0
+    assert link.is_symlink()
+    assert "<article>" in kept.read_text(encoding="utf-8")
+    assert list(kept.parent.iterdir()) == [kept]
+
+
 async def test_a_page_shows_every_response_and_runs_nothing(url: str, tmp_path: Path) -> None:
     nasty = {"id": "<x>", "prompt": "<script>alert(1)</script>", "response": "<b>&"}
     source = file_of(tmp_path / "rows.jsonl", [nasty, *ROWS, {"id": 9, "prompt": "p", "response": FORBIDDEN}])

@@ -124,12 +124,12 @@ def _show(row: "Row", answer: dict[str, Any]) -> None:
 
 def _write_page(args: argparse.Namespace) -> None:
     from oprime.runtime.errors import UnusableInputError
+    from oprime.runtime.whole_files import whole_file
     from oprime_cli.scoring.heat_map import page
 
     try:
-        args.html.parent.mkdir(parents=True, exist_ok=True)
-        with args.html.open("w", encoding="utf-8") as stream:
-            stream.writelines(page(f"Rewards of {args.file.name}", _articles(args)))
+        with whole_file(args.html) as stream:
+            stream.writelines(part.encode() for part in page(f"Rewards of {args.file.name}", _articles(args)))
     except OSError as error:
         raise UnusableInputError(f"--html {args.html} cannot be written: {error.strerror or error}") from error
 

@@ -53,6 +53,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     import asyncio
 
+    from oprime.runtime.whole_files import whole_file
     from oprime_cli.overrides import service_document
     from oprime_verifier.config import VerifierSettings
     from oprime_verifier.conformance.report import rendered
@@ -77,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     show(rendered(report))
     if args.json is not None:
         try:
-            args.json.write_text(report.to_json() + "\n", encoding="utf-8")
+            with whole_file(args.json) as stream:
+                stream.write(f"{report.to_json()}\n".encode())
         except OSError as error:
             raise UsageError(f"--json {args.json} cannot be written: {error}") from error
     return 0 if report.passed else 1
