@@ -218,9 +218,9 @@ def _opened(out: Path) -> IO[str]:
         raise UnusableInputError(f"--out {out} cannot be written: {error.strerror or error}") from error
 
 
-def summary(tally: Tally, what: str) -> str:
+def summary(tally: Tally) -> str:
     """One line for a person."""
-    parts = [f"{tally.rows} {what}"]
+    parts = [f"{tally.rows} {'row' if tally.rows == 1 else 'rows'}"]
     if tally.rewards:
         parts.append(f"mean reward {sum(tally.rewards) / len(tally.rewards):.4g} of {len(tally.rewards)}")
     if tally.revisions:
