@@ -21,6 +21,7 @@ STATUS_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 2.0
 SCORER = "scorer"
 """How the names of replicas begin that only score."""
+REWARDS_ONLY = "this gateway answers with process rewards alone; ask the gateway of a run, which `oprime up RUN` starts"
 
 RequestT = TypeVar("RequestT")
 AnswerT = TypeVar("AnswerT")
@@ -127,7 +128,7 @@ class Services:
         """Raises ServiceFailedError where this gateway has no such service behind it."""
         channel = self.channels.get(service)
         if channel is None:
-            raise ServiceFailedError(service, grpc.StatusCode.NOT_FOUND, "this gateway answers with process rewards alone")
+            raise ServiceFailedError(service, grpc.StatusCode.NOT_FOUND, REWARDS_ONLY)
         return channel
 
     async def ready(self) -> dict[str, bool]:
