@@ -250,6 +250,21 @@ def test_a_gateway_of_two_models_opens_at_the_playground(browser: Any, tmp_path:
         assert tab.complaints == []
 
 
+@pytest.mark.parametrize(
+    ("path", "why"), [("#/runs/absent", "no run 'absent'"), ("#/runs/live/rollouts/99/1", "no sampled group 1 at train step 99")]
+)
+def test_what_is_not_there_is_said_in_place_of_an_empty_page(browser: Any, world: Site, path: str, why: str) -> None:
+    tab = tab_of(browser, world)
+    page = tab.open(path)
+    expect(page.get_by_role("alert")).to_contain_text(why)
+    expect(page.locator("main > *")).to_have_count(2)
+    page.get_by_role("link", name="Runs", exact=True).click()
+    expect(page.get_by_role("link", name="older")).to_be_visible()
+    page.context.close()
+    # The browser itself notes each answer 404.
+    assert all("404" in one for one in tab.complaints)
+
+
 def test_what_is_empty_says_so(browser: Any, tmp_path: Path) -> None:
     write_lines(tmp_path / "new" / "metrics.jsonl", [])
     with site(tmp_path, tmp_path / "index", active="new", services=False) as found:
