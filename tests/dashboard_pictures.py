@@ -6,23 +6,29 @@ import sys
 import tempfile
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
 from dashboard_world import site
 
-WIDTH, RUN_HEIGHT, INSPECTOR_HEIGHT = 1280, 1180, 880
+WIDTH, RUN_HEIGHT, INSPECTOR_HEIGHT = 1280, 1620, 900
+
+
+def ask(url: str) -> Any:
+    with urllib.request.urlopen(url) as answer:  # noqa: S310 - an address of this process
+        return json.load(answer)
 
 
 def rollout_to_show(url: str, run: str) -> tuple[str, int]:
-    """The page of a late group with a clearly wrong step, and the index of the rollout that has it."""
-    query = f"{url}v1/runs/{run}/rollouts?right=false&reason=scored&sort=step&limit=50"
-    with urllib.request.urlopen(query) as answer:  # noqa: S310 - an address of this process
-        found = json.load(answer)["data"]
-    if not found:
-        raise SystemExit(f"run {run} has no sampled rollout that is wrong: choose another run")
-    lowest = min(found, key=lambda one: one["lowest_reward"])
-    return f"#/runs/{run}/rollouts/{lowest['step']}/{lowest['group_id']}?show={lowest['index']}", lowest["index"]
+    """The page of a late group with a clearly wrong step, which the PRM finds, and the index of the rollout that has it."""
+    late = ask(f"{url}v1/runs/{run}/rollouts?right=false&reason=scored&sort=step&limit=50")["data"]
+    for one in sorted(late, key=lambda one: one["lowest_reward"]):
+        place = f"{one['step']}/{one['group_id']}"
+        (rollout,) = ask(f"{url}v1/runs/{run}/rollouts/{place}?index={one['index']}")["rollouts"]
+        if rollout["process_rewards"].index(min(rollout["process_rewards"])) == rollout["first_wrong_token"]:
+            return f"#/runs/{run}/rollouts/{place}?show={one['index']}", one["index"]
+    raise SystemExit(f"run {run} has no late sampled rollout whose wrong step has the lowest reward: choose another run")
 
 
 def take(page: Page, path: Path) -> None:

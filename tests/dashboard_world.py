@@ -89,12 +89,15 @@ class Site:
 
 
 @contextmanager
-def site(runs: Path, index: Path, *, active: str = "live", keys: tuple[str, ...] = (), services: bool = True) -> Iterator[Site]:
+def site(
+    runs: Path, index: Path, *, active: str = "live", keys: tuple[str, ...] = (), services: bool = True, rewards_only: bool = False
+) -> Iterator[Site]:
     """Serve the runs of a folder from a thread of its own until the end of the block."""
     coordinator = ScriptedCoordinator()
     ready, stop = threading.Event(), threading.Event()
     found: dict[str, str] = {}
-    arguments = (runs, index, active, keys, coordinator if services else None, ready, stop, found)
+    gateway = {"rewards_only": rewards_only}
+    arguments = (runs, index, active, keys, coordinator if services else None, gateway, ready, stop, found)
     thread = threading.Thread(target=lambda: asyncio.run(_serve(*arguments)))
     thread.start()
     try:
@@ -112,6 +115,7 @@ async def _serve(
     active: str,
     keys: tuple[str, ...],
     coordinator: ScriptedCoordinator | None,
+    gateway_section: dict[str, bool],
     ready: threading.Event,
     stop: threading.Event,
     found: dict[str, str],
@@ -132,6 +136,7 @@ async def _serve(
         "run": {"name": active, "steps": 100, "directory": str(runs)},
         "model": {"path": "models/tiny"},
         "endpoints": addresses,
+        "gateway": gateway_section,
     }
     settings = GatewaySettings.from_document(document, origin="test")
     services = Services.open(addresses, timeout_s=settings.gateway.timeout_s)

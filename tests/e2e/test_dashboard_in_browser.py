@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,116 @@ def test_every_page_is_accessible_and_fits(browser: Any, world: Site, name: str,
     assert axe_violations(page) == []
     tab.page.context.close()
     assert tab.complaints == []
+
+
+LONG_NAME = "qwen2.5-math-7b-eurus-2-learning-rate-5e-7-beta-0.05-group-size-4-staleness-1-seed-1"
+
+
+def test_long_names_and_many_scores_fit(browser: Any, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    build_run(runs / LONG_NAME, steps=2)
+    build_run(runs / "short", steps=2)
+    write_evaluation(runs / "short" / "evaluations" / "training-000006", [[0.0, 1.0]], name="short@6", run="short", step=6)
+    with site(runs, tmp_path / "index", active="short", services=False) as found:
+        tab = tab_of(browser, found)
+        page = tab.open(f"#/runs?run={LONG_NAME}&run=short")
+        expect(page.get_by_role("heading", name="Settings that differ")).to_be_visible()
+        expect(page.locator("canvas:visible").first).to_be_visible()
+        # Neither a table that has to be moved to be read, nor a legend that ends beyond its chart.
+        fits = "[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)"
+        assert page.evaluate(fits)
+        legends = page.evaluate("""[...document.querySelectorAll('canvas')].map(one => {
+            const chart = Chart.getChart(one);
+            const {legendHitBoxes: boxes, legendItems: items} = chart.legend;
+            return [chart.width, ...boxes.map(box => box.left + box.width), ...items.map(item => item.text)];
+        })""")
+        for width, *ends, first, second in legends:
+            assert max(ends) <= width
+            # Both ends of the name are there.
+            assert {first[:5], first[-6:], second} == {LONG_NAME[:5], LONG_NAME[-6:], "short"}
+        page = tab.open("#/evaluations")
+        expect(page.get_by_text("short@6")).to_be_visible()
+        assert page.evaluate(fits)
+        page.set_viewport_size({"width": 400, "height": 800})
+        page = tab.open(f"#/runs/{LONG_NAME}")
+        expect(page.get_by_text("Who works, who waits")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        page.context.close()
+
+
+def test_axes_are_labelled_with_round_numbers_that_do_not_cover_each_other(tab: Tab) -> None:
+    labels = """name => {
+        const figure = [...document.querySelectorAll('figure')].find(one => one.textContent.includes(name));
+        const axis = Chart.getChart(figure.querySelector('canvas')).scales.y;
+        return axis.ticks.map((tick, i) => [tick.label, axis.getPixelForTick(i)]).filter(([label]) => label);
+    }"""
+    page = tab.open("#/runs/live")
+    # Those of metrics that this run has not are never drawn.
+    wait_until(page, "[...document.querySelectorAll('canvas')].filter(one => Chart.getChart(one)).length === 6")
+    seconds = page.evaluate(labels, "Seconds of a train step")
+    assert seconds
+    assert {text.strip("0.") for text, _ in seconds} <= {"1", "2", "5"}
+    assert all(abs(one[1] - other[1]) > 11 for one, other in pairwise(seconds))
+    page = tab.open(GROUP)
+    expect(page.get_by_role("listbox").first).to_be_visible()
+    wait_until(page, "Chart.getChart(document.querySelector('canvas'))")
+    assert "0" in [text for text, _ in page.evaluate(labels, "Reasoning steps")]
+
+
+def test_metrics_are_added_to_a_run_and_taken_away(tab: Tab) -> None:
+    page = tab.open("#/runs/live")
+    for metric in ("outcome_reward_mean", "tokens_per_second"):
+        page.get_by_label("One more metric").select_option(metric)
+        expect(page.get_by_role("heading", name=metric)).to_be_visible()
+    assert tab.shown == "/runs/live?metric=outcome_reward_mean&metric=tokens_per_second"
+    page.reload()
+    expect(page.get_by_role("heading", name="tokens_per_second")).to_be_visible()
+    page.get_by_role("button", name="Remove outcome_reward_mean").click()
+    expect(page.get_by_role("heading", name="outcome_reward_mean")).to_have_count(0)
+    assert tab.shown == "/runs/live?metric=tokens_per_second"
+
+
+def test_a_gateway_of_two_models_opens_at_the_playground(browser: Any, tmp_path: Path) -> None:
+    with site(tmp_path, tmp_path / "index", active="standalone", rewards_only=True) as found:
+        tab = tab_of(browser, found)
+        page = tab.open("")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Playground")
+        assert page.get_by_role("navigation").get_by_role("link").all_text_contents() == ["Playground"]
+        page.locator("#prompt").fill("p")
+        page.locator("#a").fill("5 1")
+        page.get_by_role("button", name="Score").click()
+        expect(page.get_by_text(f"Sum of process rewards: response A {MINUS}0.40.")).to_be_visible()
+        page.reload()
+        expect(page.locator("#a")).to_have_value("5 1")
+        page.context.close()
+        assert tab.complaints == []
+
+
+@pytest.mark.parametrize(
+    ("path", "why"), [("#/runs/absent", "no run 'absent'"), ("#/runs/live/rollouts/99/1", "no sampled group 1 at train step 99")]
+)
+def test_what_is_not_there_is_said_in_place_of_an_empty_page(browser: Any, world: Site, path: str, why: str) -> None:
+    tab = tab_of(browser, world)
+    page = tab.open(path)
+    expect(page.get_by_role("alert")).to_contain_text(why)
+    expect(page.locator("main > *")).to_have_count(2)
+    page.get_by_role("link", name="Runs", exact=True).click()
+    expect(page.get_by_role("link", name="older")).to_be_visible()
+    page.context.close()
+    # The browser itself notes each answer 404.
+    assert all("404" in one for one in tab.complaints)
+
+
+def test_what_is_empty_says_so(browser: Any, tmp_path: Path) -> None:
+    write_lines(tmp_path / "new" / "metrics.jsonl", [])
+    with site(tmp_path, tmp_path / "index", active="new", services=False) as found:
+        tab = tab_of(browser, found)
+        page = tab.open("#/runs/new")
+        expect(page.locator("section", has_text="Who works, who waits")).to_contain_text("Nothing recorded yet.")
+        page = tab.open("#/evaluations")
+        expect(page.get_by_text("There are no evaluations yet")).to_be_visible()
+        expect(page.get_by_role("table")).to_be_hidden()
+        page.context.close()
 
 
 def test_axe_would_find_a_fault(tab: Tab) -> None:
@@ -389,7 +500,7 @@ def test_text_of_a_model_is_never_markup(tab: Tab) -> None:
     assert page.locator("main img, main script, main b").count() == 0
     expect(page.get_by_role("region", name="Prompt")).to_have_text(HOSTILE[1])
     page.get_by_role("link", name="Rollouts of hostile").click()
-    expect(page.locator("#count")).to_have_text("1 rollouts")
+    expect(page.locator("#count")).to_have_text("1 rollout")
     assert page.locator("main img, main script, main b").count() == 0
     assert page.title().startswith("Rollouts of hostile")
 

@@ -71,3 +71,22 @@ def test_tokens_that_look_like_markup_stay_text(tmp_path: Path) -> None:
     assert console == []
     assert len(re.findall(r'<span class="token ', dom)) == 5
     assert not re.search(r"<img|<script|<b>", dom)
+
+
+def test_on_a_phone_no_number_runs_into_the_next(report: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 400, "height": 800})
+        page.goto(report.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        gaps = page.evaluate("""() => {
+            const range = document.createRange();
+            const box = (node) => { range.selectNodeContents(node); return range.getBoundingClientRect(); };
+            const gapsOf = (cells) => cells.slice(1).map((cell, i) => box(cell).left - box(cells[i]).right);
+            return [...document.querySelectorAll("tr")].flatMap(row => gapsOf([...row.cells]));
+        }""")
+        assert gaps
+        # Pixels between the texts of neighbouring cells.
+        assert min(gaps) >= 8
+        browser.close()

@@ -34,13 +34,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def client_of(runs: Path, index: Path, *, keys: tuple[str, ...] = ()) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(runs: Path, index: Path, *, keys: tuple[str, ...] = (), rewards_only: bool = False) -> AsyncIterator[httpx.AsyncClient]:
     """The other services are away: these routes need none of them."""
     addresses = {name: f"127.0.0.1:{port}" for port, name in enumerate(("prm", "verifier", "coordinator"), start=1)}
     document = {
         "run": {"name": "active", "steps": 10, "directory": str(runs)},
         "model": {"path": "models/tiny"},
         "endpoints": addresses,
+        "gateway": {"rewards_only": rewards_only},
     }
     settings = GatewaySettings.from_document(document, origin="test")
     services = Services.open(addresses, timeout_s=1.0)
@@ -125,6 +126,23 @@ async def test_settings_show_what_is_computed_and_no_address(runs: Path, tmp_pat
     assert "secret" not in str(found)
     assert "s3" not in str(found)
     assert (found["has_report"], found["has_samples"], found["summary"]["result"]) == (True, True, "ok")
+
+
+async def test_a_gateway_of_rewards_alone_has_no_run_of_its_own(runs: Path, tmp_path: Path) -> None:
+    async with client_of(runs, tmp_path, rewards_only=True) as client:
+        listed = (await client.get("/v1/runs")).json()["data"]
+        one = (await client.get("/v1/runs/synthetic")).json()
+        page = (await client.get("/")).text
+    assert [(card["name"], card["active"]) for card in listed] == [("synthetic", False)]
+    assert (one["active"], "process rewards alone" in one["status_error"]) == (False, True)
+    assert 'data-runs="yes"' in page
+    async with client_of(tmp_path, tmp_path, rewards_only=True) as client:
+        assert (await client.get("/v1/runs")).json()["data"] == []
+        assert (await client.get("/v1/runs/active")).status_code == 404
+        assert 'data-runs="no"' in (await client.get("/")).text
+    async with client_of(tmp_path, tmp_path) as client:
+        assert [card["name"] for card in (await client.get("/v1/runs")).json()["data"]] == ["active"]
+        assert 'data-runs="yes"' in (await client.get("/")).text
 
 
 async def test_the_report_may_run_nothing(runs: Path, tmp_path: Path) -> None:

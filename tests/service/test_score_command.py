@@ -225,7 +225,7 @@ async def test_responses_are_shown_in_colour_and_never_steer_the_terminal(
     assert "\x1b]0" not in shown
     assert "\x07" not in shown
     # The last token has the largest reward, and so the whole colour.
-    assert "48;2;46;160;67" in shown
+    assert "48;2;29;111;174" in shown
     assert "[red]long: 9 tokens exceed" in shown
 
 
@@ -248,7 +248,7 @@ async def test_a_page_shows_every_response_and_runs_nothing(url: str, tmp_path: 
     assert "<script" not in page
     assert "default-src 'none'" in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert '<span title="0.5" style="background:rgb(46 160 67 / 0.25)">b</span>' in page
+    assert '<span class="positive" style="--strength:25%" title="0.5">b</span>' in page
     assert "9 tokens exceed" in page
     assert page.endswith("</body></html>\n")
 

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             begin_anew(args.out)
         with progress(args.file, "best-of-n") as note, refusals_explained(args):
             tally = asyncio.run(_choose(args, note))
-    sys.stderr.write(summary(tally, "rows") + "\n")
+    sys.stderr.write(summary(tally) + "\n")
     return 0 if not tally.failed else 1
 
 

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             tally = asyncio.run(_score(args, note))
         if args.html is not None:
             _write_page(args)
-    sys.stderr.write(summary(tally, "rows") + "\n")
+    sys.stderr.write(summary(tally) + "\n")
     return 0 if not tally.failed else 1
 
 
@@ -138,12 +138,11 @@ def _articles(args: argparse.Namespace) -> Iterator[str]:
     from oprime_cli.continued_file import rows_in
     from oprime_cli.scoring.answer_file import rows_of
     from oprime_cli.scoring.heat_map import article, failed_article, stretches
-    from oprime_cli.scoring.score import problem_of, response_text
+    from oprime_cli.scoring.score import problem_of, prompt_text, response_text
 
     for row, answer in zip(rows_of(args.file, problem_of), rows_in(args.out), strict=True):
         name = str(row.id if row.id is not None else row.number)
         if "tokens" not in answer:
             yield failed_article(name, answer["error"])
             continue
-        prompt = row.value.get("prompt") or json.dumps(row.value.get("messages", [])[:-1], ensure_ascii=False)
-        yield article(name, str(prompt), stretches(response_text(row.value, answer), answer["tokens"]), answer["reward"])
+        yield article(name, prompt_text(row.value), stretches(response_text(row.value, answer), answer["tokens"]), answer["reward"])

@@ -98,7 +98,7 @@ def _source(name: str) -> Iterator[Path]:
 
 def _summary(tally: "Tally") -> str:
     verdicts = ", ".join(f"{number} {verdict.value}" for verdict, number in tally.verdicts.most_common())
-    parts = [f"{tally.rows} rows" + (f": {verdicts}" if verdicts else "")]
+    parts = [f"{tally.rows} {'row' if tally.rows == 1 else 'rows'}" + (f": {verdicts}" if verdicts else "")]
     if tally.scores:
         parts.append(f"mean score {sum(tally.scores) / len(tally.scores):.4f} of {len(tally.scores)} scored")
     if tally.reused:

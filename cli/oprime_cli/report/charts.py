@@ -10,11 +10,12 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from oprime_cli.report.data import Row, RunRecords
 
 MEAN_STEPS = 10
+_SECONDS = ("seconds_prm", "seconds_learner", "wait_s_prm", "wait_s_learner")
 
 # Stand-ins that become CSS variables, so that one chart serves a light and a dark page.
 _INK, _FAINT = "#010203", "#040506"
@@ -100,7 +101,12 @@ def charts(records: RunRecords) -> list[Chart]:
             steps,
             lambda axes: _line(axes, steps, "tokens_per_second", "tokens/s", _BLUE, floor=0),
         ),
-        ("Seconds by phase", "Time at work and time spent waiting for input, per step.", steps, lambda axes: _draw_seconds(axes, steps)),
+        (
+            "Seconds by phase",
+            "Time at work and time spent waiting for input, per step; logarithmic.",
+            steps,
+            lambda axes: _draw_seconds(axes, steps),
+        ),
     ]
     return [
         Chart(title=title, note=note, svg=_svg(draw, prefix=f"c{i}") if rows else "")
@@ -156,7 +162,12 @@ def _draw_seconds(axes: Axes, steps: Sequence[Row]) -> None:
     _line(axes, steps, "seconds_prm", "PRM at work", _BLUE)
     _line(axes, steps, "seconds_learner", "learner at work", _ORANGE)
     _line(axes, steps, "wait_s_prm", "PRM waits", _GREEN, dashes=":")
-    _line(axes, steps, "wait_s_learner", "learner waits", _PURPLE, dashes=":", floor=0)
+    _line(axes, steps, "wait_s_learner", "learner waits", _PURPLE, dashes=":")
+    # The first step waits for the slowest start; beside it the others would be flat.
+    if any(number(row, name) > 0 for row in steps for name in _SECONDS):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("seconds")
 
 

@@ -165,9 +165,9 @@ def _holds(answer: Answer, row: Row, options: Mapping[str, Any]) -> bool:
     return not row.problem and "error" not in answer and answer.get("fingerprint") == fingerprint_of(row.value, options)
 
 
-def summary(tally: Tally, what: str) -> str:
+def summary(tally: Tally) -> str:
     """One line for a person."""
-    parts = [f"{tally.rows} {what}"]
+    parts = [f"{tally.rows} {'row' if tally.rows == 1 else 'rows'}"]
     if tally.rewards:
         parts.append(f"mean reward {sum(tally.rewards) / len(tally.rewards):.4g} of {len(tally.rewards)}")
     if tally.revisions:

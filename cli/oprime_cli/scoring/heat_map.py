@@ -9,21 +9,30 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 END_MARK = "\N{SYMBOL FOR END OF TEXT}"
-GREEN, RED = (46, 160, 67), (218, 54, 51)
+POSITIVE, NEGATIVE = (29, 111, 174), (168, 85, 4)
+"""Blue and orange, which tell good from bad without colour vision too; dark enough for white text."""
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <style>
-:root {{ color-scheme: light dark }}
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+:root {{ color-scheme: light dark; --page: #ffffff; --ink: #16191d; --soft: #4b5563;
+  --negative: #f08a24; --positive: #4a9fe0; --bad: #a83600 }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --page: #101317; --ink: #edf0f4; --soft: #b0b8c4; --negative: #a85504; --positive: #1d6fae; --bad: #ff9d5c }}
+}}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  background: var(--page); color: var(--ink) }}
+h1, h2 {{ overflow-wrap: anywhere }}
 article {{ border-top: 1px solid #8884; padding: 1rem 0 }}
-pre {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: .5rem 0; font-size: 14px }}
-pre.prompt {{ opacity: .7 }}
-small {{ opacity: .7 }}
-.error {{ color: #da3633 }}
+pre {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: .5rem 0; font-size: 14px; line-height: 1.7 }}
+pre.prompt, small {{ color: var(--soft) }}
+span {{ unicode-bidi: isolate; background: color-mix(in srgb, var(--colour) var(--strength), var(--page)) }}
+.positive {{ --colour: var(--positive) }}
+.negative {{ --colour: var(--negative); border-bottom: 2px solid var(--bad) }}
+.error {{ color: var(--bad) }}
 </style></head><body><h1>{title}</h1>
-<p>Green tokens have a positive reward, red ones a negative one; the strongest colour is the largest reward of a response. Hold the pointer
-over a token for its reward.</p>
+<p>Blue tokens have a positive reward, orange and underlined ones a negative one; the strongest colour is the largest reward of a response.
+Hold the pointer over a token for its reward.</p>
 """
 
 
@@ -76,7 +85,7 @@ def for_terminal(title: str, pieces: Sequence[Stretch]) -> "Text":
     shown = Text(f"{harmless(title)}\n", style="bold")
     for piece, strength in zip(pieces, strengths(pieces), strict=True):
         # On black, so that little reward is little colour.
-        red, green, blue = (round(abs(strength) * part) for part in (GREEN if strength > 0 else RED))
+        red, green, blue = (round(abs(strength) * part) for part in (POSITIVE if strength > 0 else NEGATIVE))
         shown.append(harmless(piece.text), style=f"not bold white on rgb({red},{green},{blue})" if strength else "not bold")
     return shown
 
@@ -107,6 +116,5 @@ def failed_article(name: str, error: str) -> str:
 def _span(piece: Stretch, strength: float) -> str:
     if piece.reward is None:
         return html.escape(piece.text)
-    red, green, blue = GREEN if strength > 0 else RED
-    colour = f"rgb({red} {green} {blue} / {abs(strength):.2f})"
-    return f'<span title="{piece.reward:.6g}" style="background:{colour}">{html.escape(piece.text)}</span>'
+    side = "negative" if strength < 0 else "positive"
+    return f'<span class="{side}" style="--strength:{abs(strength):.0%}" title="{piece.reward:.6g}">{html.escape(piece.text)}</span>'

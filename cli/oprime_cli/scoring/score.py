@@ -49,11 +49,22 @@ def answer_of(row: Row, item: ScoredInput) -> Answer:
     return answer
 
 
+def prompt_text(value: dict[str, Any]) -> str:
+    """What a row asks, for a person: a text, or a line for each turn before the last; nothing of token ids."""
+    if "messages" in value:
+        return "\n".join(f"{turn['role']}: {_text(turn['content'])}" for turn in value["messages"][:-1])
+    return str(value.get("prompt", ""))
+
+
 def response_text(value: dict[str, Any], answer: Answer) -> str:
     """What was scored, of a row and its answer."""
     if "response" in value:
         return str(value["response"])
     if "messages" in value:
-        content = value["messages"][-1]["content"]
-        return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+        return _text(value["messages"][-1]["content"])
     return "".join(answer.get("tokens", {}).get("texts", ()))
+
+
+def _text(content: Any) -> str:
+    """Of a turn, whose content is a text or a list of its parts."""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)

@@ -35,13 +35,14 @@ from oprime_gateway.runs import is_run, list_runs, read_metrics, run_status
 from oprime_gateway.score import answered, asked_of, reward_item, usage
 from oprime_gateway.scoring import MODEL, Pin, check_pin, revision, score
 from oprime_gateway.scrape import set_run_gauges
-from oprime_gateway.services import STATUS_TIMEOUT_S, call
+from oprime_gateway.services import REWARDS_ONLY, STATUS_TIMEOUT_S, call
 from oprime_gateway.streaming import NDJSON, begin, wants_stream
 from oprime_gateway.strict_json import StrictRoute, direct_route
 from oprime_gateway.verdicts import verifiers_response, verify_request, verify_response
 from oprime_proto.v1 import coordinator_pb2, prm_pb2, verifier_pb2
 
 MAX_TAIL = 20_000
+OF_ANOTHER_RUN = "the services behind this gateway belong to another run"
 COMPRESS_FROM_BYTES = 2048
 """Smaller answers are sent as they are."""
 COMPRESSION = 3
@@ -158,8 +159,8 @@ async def models(request: Request) -> ModelsResponse:
 @router.get("/v1/runs", responses=PROBLEMS, tags=["runs"])
 async def runs(request: Request) -> RunsResponse:
     """Runs in the folder of runs."""
-    run = gateway_of(request).settings.run
-    return RunsResponse(data=await run_in_threadpool(list_runs, run.directory, run.name))
+    settings = gateway_of(request).settings
+    return RunsResponse(data=await run_in_threadpool(list_runs, settings.run.directory, settings.active_run))
 
 
 @router.get("/v1/runs/{name}", responses=PROBLEMS, tags=["runs"])
@@ -171,12 +172,12 @@ async def run(
 ) -> RunResponse:
     """One run: the coordinator's status, and rows of metrics.jsonl: the last `tail` ones, or those after `cursor`."""
     gateway = gateway_of(request)
-    section = gateway.settings.run
-    active = name == section.name
-    if not is_run(section.directory, name, section.name):
+    directory, active_run = gateway.settings.run.directory, gateway.settings.active_run
+    active = name == active_run
+    if not is_run(directory, name, active_run):
         raise ProblemError(HTTPStatus.NOT_FOUND, f"no run {name!r}: GET /v1/runs lists them")
-    status, status_error = (await _status(gateway)) if active else (None, "the services behind this gateway belong to another run")
-    read = await run_in_threadpool(read_metrics, section.directory / name, cursor, tail)
+    status, status_error = (await _status(gateway)) if active else (None, OF_ANOTHER_RUN if active_run else REWARDS_ONLY)
+    read = await run_in_threadpool(read_metrics, directory / name, cursor, tail)
     return RunResponse(
         name=name, active=active, status=status, status_error=status_error, rows=read.rows, cursor=read.cursor, reset=read.reset
     )

@@ -52,3 +52,8 @@ class GatewaySettings(ServiceSettings):
     algorithm: AlgorithmSection = AlgorithmSection()
     endpoints: EndpointsSection = EndpointsSection()
     gateway: GatewaySection = GatewaySection()
+
+    @property
+    def active_run(self) -> str:
+        """The run whose services stand behind this gateway; empty where it answers with process rewards alone."""
+        return "" if self.gateway.rewards_only else self.run.name

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from oprime_gateway.problems import ProblemError
+from oprime_gateway.runs import has_runs
 
 if TYPE_CHECKING:
     from oprime_gateway.api import Gateway
@@ -37,7 +39,10 @@ router = APIRouter(include_in_schema=False)
 @router.get("/", response_class=HTMLResponse)
 async def dashboard(request: Request) -> HTMLResponse:
     gateway = cast("Gateway", request.app.state.gateway)
-    page = _templates().get_template("dashboard.html").render(needs_key=bool(gateway.keys), scores=gateway.settings.algorithm.needs_prm)
+    settings = gateway.settings
+    # A gateway of two models has no runs to show: it opens at the playground.
+    runs = bool(settings.active_run) or await run_in_threadpool(has_runs, settings.run.directory)
+    page = _templates().get_template("dashboard.html").render(needs_key=bool(gateway.keys), scores=settings.algorithm.needs_prm, runs=runs)
     return HTMLResponse(page, headers={**HEADERS, "Cache-Control": "no-store"})
 
 

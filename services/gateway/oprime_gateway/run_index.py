@@ -27,9 +27,10 @@ from typing import Any, Literal, cast
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES = "samples"
-RELEASE = 2
-"""Of the tables below."""
+RELEASE = 3
+"""Of the tables below and of what stands in them."""
 PROMPT_CHARS = 200
+SUM_DECIMALS = 6
 RIGHT_FROM = 0.5
 """Rollouts with at least this outcome reward count as right."""
 LEARNED = ("advantages", "policy_logprobs")
@@ -407,7 +408,8 @@ def _rows_of_group(file: str, line: bytes, place: int) -> Iterator[tuple[object,
             str(row.get("outcome_status", "")),
             str(row.get("finish_reason", "")),
             len(row.get("tokens") or ()),
-            sum(rewards),
+            # Samples have six decimals: more in their sum come of adding in binary.
+            round(math.fsum(rewards), SUM_DECIMALS),
             min(rewards, default=None),
             _whole(group.get("prm_version")),
             str(group.get("prompt", ""))[:PROMPT_CHARS],

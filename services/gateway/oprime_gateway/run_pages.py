@@ -225,7 +225,7 @@ def _index(name: str, request: Request) -> RunIndex:
 
 def _folder(name: str, request: Request) -> Path:
     """The folder of a run. Raises ProblemError, 404, for a name that no run has."""
-    section = cast("GatewaySettings", request.app.state.gateway.settings).run
-    if not is_run(section.directory, name, section.name):
+    settings = cast("GatewaySettings", request.app.state.gateway.settings)
+    if not is_run(settings.run.directory, name, settings.active_run):
         raise ProblemError(HTTPStatus.NOT_FOUND, f"no run {name!r}: GET /v1/runs lists them")
-    return section.directory / name
+    return settings.run.directory / name

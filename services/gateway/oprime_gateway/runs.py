@@ -38,16 +38,21 @@ class MetricRows:
 
 
 def is_run(directory: Path, name: str, active: str) -> bool:
-    """Whether this is the name of a run: of the active one, or of a folder that holds one. A model's folder is none."""
+    """Whether this is the name of a run: of the active one (empty: none is), or of a folder that holds one. A model's folder is none."""
     if not RUN_NAME.fullmatch(name):
         return False
     return name == active or any((directory / name / file).is_file() for file in (CONFIG_FILE, METRICS_FILE))
 
 
+def has_runs(directory: Path) -> bool:
+    """Whether the folder of runs holds any."""
+    return directory.is_dir() and any(is_run(directory, path.name, "") for path in directory.iterdir())
+
+
 def list_runs(directory: Path, active: str) -> list[RunCard]:
-    """Every run in the folder of runs, and the active one even before it has a folder."""
+    """Every run in the folder of runs, and the active one, if any, even before it has a folder."""
     found = {path.name for path in directory.iterdir() if is_run(directory, path.name, active)} if directory.is_dir() else set[str]()
-    return [run_card(directory / name, active=name == active) for name in sorted(found | {active})]
+    return [run_card(directory / name, active=name == active) for name in sorted(found | ({active} if active else set()))]
 
 
 def run_card(folder: Path, *, active: bool) -> RunCard:

@@ -20,6 +20,7 @@ from oprime_proto.v1.verifier_pb2_grpc import VerifierServiceStub
 STATUS_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 2.0
 REWARDS_ALONE = "this gateway answers with process rewards alone (gateway.rewards_only, as in `oprime serve prm`)"
+REWARDS_ONLY = f"{REWARDS_ALONE}: ask the gateway of a run, which `oprime up RUN` starts"
 SCORER = "scorer"
 """How the names of replicas begin that only score."""
 
@@ -133,7 +134,7 @@ class Services:
         """Raises ServiceFailedError where this gateway has no such service behind it."""
         channel = self.channels.get(service)
         if channel is None:
-            raise ServiceFailedError(service, grpc.StatusCode.NOT_FOUND, f"{REWARDS_ALONE}: ask the gateway of a run")
+            raise ServiceFailedError(service, grpc.StatusCode.NOT_FOUND, REWARDS_ONLY)
         return channel
 
     async def ready(self) -> dict[str, bool]:

@@ -133,7 +133,13 @@ def failure_of(response: httpx.Response) -> str:
         detail = str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
         detail = response.text[:200]
-    return f"{response.url.host}:{response.url.port or ''} answers {response.status_code}: {detail}"
+    return f"{_place(response)} answers {response.status_code}: {detail}"
+
+
+def _place(failure: httpx.Response | httpx.TransportError) -> str:
+    """The gateway that was asked."""
+    url = failure.request.url
+    return f"{url.host}:{url.port}" if url.port else url.host
 
 
 def said_wait_s(response: httpx.Response) -> float | None:
@@ -148,7 +154,7 @@ def said_wait_s(response: httpx.Response) -> float | None:
 def next_wait_s(patience: Patience, attempt: int, failure: httpx.Response | httpx.TransportError) -> float:
     """Seconds until the next attempt. Raises RefusedError for what will not change, UnavailableError after the last attempt."""
     answered = isinstance(failure, httpx.Response)
-    why = failure_of(failure) if answered else f"{type(failure).__name__}: {failure}"
+    why = failure_of(failure) if answered else f"{_place(failure)}: {type(failure).__name__}: {failure}"
     if answered and failure.status_code not in TRANSIENT:
         raise RefusedError(why, failure.status_code)
     if attempt >= patience.attempts:

@@ -66,7 +66,7 @@ async def test_rows_that_failed_or_changed_are_asked_anew_and_the_others_are_kep
         (5, 3, None),
     ]
     assert (tally.rows, tally.reused, tally.anew, tally.failed) == (6, 3, 2, 1)
-    assert "; 3 answered earlier; 2 asked anew, as they had failed, or their rows or the options changed; 1 could" in summary(tally, "rows")
+    assert "; 3 answered earlier; 2 asked anew, as they had failed, or their rows or the options changed; 1 could" in summary(tally)
 
 
 async def test_other_options_and_outputs_without_fingerprints_are_asked_anew(tmp_path: Path) -> None:
@@ -100,3 +100,8 @@ async def test_a_row_that_cannot_be_asked_is_told_again_and_is_not_counted_as_as
     await run(tmp_path, rows, Lengths())
     tally = await run(tmp_path, rows, ask := Lengths())
     assert (tally.reused, tally.anew, tally.failed, ask.asked) == (1, 0, 1, [])
+
+
+@pytest.mark.parametrize(("rows", "shown"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows")])
+def test_one_row_is_no_rows(rows: int, shown: str) -> None:
+    assert summary(Tally(rows=rows)) == shown

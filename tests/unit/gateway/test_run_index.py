@@ -60,6 +60,13 @@ def names(index: RunIndex, wanted: Wanted, *, offset: int = 0, limit: int = 50) 
     return [(one.group_id, one.index) for one in found.rollouts]
 
 
+def test_a_sum_of_rewards_has_no_more_decimals_than_they_have(tmp_path: Path) -> None:
+    # In binary 0.1 + 0.2 is 0.30000000000000004.
+    sample(tmp_path, 1, group(10, rollout(0, 1.0, [0.1, 0.2])))
+    found = RunIndex(tmp_path, tmp_path / "index.sqlite").rollouts(Wanted(), offset=0, limit=1, budget_s=BUDGET_S)
+    assert found.rollouts[0].process_reward == 0.3
+
+
 def test_the_newest_step_comes_first(index: RunIndex) -> None:
     assert names(index, Wanted()) == [(20, 0), (20, 1), (21, 0), (10, 0), (10, 1)]
 

@@ -1,9 +1,10 @@
 // Charts by Chart.js (a global of static/chart.js). Each has its numbers as a table beside it, and is drawn anew only for new numbers.
 
-import {fillRows, isNumber, make, NONE, number, setHidden, setText, table} from "./dom.js";
+import {count, fillRows, isNumber, make, measured, NONE, number, setHidden, setText, shortened, table} from "./dom.js";
 
 const DASHES = [[], [7, 4], [2, 3], [10, 3, 2, 3], [], [7, 4]];
 const POINTS = ["circle", "rect", "triangle", "rectRot", "star", "crossRot"];
+const CHARACTER_PX = 8;
 const all = new Set();
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
@@ -11,14 +12,15 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { for (const chart of all) chart.redraw(); });
 
 class Card {
-  constructor(title, {low = false, heading = "h3", description = null} = {}) {
+  // `remove()` is called when a person no longer wants the chart; without it there is no button for that.
+  constructor(title, {low = false, heading = "h3", description = null, remove = null} = {}) {
     this.title = title;
     this.heading = make(heading, {}, title);
     this.canvas = make("canvas", {role: "img"});
     this.plot = make("div", {class: low ? "plot low" : "plot"}, this.canvas);
     this.empty = make("p", {class: "soft"}, "Nothing recorded yet.");
     this.rows = make("details", {on: {toggle: () => this.fill()}}, make("summary", {class: "small"}, "Numbers"));
-    this.node = make("figure", {class: "card"}, make("figcaption", {}, this.heading, description ? make("p", {class: "soft small"}, description) : null),
+    this.node = make("figure", {class: "card"}, make("figcaption", {}, remove ? make("button", {class: "remove", "aria-label": "Remove " + title, on: {click: remove}}, "\u00d7") : null, this.heading, description ? make("p", {class: "soft small"}, description) : null),
       this.plot, this.empty, this.rows);
     this.data = null;
     this.known = "";
@@ -76,6 +78,16 @@ class Card {
   }
 }
 
+// A legend or a tooltip is cut at the edge of its chart.
+const fitting = (text, chart) => shortened(text, Math.max(16, Math.floor(chart.width / CHARACTER_PX) - 6));
+
+// Which ticks of a logarithmic axis are labelled: powers of ten; within two decades 2 and 5 times them too.
+function isRound(value, ticks) {
+  const decades = Math.log10(ticks.at(-1).value / ticks[0].value);
+  const digits = value / 10 ** Math.floor(Math.log10(value) + 1e-9);
+  return (decades < 2 ? [1, 2, 5] : [1]).some((one) => Math.abs(digits - one) < 1e-6);
+}
+
 // Lines over train steps. Data: {lines: [{label, steps, values}], high, whole, logarithmic}; `high` 1 is for shares, `whole` for counts.
 export class Lines extends Card {
   any() {
@@ -101,7 +113,7 @@ export class Lines extends Card {
 
   config() {
     const {high, whole, logarithmic} = this.data;
-    const y = logarithmic ? {type: "logarithmic", ticks: {callback: (value, i, all) => (i % Math.ceil(all.length / 5) === 0 ? number(value) : null)}}
+    const y = logarithmic ? {type: "logarithmic", ticks: {autoSkip: false, callback: (value, i, all) => (isRound(value, all) ? number(value) : null)}}
       : {suggestedMin: 0, suggestedMax: high, ticks: {...(high === 1 ? {stepSize: 0.5} : {}), ...(whole ? {precision: 0} : {})}};
     return {
       type: "line",
@@ -109,8 +121,9 @@ export class Lines extends Card {
       options: {
         animation: false, maintainAspectRatio: false, parsing: false, normalized: true, interaction: {mode: "nearest", axis: "x", intersect: false},
         plugins: {
-          legend: {display: this.data.lines.length > 1, position: "bottom", labels: {color: colour("ink"), usePointStyle: true, boxHeight: 7}},
-          tooltip: {callbacks: {title: (items) => "train step " + items[0].parsed.x, label: (item) => item.dataset.label + ": " + number(item.parsed.y, 4)}},
+          legend: {display: this.data.lines.length > 1, position: "bottom", labels: {color: colour("ink"), usePointStyle: true, boxHeight: 7,
+            generateLabels: (chart) => globalThis.Chart.defaults.plugins.legend.labels.generateLabels(chart).map((one) => ({...one, text: fitting(one.text, chart)}))}},
+          tooltip: {callbacks: {title: (items) => "train step " + items[0].parsed.x, label: (item) => fitting(item.dataset.label, item.chart) + ": " + measured(item.parsed.y)}},
         },
         scales: this.axes({type: "linear", text: "train step", ticks: {precision: 0}}, y),
       },
@@ -120,7 +133,7 @@ export class Lines extends Card {
   says() {
     return this.data.lines.map((line) => {
       const last = line.values.findLastIndex(isNumber);
-      return last < 0 ? line.label + ": nothing" : `${line.label}: ${number(line.values[last])} at train step ${line.steps[last]}`;
+      return last < 0 ? line.label + ": nothing" : `${line.label}: ${measured(line.values[last])} at train step ${line.steps[last]}`;
     }).join("; ");
   }
 
@@ -128,7 +141,7 @@ export class Lines extends Card {
     const steps = [...new Set(this.data.lines.flatMap((line) => line.steps))].sort((a, b) => b - a);
     const known = this.data.lines.map((line) => new Map(line.steps.map((step, k) => [step, line.values[k]])));
     return {heads: ["train step", ...this.data.lines.map((line) => line.label)],
-      rows: steps.map((step) => [String(step), ...known.map((values) => (values.has(step) ? number(values.get(step), 4) : NONE))])};
+      rows: steps.map((step) => [String(step), ...known.map((values) => (values.has(step) ? measured(values.get(step)) : NONE))])};
   }
 }
 
@@ -167,16 +180,16 @@ export class Bars extends Card {
         plugins: {legend: {display: false}, tooltip: {callbacks: {
           title: (items) => "reasoning step " + items[0].label,
           label: (item) => `${this.data.of}: ${number(item.parsed.y)}`,
-          afterLabel: (item) => this.data.bars[item.dataIndex].label.slice(0, 60),
+          afterLabel: (item) => fitting(this.data.bars[item.dataIndex].label, item.chart),
         }}},
-        scales: this.axes({text: "reasoning step"}, {suggestedMin: this.data.low, suggestedMax: this.data.high}),
+        scales: this.axes({text: "reasoning step"}, {suggestedMin: this.data.low, suggestedMax: this.data.high, ticks: {autoSkip: false, maxTicksLimit: 5, callback: (value) => number(value)}}),
       },
     };
   }
 
   says() {
     const lowest = this.data.bars.reduce((best, bar, i) => (isNumber(bar.value) && bar.value < this.data.bars[best].value ? i : best), 0);
-    return `${this.data.bars.length} reasoning steps; the lowest is step ${lowest + 1}, ${number(this.data.bars[lowest].value)}`;
+    return `${count(this.data.bars.length, "reasoning step")}; the lowest is step ${lowest + 1}, ${number(this.data.bars[lowest].value)}`;
   }
 
   numbers() {

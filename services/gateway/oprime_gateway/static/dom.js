@@ -89,10 +89,23 @@ export function number(value, digits = 3) {
   return rounded < 0 ? MINUS + text : text;
 }
 
+// A metric: a learning rate of 5e-7 is not 0.
+export const measured = (value) => (isNumber(value) && value !== 0 && Math.abs(value) < 0.001 ? (value < 0 ? MINUS : "") + Math.abs(value).toExponential(1) : number(value, 4));
+
 export function signed(value, digits = 2) {
   if (!isNumber(value)) return NONE;
   const text = Math.abs(value).toFixed(digits);
   return Number(text) === 0 ? "0" : (value < 0 ? MINUS : "+") + text;
+}
+
+// "1 rollout", "2 rollouts".
+export const count = (value, noun) => `${number(value, 0)} ${noun}${value === 1 ? "" : "s"}`;
+
+// The ends of a long name are what tells it from others.
+export function shortened(text, most) {
+  if (text.length <= most) return text;
+  const half = Math.floor((most - 1) / 2);
+  return text.slice(0, half) + "\u2026" + text.slice(text.length - half);
 }
 
 export const percent = (value) => (isNumber(value) ? (100 * value).toFixed(1) + " %" : NONE);

@@ -23,7 +23,7 @@ function lines(card) {
     card,
     cells: [result.title, result.problems.toLocaleString("en-US"),
       result.temperature === 0 ? "greedy" : `T = ${result.temperature.toLocaleString("en-US", {maximumFractionDigits: 2})}`,
-      Object.entries(result.scores).map(([name, score]) => `${name} ${interval(score)}`).join("; "),
+      Object.entries(result.scores).map(([name, score]) => `${name} ${interval(score)}`).join("\n"),
       result.paper ? interval(result.paper) : NONE, String(result.unjudged), String(result.cut)],
   }));
 }
@@ -35,8 +35,9 @@ export function open(main) {
   const result = table("Difference between the two evaluations", ["benchmark", "score", "first, %", "second, %", "difference, % [95 % interval]", "better on", "worse on"], {numbers: [1, 2, 3, 4, 5, 6]});
   const said = make("p", {class: "soft"});
   compared.append(said, result.node);
-  main.append(make("p", {class: "soft"}, "Tick two evaluations to compare the second with the first, problem by problem. In brackets: 95 % intervals."),
-    none, make("div", {class: "card"}, list.node), compared);
+  const some = make("div", {hidden: true}, make("p", {class: "soft"}, "Tick two evaluations to compare the second with the first, problem by problem. In brackets: 95 % intervals."),
+    make("div", {class: "card"}, list.node));
+  main.append(none, some, compared);
   let cards = [];
   let shown = "";
 
@@ -47,7 +48,7 @@ export function open(main) {
       const names = current().values.getAll("with").filter((id) => id !== row.card.id);
       change({with: box.checked ? [...names, row.card.id] : names}, {push: true});
     }}});
-    const node = make("tr", {}, make("td", {}, box), make("th", {scope: "row"}), ...row.cells.map((_, i) => make("td", {class: [1, 5, 6].includes(i) ? "number" : null})));
+    const node = make("tr", {}, make("td", {}, box), make("th", {scope: "row"}), ...row.cells.map((_, i) => make("td", {class: [1, 5, 6].includes(i) ? "number" : i === 3 ? "lines" : null})));
     node.box = box;
     return node;
   }
@@ -65,6 +66,7 @@ export function open(main) {
 
   function fill() {
     setHidden(none, cards.length > 0);
+    setHidden(some, cards.length === 0);
     keep(list.body, cards.flatMap(lines), (row) => row.key, line, fillLine);
   }
 

@@ -1,7 +1,7 @@
 // A group of siblings: its rollouts side by side, every token coloured.
 
 import {ask, query} from "./api.js";
-import {announce, isNumber, keep, make, note, number, setAttribute, setText, signed, visible} from "./dom.js";
+import {announce, count, isNumber, keep, make, note, number, setAttribute, setText, signed, visible} from "./dom.js";
 import {Poll} from "./poll.js";
 import {change, current, href} from "./route.js";
 import {Controls, TokenView} from "./tokens.js";
@@ -119,7 +119,7 @@ export function open(main, route) {
       places = {before: answer.before, after: answer.after};
       for (const [button, way] of [[before, "before"], [after, "after"]]) setAttribute(button, "disabled", places[way] ? null : "");
       prompt.textContent = visible(answer.prompt, {keepLines: true});
-      about.replaceChildren(make("a", {href: href(["runs", name, "rollouts"])}, "Rollouts of " + name), ` \u00b7 ${members.length} siblings, scored by PRM version ${answer.prm_version}`);
+      about.replaceChildren(make("a", {href: href(["runs", name, "rollouts"])}, "Rollouts of " + name), ` \u00b7 ${count(members.length, "sibling")}, scored by PRM version ${answer.prm_version}`);
     }
     const missing = wanted().filter((index) => !known.has(index));
     if (missing.length) {
@@ -142,7 +142,7 @@ function head(view, one) {
   const cut = one.finish_reason === "length" ? ", cut at the token limit" : "";
   const status = one.outcome_status === "scored" ? "" : ", " + one.outcome_status;
   view.head.append(make("h3", {}, "Rollout " + one.index), make("span", {class: "badge " + (right(one) ? "good" : "bad")}, right(one) ? "\u2713 right" : "\u2717 wrong"),
-    make("span", {class: "soft small"}, `outcome ${number(one.outcome_reward)}${status}${cut} \u00b7 ${number(one.tokens, 0)} tokens \u00b7 process rewards sum to ${signed(one.process_reward)}`));
+    make("span", {class: "soft small"}, `outcome ${number(one.outcome_reward)}${status}${cut} \u00b7 ${count(one.tokens, "token")} \u00b7 process rewards sum to ${signed(one.process_reward)}`));
 }
 
 function columnsOf(one) {

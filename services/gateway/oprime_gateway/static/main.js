@@ -12,13 +12,16 @@ import * as runs from "./runs.js";
 
 let shown = null;
 
+// Where a gateway scores two models and nothing else, the playground is all there is.
+const HAS_RUNS = document.body.dataset.runs === "yes";
+
 function pageOf(parts) {
   if (parts[0] === "playground") return playground;
   if (parts[0] === "evaluations") return evaluations;
   if (parts[0] === "runs" && parts.length === 5 && parts[2] === "rollouts") return inspector;
   if (parts[0] === "runs" && parts.length === 3 && parts[2] === "rollouts") return rollouts;
   if (parts[0] === "runs" && parts.length === 2) return run;
-  return runs;
+  return HAS_RUNS ? runs : playground;
 }
 
 function show({again = false} = {}) {
@@ -43,10 +46,10 @@ function show({again = false} = {}) {
 
 function navigation(route, page) {
   const name = route.parts[0] === "runs" ? route.parts[1] : undefined;
-  const links = [["Runs", ["runs"], page === runs]];
+  const links = HAS_RUNS ? [["Runs", ["runs"], page === runs]] : [];
   if (name !== undefined) links.push([name, ["runs", name], page === run], ["Rollouts", ["runs", name, "rollouts"], page === rollouts]);
   if (page === inspector) links.push(["Inspector", route.parts, true]);
-  links.push(["Evaluations", ["evaluations"], page === evaluations]);
+  if (HAS_RUNS) links.push(["Evaluations", ["evaluations"], page === evaluations]);
   if (document.body.dataset.scores === "yes") links.push(["Playground", ["playground"], page === playground]);
   const nav = byId("nav");
   const wanted = JSON.stringify(links);

@@ -1,7 +1,7 @@
 // Type a prompt and one or two responses; the PRM that runs now scores every token.
 
 import {ask} from "./api.js";
-import {announce, keep, make, note, number, setText, signed} from "./dom.js";
+import {announce, count, keep, make, note, number, setText, signed} from "./dom.js";
 import {change, current} from "./route.js";
 import {Controls, TokenView} from "./tokens.js";
 
@@ -73,7 +73,7 @@ export function open(main) {
       return view.node;
     }, (_, one) => {
       const view = views.get(one.id);
-      setText(view.head.lastChild, `${one.columns.texts.length} tokens \u00b7 process rewards sum to ${signed(one.sum)}`);
+      setText(view.head.lastChild, `${count(one.columns.texts.length, "token")} \u00b7 process rewards sum to ${signed(one.sum)}`);
       view.show(one.columns, how);
       const own = values.get("of") === one.id && values.has("token") ? Number(values.get("token")) : null;
       if (view.selected !== own) view.select(own);

@@ -1,7 +1,7 @@
 // Asks again and again while a page is open and visible. One question at a time; a page that was left gets no answer.
 
 import {ApiError} from "./api.js";
-import {note} from "./dom.js";
+import {byId, make, note} from "./dom.js";
 
 export class Poll {
   // `ask(signal)` returns after how many milliseconds to ask again, or undefined for never.
@@ -28,8 +28,9 @@ export class Poll {
       if (mine.signal.aborted || error.name === "AbortError") return;
       if (!(error instanceof ApiError)) throw error;
       if (error.status === 401) return;
+      if (error.status === 404) { this.stop(); nothing(error.message); return; }
       note(error.message, true);
-      again = error.status === 404 || error.status === 422 ? undefined : 5000;
+      again = error.status === 422 ? undefined : 5000;
     }
     if (this.stopped || again === undefined) return;
     this.waiting = true;
@@ -42,4 +43,10 @@ export class Poll {
     this.asking?.abort();
     document.removeEventListener("visibilitychange", this.seen);
   }
+}
+
+// Of a page whose subject is not there, the heading stays.
+function nothing(why) {
+  const main = byId("page");
+  main.replaceChildren(main.firstChild, make("p", {class: "bad", role: "alert"}, why));
 }

@@ -1,7 +1,7 @@
 // Rollouts of a run: filtered and sorted by the gateway's index, fifty at a time.
 
 import {ask, query} from "./api.js";
-import {announce, keep, make, note, number, setAttribute, setText, signed, table, visible} from "./dom.js";
+import {announce, count as counted, keep, make, note, number, setAttribute, setHidden, setText, signed, table, visible} from "./dom.js";
 import {Poll} from "./poll.js";
 import {change, current, href} from "./route.js";
 
@@ -9,16 +9,18 @@ const PAGE = 50;
 const FIELDS = ["step_from", "step_to", "right", "reason", "length_from", "length_to", "disagreement", "sort", "descending"];
 const RIGHT_FROM = 0.5;
 const INDEXING_MS = 150;
+// The column of actions, which most runs have none of.
+const ACTIONS = 8;
 
 export const title = (route) => "Rollouts of " + route.parts[1];
 
 export function open(main, route) {
   const name = route.parts[1];
   const inputs = {
-    step_from: numeric("step_from", "Train step from"), step_to: numeric("step_to", "to"),
+    step_from: numeric("step_from", "Train step from"), step_to: numeric("step_to", "Train step to"),
     right: choice("right", "Outcome", [["", "any"], ["true", "right"], ["false", "wrong"]]),
     reason: choice("reason", "Reason", [["", "any"], ["stop", "ended by itself"], ["length", "cut at the token limit"], ["scored", "scored"], ["invalid", "could not be graded"]]),
-    length_from: numeric("length_from", "Tokens from"), length_to: numeric("length_to", "to"),
+    length_from: numeric("length_from", "Tokens from"), length_to: numeric("length_to", "Tokens to"),
     disagreement: choice("disagreement", "PRM and verifier", [["", "any"], ["prm_good", "PRM says good, verifier says wrong"], ["prm_bad", "PRM says bad, verifier says right"]]),
     sort: choice("sort", "Sort by", [["step", "train step"], ["outcome", "outcome"], ["length", "length"], ["reward", "sum of process rewards"], ["lowest", "lowest process reward"]]),
     descending: choice("descending", "Order", [["true", "largest first"], ["false", "smallest first"]]),
@@ -69,13 +71,15 @@ export function open(main, route) {
     const asked = Object.fromEntries(FIELDS.map((field) => [field, values.get(field)]));
     const found = await ask(`/v1/runs/${encodeURIComponent(name)}/rollouts${query({...asked, offset: PAGE * (page - 1), limit: PAGE})}`, {signal});
     keep(list.body, found.data, (one) => `${one.step}:${one.group_id}:${one.index}`, row, fill);
+    const acts = found.data.some((one) => actions(one));
+    for (const line of [list.body.parentNode.tHead.rows[0], ...list.body.rows]) setHidden(line.cells[ACTIONS], !acts);
     const pages = Math.max(1, Math.ceil(found.total / PAGE));
     setText(place, `page ${number(page, 0)} of ${number(pages, 0)}`);
     setAttribute(back, "disabled", page <= 1 ? "" : null);
     setAttribute(on, "disabled", page >= pages ? "" : null);
     const missing = found.files - found.files_read;
-    const more = missing > 0 ? ` so far; reading samples, ${number(missing, 0)} files to go` : found.files ? "" : "; this run has no samples (prm.sampled_groups)";
-    setText(count, `${number(found.total, 0)} rollouts${more}`);
+    const more = missing > 0 ? ` so far; reading samples, ${counted(missing, "file")} to go` : found.files ? "" : "; this run has no samples (prm.sampled_groups)";
+    setText(count, `${counted(found.total, "rollout")}${more}`);
     if (missing <= 0) announce(count.textContent);
     note("");
     return missing > 0 ? INDEXING_MS : undefined;

@@ -2,6 +2,7 @@
 
 import {ask, askFile, needsKey, query} from "./api.js";
 import {Lines} from "./charts.js";
+import {leaveOut, offer, own} from "./chosen_metrics.js";
 import {announce, fillRows, keep, make, NONE, isNumber, note, number, percent, setHidden, setText, table} from "./dom.js";
 import {Poll} from "./poll.js";
 import {change, current, href} from "./route.js";
@@ -13,6 +14,9 @@ const CHARTS = [
   {name: "PRM accuracy", kind: "step", high: 1, ofPrm: true, lines: [["prm_accuracy", "right or wrong response"], ["prm_pairwise_accuracy", "right sibling above wrong"]]},
   {name: "Staleness, weight versions", kind: "step", whole: true, lines: [["staleness_max", "largest"], ["staleness_mean", "mean"]]},
   {name: "Seconds of a train step", kind: "step", logarithmic: true, lines: [["seconds_prm", "PRM at work"], ["seconds_learner", "learner at work"], ["wait_s_prm", "PRM waits"], ["wait_s_learner", "learner waits"]]},
+  {name: "Response length, tokens", kind: "step", lines: [["response_tokens_mean", "sampled responses"], ["trained_tokens_mean", "trained responses"]]},
+  {name: "Entropy of the policy, nats", kind: "step", lines: [["policy_entropy_nats", "mean over tokens"]]},
+  {name: "Gradient norms", kind: "step", logarithmic: true, lines: [["policy_gradient_norm", "policy"], ["prm_gradient_norm", "PRM"]]},
   {name: "Tokens per second", kind: "step", lines: [["tokens_per_second", "tokens per second"]]},
 ];
 const BUSY = ["generator", "verifier", "prm", "learner"];
@@ -28,14 +32,15 @@ export function open(main, route) {
   const alarm = make("p", {class: "card alarm", role: "alert", hidden: true});
   const tiles = make("div", {class: "grid tiles"});
   const charts = make("div", {class: "grid"});
-  const pick = make("select", {on: {change: () => change({metric: pick.value}, {push: true})}});
+  const pick = make("select", {on: {change: () => change({metric: [...own(), pick.value]}, {push: true})}});
   const queues = table("Queues", ["queue", "waiting", "on loan", "oldest, s"]);
   const ledger = table("Ledger of rollouts", ["state", "rollouts"]);
   const waits = table("Who works and who waits", ["service", "busy", "waited in the last step, s"]);
   const balance = make("p", {class: "soft small"});
   const bottleneck = make("p", {class: "soft small"});
+  const idle = make("p", {class: "soft"}, "Nothing recorded yet.");
   const live = make("div", {class: "grid"},
-    card("Queues", queues.node), card("Who works, who waits", waits.node, bottleneck), card("Ledger of rollouts", ledger.node, balance));
+    card("Queues", queues.node), card("Who works, who waits", waits.node, idle, bottleneck), card("Ledger of rollouts", ledger.node, balance));
   main.append(ways, alarm, tiles, charts, make("div", {class: "bar"}, make("label", {class: "field"}, "One more metric", pick)), live);
   const drawn = new Map();
   let cursor = null, curves = null, asked = "", state = "", summary = {};
@@ -49,17 +54,15 @@ export function open(main, route) {
   }
 
   async function readCurves(signal) {
-    const own = current().values.get("metric") ?? "";
-    curves = await ask(path + "/curves" + query({metric: own ? [...METRICS, own] : METRICS, points: 600}), {signal});
-    asked = own;
-    const known = [...new Set([...curves.step.names, ...curves.evaluation.names])].sort();
-    keep(pick, ["", ...known], (metric) => metric, (metric) => make("option", {value: metric}, metric || "none"));
-    if (pick.value !== own) pick.value = own;
-    const kind = curves.step.names.includes(own) ? "step" : "evaluation";
-    const wanted = [...CHARTS.filter((chart) => !chart.ofPrm || hasPrm()), ...(own ? [{name: own, kind, lines: [[own, own]]}] : [])];
+    const more = own();
+    curves = await ask(path + "/curves" + query({metric: [...METRICS, ...more], points: 600}), {signal});
+    asked = more.join();
+    offer(pick, [...curves.step.names, ...curves.evaluation.names], more);
+    const kindOf = (metric) => (curves.step.names.includes(metric) ? "step" : "evaluation");
+    const wanted = [...CHARTS.filter((chart) => !chart.ofPrm || hasPrm()), ...more.map((metric) => ({name: metric, kind: kindOf(metric), own: true, lines: [[metric, metric]]}))];
     for (const [key, chart] of drawn) if (!wanted.some((one) => one.name === key)) { chart.gone(); drawn.delete(key); }
     keep(charts, wanted, (one) => one.name, (one) => {
-      drawn.set(one.name, new Lines(one.name, {heading: "h2", description: one.logarithmic ? "logarithmic" : null}));
+      drawn.set(one.name, new Lines(one.name, {heading: "h2", description: one.logarithmic ? "logarithmic" : null, remove: one.own ? () => leaveOut(one.name) : null}));
       return drawn.get(one.name).node;
     });
     for (const one of wanted) {
@@ -98,6 +101,8 @@ export function open(main, route) {
       setText(balance, `${number(known, 0)} of ${number(status.ledger.issued ?? 0, 0)} issued rollouts accounted for`);
     }
     const services = BUSY.filter((service) => isNumber(newest("busy_" + service)) || isNumber(newest("wait_s_" + service)));
+    setHidden(waits.node, services.length === 0);
+    setHidden(idle, services.length > 0);
     fillRows(waits.body, services.map((service) => [service, percent(newest("busy_" + service)), isNumber(newest("wait_s_" + service)) ? number(newest("wait_s_" + service), 2) : NONE]));
     setText(bottleneck, status?.bottleneck ? "The others wait for: " + status.bottleneck : "");
   }
@@ -116,7 +121,7 @@ export function open(main, route) {
   const poll = new Poll(async (signal) => {
     await ready;
     const answer = await ask(path + query({tail: 0, cursor}), {signal});
-    if (answer.reset || answer.rows.length || !curves || asked !== (current().values.get("metric") ?? "")) await readCurves(signal);
+    if (answer.reset || answer.rows.length || !curves || asked !== own().join()) await readCurves(signal);
     cursor = answer.cursor;
     fillTiles(answer.status);
     fillTables(answer.status);

@@ -2,6 +2,7 @@
 
 import {ask, query} from "./api.js";
 import {Lines} from "./charts.js";
+import {leaveOut, offer, own} from "./chosen_metrics.js";
 import {fillRows, keep, make, note, number, percent, setAttribute, setHidden, setText, table} from "./dom.js";
 import {Poll} from "./poll.js";
 import {change, current, href} from "./route.js";
@@ -17,13 +18,15 @@ export const title = () => "Runs";
 export function open(main) {
   const list = table("Runs", ["compare", "run", "state", "train step", "outcome reward", "held-out accuracy", "last metrics"], {numbers: [3, 4, 5, 6]});
   const compared = make("section", {hidden: true}, make("h2", {}, "Compared"));
-  const pick = make("select", {on: {change: () => change({metric: pick.value}, {push: true})}});
+  const pick = make("select", {on: {change: () => change({metric: [...own(), pick.value]}, {push: true})}});
   const charts = make("div", {class: "grid"});
   const differing = table("Settings in which the chosen runs differ", []);
   const same = make("p", {class: "soft"}, "They have the same settings.");
   compared.append(make("div", {class: "bar"}, make("label", {class: "field"}, "One more metric", pick)), charts,
     make("h2", {}, "Settings that differ"), same, differing.node);
-  main.append(make("p", {class: "soft"}, `Tick up to ${MOST} runs to compare them.`), make("div", {class: "card"}, list.node), compared);
+  const none = make("p", {hidden: true}, "There are no runs yet: oprime train makes them.");
+  const some = make("div", {hidden: true}, make("p", {class: "soft"}, `Tick up to ${MOST} runs to compare them.`), make("div", {class: "card"}, list.node));
+  main.append(none, some, compared);
   const drawn = new Map();
   const settings = new Map();
   let cards = [];
@@ -35,7 +38,7 @@ export function open(main) {
       const names = current().values.getAll("run").filter((name) => name !== card.name);
       change({run: box.checked ? [...names, card.name] : names}, {push: true});
     }}});
-    const row = make("tr", {}, make("td", {}, box), make("th", {scope: "row"}, make("a", {href: href(["runs", card.name])}, card.name)),
+    const row = make("tr", {}, make("td", {}, box), make("th", {scope: "row", class: "long"}, make("a", {href: href(["runs", card.name])}, card.name)),
       make("td"), ...Array.from({length: 4}, () => make("td", {class: "number"})));
     row.box = box;
     return row;
@@ -55,16 +58,14 @@ export function open(main) {
     const names = chosen();
     setHidden(compared, names.length === 0);
     if (!names.length) return;
-    const own = current().values.get("metric") ?? "";
-    const metrics = [...USUAL.map(([metric]) => metric), own].filter(Boolean);
+    const more = own().filter((metric) => !USUAL.some(([usual]) => metric === usual));
+    const metrics = [...USUAL.map(([metric]) => metric), ...more];
     const curves = await Promise.all(names.map((name) => ask(`/v1/runs/${encodeURIComponent(name)}/curves${query({metric: metrics})}`, {signal})));
-    const known = [...new Set(curves.flatMap((one) => [...one.step.names, ...one.evaluation.names]))].sort();
-    keep(pick, ["", ...known], (metric) => metric, (metric) => make("option", {value: metric}, metric || "none"));
-    if (pick.value !== own) pick.value = own;
-    const wanted = [...USUAL, ...(own && !USUAL.some(([metric]) => metric === own) ? [[own, own, ""]] : [])];
+    offer(pick, curves.flatMap((one) => [...one.step.names, ...one.evaluation.names]), metrics);
+    const wanted = [...USUAL, ...more.map((metric) => [metric, metric, ""])];
     for (const [metric, chart] of drawn) if (!wanted.some(([name]) => name === metric)) { chart.gone(); drawn.delete(metric); }
-    keep(charts, wanted, ([metric]) => metric, ([metric, text]) => {
-      drawn.set(metric, new Lines(text));
+    keep(charts, wanted, ([metric]) => metric, ([metric, text, kind]) => {
+      drawn.set(metric, new Lines(text, {remove: kind ? null : () => leaveOut(metric)}));
       return drawn.get(metric).node;
     });
     for (const [metric, , kind] of wanted) {
@@ -90,6 +91,8 @@ export function open(main) {
 
   const poll = new Poll(async (signal) => {
     cards = (await ask("/v1/runs", {signal})).data;
+    setHidden(none, cards.length > 0);
+    setHidden(some, cards.length === 0);
     keep(list.body, cards, (card) => card.name, line, fillLine);
     await compare(signal);
     note("");

@@ -17,7 +17,7 @@ const ROWS = 250;
 // Characters in which the end of a reasoning step is looked for.
 const TAIL = 64;
 const JUMP = 50;
-export const STEPS = {auto: "by itself", blank: "at blank lines", line: "at ends of lines", sentence: "at ends of sentences", token: "every token"};
+export const STEPS = {auto: "automatically", blank: "at blank lines", line: "at ends of lines", sentence: "at ends of sentences", token: "every token"};
 
 // The number of full colour: one for all responses on the page, so that they compare; 1 in 50 tokens may lie beyond it.
 export function limitOf(columns, quantity) {
@@ -194,7 +194,7 @@ export class TokenView {
     const at = this.selected;
     if (at === null || !this.columns) { this.facts.replaceChildren(make("div", {}, make("dt", {}, "Select a token for its numbers"))); return; }
     const step = this.stepOf(at);
-    const facts = [["token", `${at} of ${this.columns.texts.length}`], ["text", visible(this.columns.texts[at])], ["reasoning step", String(step + 1)],
+    const facts = [["token", `${at} (0 to ${this.columns.texts.length - 1})`], ["text", visible(this.columns.texts[at])], ["reasoning step", String(step + 1)],
       ...this.known().map((quantity) => [this.label(quantity), number(this.columns[quantity][at], 4)])];
     this.facts.replaceChildren(...facts.map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value))));
   }
