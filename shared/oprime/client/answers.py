@@ -10,6 +10,8 @@ from typing import Any, Self, cast
 
 Span = tuple[int, int]
 """[start, end)"""
+_DIGITS = range(6, 10)
+"""So many tell any float32 from the others; the fewest are enough for a decimal of six."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +164,17 @@ class BestOfN:
 
 
 def _floats(column: str | Sequence[float]) -> Sequence[float]:
-    return cast(Sequence[float], _unpacked(column, "f"))
+    """In their shortest decimals, as JSON has them: -0.05, not -0.05000000074505806."""
+    return [_short(value) for value in _unpacked(column, "f")] if isinstance(column, str) else column
+
+
+def _short(value: float) -> float:
+    """The shortest decimal that is this float32."""
+    for digits in _DIGITS:
+        found = float(f"{value:.{digits}g}")
+        if array("f", (found,))[0] == value:
+            return found
+    return value
 
 
 def _ints(column: str | Sequence[int]) -> Sequence[int]:
