@@ -227,7 +227,8 @@ def test_one_prompt_has_one_trace_through_all_services(watched: Watched) -> None
         assert issue.parent == ""
         assert {one.parent for one in by_name["generate"]} == {issue.span}
         assert {known[one.parent].name for one in by_name["verify"]} == {"generate"}
-        assert len(by_name["verify"]) == 4
+        # One that a slow disk kept may come twice; it counts once.
+        assert len({one.attributes["rollout_id"] for one in by_name["verify"]}) == 4
         assert known[decide.parent].name == "verify"
         assert {one.parent for one in by_name["score"] + by_name["train"]} == {decide.span}
         assert decide.attributes["decision"] == "accepted"
