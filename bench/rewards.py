@@ -66,6 +66,8 @@ class Size:
 SIZES = {
     # What a request costs beside the model counts most.
     "small": Size(name="small", vocabulary=1000, hidden=64, layers=2),
+    # Both count.
+    "between": Size(name="between", vocabulary=4000, hidden=128, layers=4, cells=((1, 1), (8, 1), (64, 1))),
     # What the model computes counts most.
     "medium": Size(name="medium", vocabulary=32_000, hidden=256, layers=4, cells=((1, 1), (8, 1), (64, 1), (1, 128))),
 }
