@@ -1,5 +1,6 @@
 """The native engine with real processes."""
 
+import contextlib
 import gc
 import os
 import signal
@@ -45,9 +46,12 @@ def test_a_program_reads_its_input_and_writes_its_output(sandbox: NativeSandbox)
         ("(" * 100_000, Ending.COMPILE, 1),
     ],
 )
-def test_each_ending_is_told_apart(sandbox: NativeSandbox, source: str, ending: Ending, detail: int) -> None:
-    ended = sandbox.run(Job(source=source, limits=PATIENT))
-    assert (ended.ending, ended.exit_code if ended.signal is None else ended.signal) == (ending, detail)
+@pytest.mark.parametrize("runs", [1, 2], ids=["single", "repeated"])
+def test_each_ending_is_told_apart(sandbox: NativeSandbox, source: str, ending: Ending, detail: int, runs: int) -> None:
+    with contextlib.closing(sandbox.repeat(Job(source=source, limits=PATIENT), runs)) as job:
+        for _ in range(runs):
+            ended = job.start(wall_s=PATIENT.wall_s).wait()
+            assert (ended.ending, ended.exit_code if ended.signal is None else ended.signal) == (ending, detail)
 
 
 def test_a_program_cannot_claim_that_it_never_ran(sandbox: NativeSandbox) -> None:

@@ -56,27 +56,6 @@ def test_a_program_recurses_as_deeply_as_in_a_job_of_its_own(sandbox: NativeSand
         assert run(job).stdout == sandbox.run(Job(source=source, limits=LIMITS)).stdout != b""
 
 
-@pytest.mark.parametrize(
-    ("source", "ending", "detail"),
-    [
-        ("raise SystemExit(3)", Ending.EXITED, 3),
-        ("1 / 0", Ending.EXITED, 1),
-        ("import os\nos.abort()", Ending.SIGNALLED, signal.SIGABRT),
-        ("import ctypes\nctypes.string_at(0)", Ending.SIGNALLED, signal.SIGSEGV),
-        ("while True: pass", Ending.TIME, signal.SIGXCPU),
-        ("x = 'a' * 10 ** 12", Ending.MEMORY, 1),
-        ("print('x' * 2_000_000)", Ending.OUTPUT, 1),
-        ("def f(:", Ending.COMPILE, 1),
-        ("(" * 100_000, Ending.COMPILE, 1),
-    ],
-)
-def test_each_ending_is_told_apart(sandbox: NativeSandbox, source: str, ending: Ending, detail: int) -> None:
-    with repeated(sandbox, source) as job:
-        for _ in range(2):
-            ended = run(job)
-            assert (ended.ending, ended.exit_code if ended.signal is None else ended.signal) == (ending, detail)
-
-
 def test_a_traceback_shows_the_program_alone(sandbox: NativeSandbox) -> None:
     with repeated(sandbox, "1 / 0") as job:
         stderr = run(job).stderr
