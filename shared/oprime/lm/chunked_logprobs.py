@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -38,6 +38,23 @@ class LogitTransform:
     def slope(self, transformed: Float[Tensor, "token vocabulary"]) -> Float[Tensor, "token vocabulary"] | float:
         """Derivative of the transformed logits by the raw ones."""
         return self.scale if self.cap is None else (1 - (transformed / self.cap) ** 2) * self.scale
+
+
+def fits_at_once(tokens: int, vocabulary: int, *, chunk_tokens: int, chunk_vocabulary: int) -> bool:
+    """Whether two matrices of all logits are no more than the block that may exist."""
+    return 2 * tokens * vocabulary <= chunk_tokens * chunk_vocabulary
+
+
+def logprobs_at_once(
+    hidden: Float[Tensor, "token hidden"],
+    weight: Float[Tensor, "vocabulary hidden"],
+    bias: Float[Tensor, " vocabulary"] | None,
+    token_ids: Int[Tensor, " token"],
+    transform: LogitTransform,
+) -> Float[Tensor, " token"]:
+    """Log-probs of the given tokens from all of the logits, at least float32: for a few tokens steps cost more than what they compute."""
+    logits = transform.apply_(F.linear(hidden, weight, bias).to(_wide(hidden)))
+    return -F.cross_entropy(logits, token_ids, reduction="none")
 
 
 class ChunkedLogprobs(torch.autograd.Function):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from oprime.core.prompt_families import PromptFamily, lay_out
-from oprime.lm.chunked_logprobs import ChunkedLogprobs, LogitTransform
+from oprime.lm.chunked_logprobs import ChunkedLogprobs, LogitTransform, fits_at_once, logprobs_at_once
 from oprime.lm.file_names import left_in_files, whole_as_in_files
 from oprime.lm.lora import merged
 from oprime.lm.models import backbone, disable_dropout
@@ -54,6 +54,9 @@ class TokenLogprobHead(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "token hidden"], token_ids: Int[Tensor, " token"], entropies: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
+        sizes = {"chunk_tokens": self.chunk_tokens, "chunk_vocabulary": VOCABULARY_CHUNK}
+        if torch.is_inference_mode_enabled() and not entropies and fits_at_once(len(token_ids), len(self.weight), **sizes):
+            return logprobs_at_once(hidden, self.weight, self.bias, token_ids, self.transform)
         found: Any = ChunkedLogprobs.apply(
             hidden, self.weight, self.bias, token_ids, self.chunk_tokens, VOCABULARY_CHUNK, self.transform, entropies
         )

@@ -12,7 +12,7 @@ from oprime.core.implicit_reward import printed_rewards
 from oprime.core.prompt_families import PromptFamily
 from oprime.lm.frozen import FrozenModel
 
-WORTH_A_THREAD = 10**7
+WORTH_A_THREAD = 2 * 10**7
 """Tokens of a pass times the model's weights, below which two threads wait for Python's lock longer than they compute."""
 
 
