@@ -26,7 +26,7 @@ from oprime.lm.models import load_causal_lm, random_causal_lm
 from oprime.lm.tokenizers import load_tokenizer
 from oprime.runtime.heartbeat import BusyMeter
 from oprime_prm.scoring.inputs import ChatInput, InputReader, Wanted
-from oprime_prm.scoring.pair import ScoringPair, TokenScores
+from oprime_prm.scoring.pair import Beside, ScoringPair, TokenScores
 from oprime_prm.scoring.queue import ScoreQueue
 from oprime_prm.scoring.scorer import ScoredItem, ScoredRequest, Scorer
 from oprime_prm.scoring.share import TimeShare
@@ -204,12 +204,25 @@ def test_a_thread_for_the_reference_changes_nothing(place: Path) -> None:
     ids = np.arange(400, dtype=np.int32)
     families = [PromptFamily(prompt_ids=ids[:9], responses=(ids[20:90], ids[40 : 40 + length])) for length in range(30, 40)]
     pair = ScoringPair(prm=prm, reference=reference, beta=BETA, pad_id=0, version=0)
-    with Counted(max_workers=1) as beside:
-        found = replace(pair, beside=beside).score(families, 4096)[0]
-    assert beside.given == 1
+    with Counted(max_workers=1) as thread:
+        found = replace(pair, beside=Beside(thread=thread)).score(families, 4096)[0]
+    assert thread.given == 1
     for ours, expected in zip(chain(*found), chain(*pair.score(families, 4096)[0]), strict=True):
         assert torch.equal(ours.process_rewards, expected.process_rewards)
         assert torch.equal(ours.reference_logprobs, expected.reference_logprobs)
+
+
+def test_a_borrowed_core_is_taken_for_a_single_prompt_alone(place: Path) -> None:
+    prm, reference = (FrozenModel(load_causal_lm(place / name), chunk_tokens=64) for name in ("prm", "reference"))
+    ids = np.arange(4000, dtype=np.int32) % 200
+    family = PromptFamily(prompt_ids=ids[:9], responses=(ids[9:],))
+    with Counted(max_workers=1) as thread:
+        pair = ScoringPair(prm=prm, reference=reference, beta=BETA, pad_id=0, version=0, beside=Beside(thread=thread, is_borrowed=True))
+        alone = pair.score([family], 4096)[0]
+        assert thread.given == 1
+        beside_another = pair.score([family, family], 4096)[0]
+        assert thread.given == 1
+    torch.testing.assert_close(beside_another[1][0].process_rewards, alone[0][0].process_rewards, rtol=0, atol=BESIDE_OTHERS)
 
 
 def test_sums_of_rewards_are_exact_in_any_order(alone: list[TokenScores]) -> None:

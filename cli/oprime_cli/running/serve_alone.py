@@ -38,7 +38,7 @@ async def serve(settings: AloneSettings, lifecycle: Lifecycle) -> None:
     with observed("scorer", settings.run.name, settings.endpoints, lifecycle.is_ready) as metrics, contextlib.ExitStack() as doors:
         # One of several on a port is given clients as soon as it listens, so it listens last.
         early = None if own.gateway.share_port else doors.enter_context(open_door(own))
-        parts = await scoring_parts(settings, lifecycle, metrics)
+        parts = await scoring_parts(settings, lifecycle, metrics, borrows=own.gateway.share_port)
         await parts.versions.start()
         door = early or doors.enter_context(open_door(own))
         services = Services(channels={}, timeout_s=settings.gateway.timeout_s, scorers=LocalScorer(parts.servicer))

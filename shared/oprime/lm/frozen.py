@@ -55,7 +55,8 @@ class FrozenModel:
     def family_logprobs(self, families: Sequence[PromptFamily], *, pad_id: int, most_tokens: int) -> list[list[Tensor]]:
         """Log-probs of each response of each family, [token] float32 on the CPU; where the model allows it, a prompt is computed once.
 
-        They are inference tensors, which no loss may use. A model that keeps padded rows takes at most `most_tokens` at a time, padding included, or a single row.
+        They are inference tensors, which no loss may use. A model that keeps padded rows takes at most `most_tokens` at a time, padding
+        included, or a single row.
         """
         fitting = [self._fits(family) for family in families]
         if all(fitting):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from oprime.lm.chunked_logprobs import ChunkedLogprobs, LogitTransform
+from oprime.lm.chunked_logprobs import ChunkedLogprobs, LogitTransform, logprobs_at_once
 
 TRANSFORMS = {"plain": LogitTransform(), "scaled": LogitTransform(scale=0.3), "capped": LogitTransform(scale=2.0, cap=1.5)}
 
@@ -51,12 +51,14 @@ def test_blocks_of_any_size_agree_with_a_slow_sum(
     hidden, weight, bias, token_ids = (part.detach() for part in parts)
     form = TRANSFORMS[transform]
     logprobs, entropies = (found.detach() for found in in_blocks(parts, chunks, form))
+    at_once = logprobs_at_once(hidden, weight, bias, token_ids, form)
     for row in range(tokens):
         logits = [float(hidden[row] @ weight[token] + bias[token]) * form.scale for token in range(vocabulary)]
         if form.cap is not None:
             logits = [form.cap * math.tanh(logit / form.cap) for logit in logits]
         logprob, entropy = slow_value(logits, int(token_ids[row]))
         assert float(logprobs[row]) == pytest.approx(logprob, rel=1e-9, abs=1e-9)
+        assert float(at_once[row]) == pytest.approx(logprob, rel=1e-9, abs=1e-9)
         assert float(entropies[row]) == pytest.approx(entropy, rel=1e-9, abs=1e-9)
 
 

@@ -4,14 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import CohereConfig, Gemma2Config, GPTNeoXConfig, GraniteConfig, Qwen2Config, Qwen2ForCausalLM
 
 from oprime.core.token_rows import TokenRows, token_rows
+from oprime.lm.chunked_logprobs import LogitTransform
 from oprime.lm.models import count_parameters, disable_dropout, random_causal_lm
-from oprime.lm.token_logprobs import TokenLogprobModel
+from oprime.lm.token_logprobs import TokenLogprobHead, TokenLogprobModel
 from oprime.runtime.errors import SettingsError
 
 SIZES: dict[str, Any] = {
@@ -251,3 +252,15 @@ def test_a_model_without_a_linear_head_is_refused() -> None:
     causal_lm.lm_head = torch.nn.Sequential(causal_lm.lm_head)
     with pytest.raises(SettingsError, match="linear lm_head"):
         TokenLogprobModel(causal_lm, 3)
+
+
+def test_a_pass_that_nothing_learns_from_takes_all_logits_at_once_where_they_are_few() -> None:
+    dice = torch.Generator().manual_seed(0)
+    head = nn.Linear(8, 5000)
+    hidden, token_ids = torch.randn(3, 8, generator=dice), torch.tensor([7, 4999, 0])
+    for chunk_tokens in (1, 4):  # 30,000 logits, twice over, are more than one chunk of 8,192, and less than four.
+        ours = TokenLogprobHead(head, LogitTransform(), chunk_tokens)
+        in_blocks = ours(hidden, token_ids)
+        with torch.inference_mode():
+            found = ours(hidden, token_ids)
+        torch.testing.assert_close(found, in_blocks.detach(), rtol=0, atol=1e-5)

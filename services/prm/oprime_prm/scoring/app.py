@@ -1,8 +1,8 @@
 """Builds a process that only scores: no optimizer, no queue, no training."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from oprime.adapters.observed import observed
 from oprime.adapters.store_weights import StoreWeights, model_directory
 from oprime.adapters.system_clock import SystemClock
+from oprime.lm.computing_thread import computing_thread
 from oprime.lm.frozen import FrozenModel
 from oprime.lm.lora import fingerprint, is_adapter, load_adapter, require_base, twin
 from oprime.lm.models import load_causal_lm, longest_context
@@ -24,6 +25,7 @@ from oprime_prm.config import ScorerSettings
 from oprime_prm.scoring.inputs import InputReader
 from oprime_prm.scoring.meter import ScoreMeter
 from oprime_prm.scoring.models import require_the_same_tokenizer
+from oprime_prm.scoring.pair import Beside
 from oprime_prm.scoring.queue import ScoreQueue
 from oprime_prm.scoring.scorer import Scorer
 from oprime_prm.scoring.share import TimeShare
@@ -63,11 +65,14 @@ class ScoringParts:
     versions: FollowedVersions
 
 
-async def scoring_parts(settings: ScorerSettings, lifecycle: Lifecycle, metrics: Metrics) -> ScoringParts:
-    """Everything but the network. Loads the reference; a process that is asked to stop meanwhile ends."""
+async def scoring_parts(settings: ScorerSettings, lifecycle: Lifecycle, metrics: Metrics, *, borrows: bool = False) -> ScoringParts:
+    """Everything but the network. Loads the reference; a process that is asked to stop meanwhile ends.
+
+    With `borrows` this process is one of several that answer requests alike, and takes another's core while there are few.
+    """
     clock, meter, scores = SystemClock(), BusyMeter(metrics), ScoreMeter(metrics)
     scoring = settings.scoring
-    reader, versions = await lifecycle.before_serving(build, settings, clock, scores)
+    reader, versions = await lifecycle.before_serving(partial(build, borrows=borrows), settings, clock, scores)
     queue = ScoreQueue(
         micro_batch_tokens=scoring.micro_batch_tokens,
         waiting_tokens=scoring.waiting_tokens,
@@ -89,7 +94,9 @@ def listen_address(settings: ScorerSettings) -> str:
     return settings.endpoints.listen_at(addresses[number if number < len(addresses) else 0])
 
 
-def build(settings: ScorerSettings, clock: SystemClock, scores: ScoreMeter) -> tuple[InputReader, FollowedVersions]:
+def build(
+    settings: ScorerSettings, clock: SystemClock, scores: ScoreMeter, *, borrows: bool = False
+) -> tuple[InputReader, FollowedVersions]:
     """What reads requests, and the models behind them; the reference is loaded already."""
     start = settings.prm.initial_model or settings.model.path
     tokenizer = load_tokenizer(settings.model.path, trust_remote_code=settings.model.trust_remote_code)
@@ -100,11 +107,7 @@ def build(settings: ScorerSettings, clock: SystemClock, scores: ScoreMeter) -> t
     models = PrmModels(settings, device, start)
     reference = models.read(settings.prm.reference_model or start)
     frozen, longest = models.frozen(reference), longest_context(reference.config)
-    beside = None
-    if device == "cpu" and not settings.scoring.threads and torch.get_num_threads() > 1:
-        # Two passes on half the threads each wait less for the parts of each other than one after the other on all of them.
-        torch.set_num_threads(torch.get_num_threads() // 2)
-        beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reference")
+    beside = side_by_side(borrows=borrows) if device == "cpu" and not settings.scoring.threads else None
     if (settings.prm.reference_model or start) == start:
         models.start_is(reference, frozen)
     reader = InputReader(tokenizer, end_id=end_token_ids(tokenizer, settings.model.path)[0], longest=longest)
@@ -124,6 +127,18 @@ def build(settings: ScorerSettings, clock: SystemClock, scores: ScoreMeter) -> t
         beside=beside,
     )
     return reader, versions
+
+
+def side_by_side(*, borrows: bool) -> Beside | None:
+    """What the reference is computed in beside the PRM; None where this process has one core and may take no other.
+
+    Two passes on half the threads each wait less for the parts of each other than one after the other on all of them.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 and not (borrows and len(os.sched_getaffinity(0)) > 1):
+        return None
+    torch.set_num_threads(max(1, threads // 2))
+    return Beside(thread=computing_thread("reference"), is_borrowed=threads == 1)
 
 
 def chosen_device(device: str) -> str:

@@ -17,6 +17,21 @@ WORTH_A_THREAD = 2 * 10**7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """Computes the reference while the PRM is computed, on a CPU with several cores."""
+
+    thread: Executor
+    is_borrowed: bool = False
+    """Whether its core is another process's, which answers requests as well: it is taken for passes of a single prompt, of which there are
+    many only while few requests are under way."""
+
+    def is_worth(self, families: Sequence[PromptFamily], weights: int) -> bool:
+        """Whether a pass through models of so many weights ends sooner so."""
+        tokens = sum(len(family.prompt_ids) + family.response_tokens for family in families)
+        return tokens * weights >= WORTH_A_THREAD and (len(families) == 1 or not self.is_borrowed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenScores:
     """One value per response token."""
 
@@ -34,8 +49,7 @@ class ScoringPair:
     beta: float
     pad_id: int
     version: int
-    beside: Executor | None = None
-    """A thread that computes the reference while the PRM is computed, on a CPU with several cores."""
+    beside: Beside | None = None
 
     def shares(self, prompt_tokens: int, longest_response: int) -> bool:
         """Whether responses of up to so many tokens to one prompt cost that prompt once."""
@@ -46,8 +60,8 @@ class ScoringPair:
         compute = partial(FrozenModel.family_logprobs, families=families, pad_id=self.pad_id, most_tokens=most_tokens)
         if self.prm is self.reference:  # A PRM that starts as its own reference is one model.
             prm = reference = compute(self.prm)
-        elif self.beside is not None and _tokens(families) * self.prm.weights >= WORTH_A_THREAD:
-            waiting = self.beside.submit(compute, self.reference)
+        elif self.beside is not None and self.beside.is_worth(families, self.prm.weights):
+            waiting = self.beside.thread.submit(compute, self.reference)
             prm, reference = compute(self.prm), waiting.result()
         else:
             prm, reference = compute(self.prm), compute(self.reference)
@@ -62,7 +76,3 @@ class ScoringPair:
             TokenScores(process_rewards=own, prm_logprobs=ours, reference_logprobs=theirs)
             for own, ours, theirs in zip(rewards, prm, reference, strict=True)
         ]
-
-
-def _tokens(families: Sequence[PromptFamily]) -> int:
-    return sum(len(family.prompt_ids) + family.response_tokens for family in families)

@@ -9,12 +9,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import structlog
 
 from oprime.core.prompt_families import PromptFamily
+from oprime.lm.computing_thread import computing_thread
 from oprime.runtime.errors import NotReadyError, TooBusyError
 from oprime.runtime.heartbeat import BusyMeter
 from oprime_prm.scoring.inputs import ScoreInput
@@ -72,7 +72,7 @@ class ScoreQueue:
         self._scores = scores or ScoreMeter()
         self._waiting: deque[_Request] = deque()
         self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
+        self._thread = computing_thread("score")
         self.scored_tokens = 0
 
     @property

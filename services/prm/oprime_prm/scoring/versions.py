@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import structlog
 from oprime.lm.frozen import FrozenModel
 from oprime.ports import Clock, WeightStore
 from oprime.runtime.errors import NotReadyError, OprimeError, WeightVersionMissingError
-from oprime_prm.scoring.pair import ScoringPair
+from oprime_prm.scoring.pair import Beside, ScoringPair
 
 log = structlog.get_logger()
 
@@ -42,7 +41,7 @@ class FollowedVersions:
         clock: Clock,
         poll_s: float,
         note: Callable[[int], object] = int,
-        beside: Executor | None = None,
+        beside: Beside | None = None,
     ) -> None:
         """`load` makes a model of a version's directory, and of None the one that the PRM starts from. `fixed` is the version that answers
         where none is named; None follows the newest. At most `most` versions are held, and one more while a newer one is loaded. `note`
