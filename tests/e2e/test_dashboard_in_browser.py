@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from accessibility import axe_violations
 from dashboard_world import Site, site, training
 from evaluation_files import write_evaluation
 from report_builder import build_run, rollout_row, write_lines
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-axe_package = pytest.importorskip("axe_playwright_python", reason="the package axe-playwright-python is not installed")
 expect = playwright.expect
 expect.set_options(timeout=60_000)
 """Milliseconds, on a machine that has other work to do."""
@@ -25,7 +25,6 @@ BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(BROWSER is None, reason="no chromium on PATH: install the package chromium")]
 
-AXE = (Path(axe_package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 KEY = "correct-horse-battery-staple"
 HOSTILE = [
     "<img src=x onerror=\"document.title='taken'\">",
@@ -140,15 +139,6 @@ PAGES = {
     "evaluations": ("#/evaluations?with=live%2Ftraining-000006&with=live%2Fstep-000012", "+50.0 [+50.0, +50.0]"),
     "playground": ("#/playground?prompt=p&a=1%202&b=9", "Sum of process rewards"),
 }
-
-
-def axe_violations(page: Any) -> list[str]:
-    """axe-core's findings. Evaluated from outside, so the page's policy need not allow it."""
-    session = page.context.new_cdp_session(page)
-    call = f"{AXE};axe.run(document).then(found => JSON.stringify(found.violations.map(one => [one.id, one.nodes.map(node => node.html)])))"
-    answer = session.send("Runtime.evaluate", {"expression": call, "awaitPromise": True, "returnByValue": True})
-    assert "exceptionDetails" not in answer, answer
-    return [f"{rule}: {nodes[:3]}" for rule, nodes in json.loads(answer["result"]["value"])]
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 2560), ("dark", 400)])

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from accessibility import axe_violations
 from oprime_cli.commands.report import write_report
+from oprime_cli.scoring.heat_map import article, failed_article, stretches
+from oprime_cli.scoring.heat_map import page as heat_map
 from report_builder import build_run, rollout_row, write_lines
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
@@ -71,6 +74,29 @@ def test_tokens_that_look_like_markup_stay_text(tmp_path: Path) -> None:
     assert console == []
     assert len(re.findall(r'<span class="token ', dom)) == 5
     assert not re.search(r"<img|<script|<b>", dom)
+
+
+def write_heat_map(folder: Path) -> Path:
+    """A page of `oprime score --html`: rewards of both signs and any strength, and an input that could not be scored."""
+    text = "a good step\n\na bad one"
+    tokens = {"char_spans": [(0, 7), (7, 13), (13, 19), (19, 22)], "rewards": [0.9, 0.05, -0.1, -0.8]}
+    articles = [article("first", "a question", stretches(text, tokens), 0.05), failed_article("second", "9 tokens exceed 8")]
+    path = folder / "rewards.html"
+    path.write_text("".join(heat_map("rewards", articles)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 2560), ("dark", 400)])
+def test_pages_that_are_files_are_accessible_and_fit(report: Path, tmp_path: Path, scheme: str, width: int) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
+        for file in (report, write_heat_map(tmp_path)):
+            page.goto(file.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert axe_violations(page) == []
+        browser.close()
 
 
 def test_on_a_phone_no_number_runs_into_the_next(report: Path) -> None:

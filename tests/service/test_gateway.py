@@ -427,7 +427,7 @@ async def test_the_api_describes_itself(tmp_path: Path) -> None:
         document = (await w.client.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
-        "/get_reward", "/pooling", "/score", "/classify", "/v1/classify", "/v1/embeddings", "/slime", "/v1/best-of-n",
+        "/get_reward", "/pooling", "/score", "/v1/score", "/classify", "/v1/classify", "/v1/embeddings", "/slime", "/v1/best-of-n",
         "/v1/rewards", "/v1/verify", "/v1/verifiers", "/v1/models", "/v1/runs", "/v1/runs/{name}", "/v1/runs/{name}/curves",
         "/v1/runs/{name}/settings", "/v1/runs/{name}/report", "/v1/runs/{name}/rollouts", "/v1/runs/{name}/rollouts/{step}/{group_id}",
         "/v1/evaluations", "/v1/evaluations/compare", "/healthz", "/readyz", "/metrics",

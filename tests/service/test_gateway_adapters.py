@@ -15,7 +15,7 @@ import pytest
 from gateway_world import FORBIDDEN, CharacterPrm, World, is_problem, world
 from oprime.wire.codec import ids_from_bytes
 
-ROUTES = ("/get_reward", "/pooling", "/classify", "/score", "/v1/classify", "/v1/embeddings", "/slime")
+ROUTES = ("/get_reward", "/pooling", "/classify", "/score", "/v1/score", "/v1/classify", "/v1/embeddings", "/slime")
 
 
 async def post(w: World, path: str, body: dict[str, Any]) -> Any:
@@ -105,7 +105,7 @@ async def test_score_takes_a_prompt_and_its_responses(tmp_path: Path, names: tup
     prm = CharacterPrm()
     async with world(tmp_path, prm=prm) as w:
         answer = await post(w, "/score", {"model": "m", first: "q", second: ["a", "ab"]})
-        pairs = await post(w, "/score", {first: ["p", "q"], second: ["a", "ab"]})
+        pairs = await post(w, "/v1/score", {first: ["p", "q"], second: ["a", "ab"]})
         is_problem(await w.client.post("/score", json={first: ["p", "q"], second: ["a"] * 3}), 422, "2 queries for 3 documents")
     assert answer["data"] == [{"index": 0, "object": "score", "score": 0.5}, {"index": 1, "object": "score", "score": 1.5}]
     assert [item.chat.messages[0].content for item in prm.items] == ["q", "q", "p", "q"]
@@ -143,6 +143,7 @@ async def test_every_shape_knows_limits_keys_and_a_run_without_a_prm(tmp_path: P
     bodies: dict[str, dict[str, Any]] = {
         "/get_reward": {"query": ["a"] * 3, "labels": None},
         "/score": {"queries": "q", "documents": ["a"] * 3},
+        "/v1/score": {"queries": "q", "documents": ["a"] * 3},
         "/slime": {"prompt": "p", "response": "a"},
     }
     body = bodies.get(path, {"input": ["a"] * 3})

@@ -1,5 +1,6 @@
 """Charts of a run as inline SVG: no script, colours from the page's CSS variables, readable in light and dark."""
 
+import html
 import io
 import math
 import re
@@ -109,7 +110,7 @@ def charts(records: RunRecords) -> list[Chart]:
         ),
     ]
     return [
-        Chart(title=title, note=note, svg=_svg(draw, prefix=f"c{i}") if rows else "")
+        Chart(title=title, note=note, svg=_svg(draw, prefix=f"c{i}", label=f"{title}. {note}") if rows else "")
         for i, (title, note, rows, draw) in enumerate(drawings)
     ]
 
@@ -197,7 +198,7 @@ def _as_share(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
 
 
-def _svg(draw: Callable[[Axes], None], *, prefix: str) -> str:
+def _svg(draw: Callable[[Axes], None], *, prefix: str, label: str) -> str:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(5.6, 2.9), layout="constrained")
         axes = figure.add_subplot()
@@ -208,11 +209,12 @@ def _svg(draw: Callable[[Axes], None], *, prefix: str) -> str:
             figure.legend(loc="outside upper center", ncols=4)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _inline(buffer.getvalue(), prefix)
+    return _inline(buffer.getvalue(), prefix, label)
 
 
-def _inline(document: str, prefix: str) -> str:
-    """Cut an SVG document down to what stands inside a page: own ids, the page's colours and fonts, no outside addresses."""
+def _inline(document: str, prefix: str, label: str) -> str:
+    """Cut an SVG document down to what stands inside a page: own ids, the page's colours and fonts, no outside addresses. `label` is read
+    to those who do not see it."""
     svg = document[document.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<style type="text/css">.*?</style>', "", svg, flags=re.DOTALL)
@@ -222,4 +224,6 @@ def _inline(document: str, prefix: str) -> str:
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     for stand_in, variable in _CSS_VARIABLES.items():
         svg = svg.replace(stand_in, variable)
-    return re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
+    box = re.search(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', svg)
+    assert box is not None  # noqa: S101 - matplotlib writes one
+    return f'<svg viewBox="{box[1]}" role="img" aria-label="{html.escape(label)}">{svg[box.end() :]}'

@@ -30,7 +30,7 @@ span {{ unicode-bidi: isolate; background: color-mix(in srgb, var(--colour) var(
 .positive {{ --colour: var(--positive) }}
 .negative {{ --colour: var(--negative); border-bottom: 2px solid var(--bad) }}
 .error {{ color: var(--bad) }}
-</style></head><body><h1>{title}</h1>
+</style></head><body><main><h1>{title}</h1>
 <p>Blue tokens have a positive reward, orange and underlined ones a negative one; the strongest colour is the largest reward of a response.
 Hold the pointer over a token for its reward.</p>
 """
@@ -98,7 +98,7 @@ def page(title: str, articles: Iterable[str]) -> Iterator[str]:
     """The whole page, in pieces."""
     yield PAGE.format(title=html.escape(title))
     yield from articles
-    yield "</body></html>\n"
+    yield "</main></body></html>\n"
 
 
 def article(name: str, prompt: str, pieces: Sequence[Stretch], reward: float | None) -> str:

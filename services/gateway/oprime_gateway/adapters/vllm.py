@@ -1,4 +1,4 @@
-"""vLLM's pooling server: /pooling with a number per token, /score with one per pair; /classify is in classify.py."""
+"""vLLM's pooling server: /pooling with a number per token, /score (and /v1/score) with one per pair; /classify is in classify.py."""
 
 import time
 import uuid
@@ -154,6 +154,7 @@ async def pooling(body: PoolingOfInput | PoolingOfMessages, request: Request) ->
     )
 
 
+@router.post("/v1/score", responses=PROBLEMS)
 @router.post("/score", responses=PROBLEMS)
 async def score_pairs(body: ScoreOfPairs, request: Request) -> ScoreResponse:
     """Rewards of responses to prompts in the form of vLLM's score server."""
