@@ -50,7 +50,8 @@ def prm_source(prm: str, reference: str | None, beta: float | None) -> PrmSource
     reference, beta = reference or record.get("reference_model"), beta or record.get("beta")
     if not reference or not beta:
         missing = "--reference" if not reference else "--beta"
-        raise SettingsError(f"{prm} has no {RECORD} that says how it was trained: give {missing}")
+        where = prm if Path(prm).is_dir() else f"{prm} is no folder here, and a model of the Hugging Face Hub"
+        raise SettingsError(f"{where} has no {RECORD} that says how it was trained: give {missing}, or correct --prm")
     return PrmSource(prm=prm, reference=str(reference), beta=float(beta))
 
 

@@ -21,6 +21,8 @@ STATUS_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 2.0
 REWARDS_ALONE = "this gateway answers with process rewards alone (gateway.rewards_only, as in `oprime serve prm`)"
 REWARDS_ONLY = f"{REWARDS_ALONE}: ask the gateway of a run, which `oprime up RUN` starts"
+UNREACHABLE = "Failed to connect to remote host"
+"""What gRPC says, among its own words for each address that it tried, where nobody listens."""
 SCORER = "scorer"
 """How the names of replicas begin that only score."""
 
@@ -148,7 +150,14 @@ async def call(service: str, method: Calls[RequestT, AnswerT], request: RequestT
     try:
         return await method(request, timeout=timeout_s)
     except grpc.aio.AioRpcError as error:
-        raise ServiceFailedError(service, error.code(), error.details() or "") from error
+        raise ServiceFailedError(service, error.code(), _said(service, error.details() or "")) from error
+
+
+def _said(service: str, details: str) -> str:
+    """What gRPC says of a call that failed, and what to do where nobody was there."""
+    if UNREACHABLE in details:
+        return f"nobody answers at its address (endpoints.{service}): start the service, or wait until it is up again"
+    return details
 
 
 async def _is_serving(channel: grpc.aio.Channel) -> bool:

@@ -105,6 +105,7 @@ def test_best_of_n_merges_rows_of_one_prompt(models: Path, tmp_path: Path, capsy
     [
         (("--reference", "REFERENCE"), "has no offline_prm.json that says how it was trained: give --beta"),
         (("--beta", "2"), "has no offline_prm.json that says how it was trained: give --reference"),
+        (("--prm", "Owner/absent"), "Owner/absent is no folder here, and a model of the Hugging Face Hub has no offline_prm.json"),
         (("--reference", "REFERENCE", "--beta", "2"), "1 wrong and 1 right solutions cannot be halved"),
         (("--reference", "REFERENCE", "--beta", "2", "--reader", "mine"), "1 wrong and 1 right"),
     ],
