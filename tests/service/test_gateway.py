@@ -243,7 +243,7 @@ async def test_a_prm_that_is_away_means_try_again(tmp_path: Path) -> None:
         later = await w.client.post("/v1/rewards", json={"inputs": [TEXT]})
     is_problem(answer, 503, "prm: ")
     assert int(answer.headers["retry-after"]) > 0
-    is_problem(later, 503, "prm: nobody answers at its address (endpoints.prm): start the service, or wait until it is up again")
+    is_problem(later, 503, "prm: nobody answers at its address (section [endpoints]): start the service, or wait until it is up again")
 
 
 async def test_a_prm_that_takes_too_long_means_504(tmp_path: Path) -> None:

@@ -150,13 +150,13 @@ async def call(service: str, method: Calls[RequestT, AnswerT], request: RequestT
     try:
         return await method(request, timeout=timeout_s)
     except grpc.aio.AioRpcError as error:
-        raise ServiceFailedError(service, error.code(), _said(service, error.details() or "")) from error
+        raise ServiceFailedError(service, error.code(), _said(error.details() or "")) from error
 
 
-def _said(service: str, details: str) -> str:
+def _said(details: str) -> str:
     """What gRPC says of a call that failed, and what to do where nobody was there."""
     if UNREACHABLE in details:
-        return f"nobody answers at its address (endpoints.{service}): start the service, or wait until it is up again"
+        return "nobody answers at its address (section [endpoints]): start the service, or wait until it is up again"
     return details
 
 

@@ -125,8 +125,8 @@ class ScoringSection(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where replicas compute; `auto` takes a GPU when there is one."""
     threads: int = Field(default=0, ge=0)
-    """CPU threads of a replica; 0 is an even share of the cores, or one in a run. Where that is more than one, PRM and reference are
-    computed side by side, on half of them each."""
+    """CPU threads of a replica; 0 is an even share of the cores, or one in a run. Where such a share is more than one, PRM and reference
+    are computed side by side, on half of it each."""
 
 
 def process_rewards_exist(prm: PrmSection, algorithm: AlgorithmSection, model: ModelSection) -> Problems:

@@ -254,13 +254,26 @@ def test_a_model_without_a_linear_head_is_refused() -> None:
         TokenLogprobModel(causal_lm, 3)
 
 
-def test_a_pass_that_nothing_learns_from_takes_all_logits_at_once_where_they_are_few() -> None:
+class Operations(TorchDispatchMode):
+    """Names what is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("chunk_tokens", "at_once"), [(1, False), (4, True)])
+def test_a_pass_that_nothing_learns_from_takes_all_logits_at_once_where_they_are_few(chunk_tokens: int, at_once: bool) -> None:
+    # Twice 10,000 logits are more than one chunk of 8,192, and less than four.
     dice = torch.Generator().manual_seed(0)
-    head = nn.Linear(8, 5000)
-    hidden, token_ids = torch.randn(3, 8, generator=dice), torch.tensor([7, 4999, 0])
-    for chunk_tokens in (1, 4):  # 30,000 logits, twice over, are more than one chunk of 8,192, and less than four.
-        ours = TokenLogprobHead(head, LogitTransform(), chunk_tokens)
-        in_blocks = ours(hidden, token_ids)
-        with torch.inference_mode():
-            found = ours(hidden, token_ids)
-        torch.testing.assert_close(found, in_blocks.detach(), rtol=0, atol=1e-5)
+    hidden, token_ids = torch.randn(2, 8, generator=dice), torch.tensor([7, 4999])
+    ours = TokenLogprobHead(nn.Linear(8, 5000), LogitTransform(), chunk_tokens)
+    in_blocks = ours(hidden, token_ids)
+    with torch.inference_mode(), Operations() as computed:
+        found = ours(hidden, token_ids)
+    torch.testing.assert_close(found, in_blocks.detach(), rtol=0, atol=1e-5)
+    assert ("aten::cross_entropy_loss" in computed.names) is at_once
